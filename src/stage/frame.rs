@@ -1,0 +1,303 @@
+//! Stage 5: chunks that lie side by side → one frame, compressed together; and back.
+
+use std::fmt;
+
+use crate::base::content::ChunkRef;
+use crate::base::id::KeyId;
+use crate::base::layout::{FRAME_HEADER_BYTES, FRAME_MAGIC};
+use crate::base::limits::{FRAME_BYTES_CAP, FRAME_CHUNKS_MAX};
+
+/// What the chunks of a frame or pack belong to. The numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
+pub enum FrameKind {
+    /// Content of files: only who holds an age identity can open it.
+    Content,
+    /// Trees and lists of chunks: the writer secret opens it.
+    Tree,
+}
+
+impl FrameKind {
+    fn number(self) -> u8 {
+        match self {
+            Self::Content => 1,
+            Self::Tree => 2,
+        }
+    }
+}
+
+impl fmt::Display for FrameKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Content => "content",
+            Self::Tree => "tree",
+        })
+    }
+}
+
+/// Chunks on their way into one frame.
+#[derive(Debug)]
+pub struct RawFrame {
+    /// What the chunks belong to.
+    pub kind: FrameKind,
+    /// The chunks' bytes, one after the other.
+    pub bytes: Vec<u8>,
+    /// The chunks, in the same order.
+    pub chunks: Vec<ChunkRef>,
+}
+
+impl RawFrame {
+    /// Makes an empty frame.
+    pub fn new(kind: FrameKind) -> Self {
+        Self { kind, bytes: Vec::new(), chunks: Vec::new() }
+    }
+
+    /// Appends a chunk.
+    pub fn push(&mut self, chunk: ChunkRef, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.chunks.push(chunk);
+    }
+
+    /// Returns whether the frame should be closed before a chunk of `next_bytes` bytes is added,
+    /// where frames aim at `frame_bytes`.
+    pub fn is_full_for(&self, next_bytes: usize, frame_bytes: u32) -> bool {
+        let would_be = self.bytes.len() + next_bytes;
+        !self.chunks.is_empty() && (would_be > frame_bytes as usize || self.chunks.len() >= FRAME_CHUNKS_MAX)
+    }
+
+    /// Takes what was gathered and leaves an empty frame; none if there is nothing.
+    pub fn take(&mut self) -> Option<Self> {
+        let next = Self::new(self.kind);
+        (!self.chunks.is_empty()).then(|| std::mem::replace(self, next))
+    }
+}
+
+/// Why bytes are not a frame. Nothing was changed; never retry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The header makes no sense.
+    #[error("frame header: {what}")]
+    Header {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The compressed bytes do not expand to what the header says.
+    #[error("frame: expands to {found} bytes, expected {expected}")]
+    Expand {
+        /// Bytes that came out.
+        found: u64,
+        /// Bytes that the header says.
+        expected: u32,
+    },
+}
+
+/// The first bytes of a frame ([`FRAME_HEADER`](crate::base::layout::FRAME_HEADER)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// What the chunks belong to.
+    pub kind: FrameKind,
+    /// Whether the body is compressed (zstd).
+    pub compressed: bool,
+    /// Whether the body is sealed.
+    pub sealed: bool,
+    /// Length of the chunks, in bytes.
+    pub raw_bytes: u32,
+    /// Length of the body as stored, in bytes, after the header.
+    pub stored_bytes: u32,
+    /// Number of chunks.
+    pub chunk_count: u32,
+    /// Which key sealed the body; zeros if it is not sealed.
+    pub key_id: KeyId,
+    /// Makes the sealing key the frame's own; zeros if it is not sealed.
+    pub salt: [u8; 16],
+}
+
+const FLAG_COMPRESSED: u8 = 1;
+const FLAG_SEALED: u8 = 2;
+
+impl FrameHeader {
+    /// Returns the header as it is stored.
+    pub fn to_bytes(&self) -> [u8; FRAME_HEADER_BYTES] {
+        let mut out = [0; FRAME_HEADER_BYTES];
+        out[0..4].copy_from_slice(&FRAME_MAGIC);
+        out[4] = self.kind.number();
+        out[5] = u8::from(self.compressed) * FLAG_COMPRESSED | u8::from(self.sealed) * FLAG_SEALED;
+        out[8..12].copy_from_slice(&self.raw_bytes.to_le_bytes());
+        out[12..16].copy_from_slice(&self.stored_bytes.to_le_bytes());
+        out[16..20].copy_from_slice(&self.chunk_count.to_le_bytes());
+        out[20..28].copy_from_slice(self.key_id.as_bytes());
+        out[28..44].copy_from_slice(&self.salt);
+        out
+    }
+
+    /// Reads a header, and checks every field against its bounds.
+    ///
+    /// # Errors
+    /// [`FrameError::Header`].
+    pub fn from_bytes(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<Self, FrameError> {
+        let fail = |what| Err(FrameError::Header { what });
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        if bytes[0..4] != FRAME_MAGIC {
+            return fail("magic is wrong");
+        }
+        let kind = match bytes[4] {
+            1 => FrameKind::Content,
+            2 => FrameKind::Tree,
+            _ => return fail("kind is not known"),
+        };
+        if bytes[5] & !(FLAG_COMPRESSED | FLAG_SEALED) != 0 || bytes[6..8] != [0; 2] {
+            return fail("a reserved bit is set");
+        }
+        let mut key_id = [0; KeyId::BYTES];
+        key_id.copy_from_slice(&bytes[20..28]);
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&bytes[28..44]);
+        let header = Self {
+            kind,
+            compressed: bytes[5] & FLAG_COMPRESSED != 0,
+            sealed: bytes[5] & FLAG_SEALED != 0,
+            raw_bytes: u32_at(8),
+            stored_bytes: u32_at(12),
+            chunk_count: u32_at(16),
+            key_id: KeyId::from_bytes(key_id),
+            salt,
+        };
+        match header {
+            h if h.raw_bytes == 0 || h.raw_bytes > FRAME_BYTES_CAP => fail("raw length is out of bounds"),
+            h if h.stored_bytes == 0 || h.stored_bytes > FRAME_BYTES_CAP + 1024 => fail("stored length is out of bounds"),
+            h if h.chunk_count == 0 || h.chunk_count as usize > FRAME_CHUNKS_MAX => fail("number of chunks is out of bounds"),
+            h => Ok(h),
+        }
+    }
+}
+
+/// Compresses frames, one after the other. One a thread: it holds zstd's tables.
+pub struct Compressor {
+    zstd: zstd::bulk::Compressor<'static>,
+}
+
+impl Compressor {
+    /// Makes a compressor of zstd `level` 1..=19.
+    ///
+    /// # Errors
+    /// As zstd's: out of memory.
+    pub fn new(level: i32) -> std::io::Result<Self> {
+        let mut zstd = zstd::bulk::Compressor::new(level)?;
+        zstd.include_contentsize(false)?; // the header has it
+        zstd.include_checksum(false)?; // every chunk is hashed
+        zstd.include_dictid(false)?;
+        Ok(Self { zstd })
+    }
+
+    /// Returns the smaller of `raw` compressed and `raw` itself, and whether it is the former.
+    ///
+    /// # Errors
+    /// As zstd's: out of memory. O(length).
+    pub fn compress(&mut self, raw: &[u8]) -> std::io::Result<(Vec<u8>, bool)> {
+        let packed = self.zstd.compress(raw)?;
+        match packed.len() < raw.len() {
+            true => Ok((packed, true)),
+            false => Ok((raw.to_vec(), false)),
+        }
+    }
+}
+
+/// Expands what [`Compressor::compress`] made. One a thread.
+pub struct Expander {
+    zstd: zstd::bulk::Decompressor<'static>,
+}
+
+impl Expander {
+    /// Makes an expander.
+    ///
+    /// # Errors
+    /// As zstd's: out of memory.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { zstd: zstd::bulk::Decompressor::new()? })
+    }
+
+    /// Returns the frame's raw bytes.
+    ///
+    /// # Errors
+    /// [`FrameError::Expand`] if they are not exactly `header.raw_bytes`; never allocates more.
+    pub fn expand(&mut self, header: &FrameHeader, body: &[u8]) -> Result<Vec<u8>, FrameError> {
+        let expected = header.raw_bytes;
+        let raw = match header.compressed {
+            false => body.to_vec(),
+            true => self
+                .zstd
+                .decompress(body, expected as usize)
+                .map_err(|_| FrameError::Expand { found: 0, expected })?,
+        };
+        match raw.len() == expected as usize {
+            true => Ok(raw),
+            false => Err(FrameError::Expand { found: raw.len() as u64, expected }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(raw: &[u8], body: &[u8], compressed: bool) -> FrameHeader {
+        FrameHeader {
+            kind: FrameKind::Content,
+            compressed,
+            sealed: false,
+            raw_bytes: raw.len() as u32,
+            stored_bytes: body.len() as u32,
+            chunk_count: 1,
+            key_id: KeyId::from_bytes([0; 8]),
+            salt: [0; 16],
+        }
+    }
+
+    #[test]
+    fn incompressible_bytes_stay_as_they_are() {
+        let mut raw = vec![0; 10_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut raw);
+        let (body, compressed) = Compressor::new(3).unwrap().compress(&raw).unwrap();
+        assert_eq!((body, compressed), (raw, false));
+    }
+
+    #[test]
+    fn a_header_with_any_reserved_bit_is_refused() {
+        let good = header(b"abc", b"abc", false).to_bytes();
+        assert!(FrameHeader::from_bytes(&good).is_ok());
+        for (at, value) in [(0, b'X'), (4, 3), (5, 4), (6, 1), (7, 1), (11, 0xff), (15, 0xff), (19, 0xff)] {
+            let mut bytes = good;
+            bytes[at] = value;
+            assert!(FrameHeader::from_bytes(&bytes).is_err(), "byte {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn expand_undoes_compress(raw in prop::collection::vec(0u8..4, 1..100_000)) {
+            let (body, compressed) = Compressor::new(3).unwrap().compress(&raw).unwrap();
+            let header = header(&raw, &body, compressed);
+            prop_assert_eq!(FrameHeader::from_bytes(&header.to_bytes()), Ok(header));
+            prop_assert_eq!(Expander::new().unwrap().expand(&header, &body), Ok(raw));
+        }
+
+        #[test]
+        fn hostile_bodies_are_refused(body in prop::collection::vec(any::<u8>(), 1..2000), claim in 1u32..100_000) {
+            let mut header = header(b"x", &body, true);
+            header.raw_bytes = claim;
+            if let Ok(raw) = Expander::new().unwrap().expand(&header, &body) {
+                prop_assert_eq!(raw.len(), claim as usize);
+            }
+        }
+
+        #[test]
+        fn hostile_headers_never_panic(bytes in any::<[u8; 32]>(), rest in any::<[u8; 12]>()) {
+            let mut all = [0; FRAME_HEADER_BYTES];
+            all[..32].copy_from_slice(&bytes);
+            all[32..].copy_from_slice(&rest);
+            let _ = FrameHeader::from_bytes(&all);
+        }
+    }
+}

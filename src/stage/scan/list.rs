@@ -1,0 +1,95 @@
+//! Names in a directory.
+
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+
+use rustix::fs::{RawDir, SeekFrom, seek};
+use rustix::io::Errno;
+
+use crate::base::time::Time;
+use crate::stage::scan::{Stat, stat_of};
+
+/// How often a directory that keeps changing is listed before the last listing is taken.
+const LISTINGS_MAX: usize = 3;
+
+/// Names of a directory's entries, by ascending bytes, in one allocation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    bytes: Vec<u8>,
+    spans: Vec<(u32, u16)>,
+}
+
+impl Names {
+    /// Adds a name; [`Self::sort`] puts it in its place.
+    pub fn push(&mut self, name: &[u8]) {
+        let length = u16::try_from(name.len()).unwrap_or(u16::MAX); // NAME_MAX is 255
+        let offset = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        self.bytes.extend_from_slice(name);
+        self.spans.push((offset, length));
+    }
+
+    /// Orders the names by ascending bytes, each once.
+    pub fn sort(&mut self) {
+        let bytes = &self.bytes;
+        let name = |&(offset, length): &(u32, u16)| &bytes[offset as usize..][..usize::from(length)];
+        self.spans.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+        self.spans.dedup_by(|a, b| name(a) == name(b));
+    }
+
+    /// Returns the number of names.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Returns the names in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.spans.iter().map(|&(offset, length)| &self.bytes[offset as usize..][..usize::from(length)])
+    }
+}
+
+/// Lists a directory from its start; `.` and `..` are left out. O(entries), 64 KiB a system call.
+///
+/// # Errors
+/// As getdents64(2).
+pub fn list(directory: impl AsFd) -> Result<Names, Errno> {
+    seek(&directory, SeekFrom::Start(0))?;
+    let mut names = Names::default();
+    let mut buffer = Vec::with_capacity(64 << 10);
+    let space: &mut [MaybeUninit<u8>] = buffer.spare_capacity_mut();
+    let mut reader = RawDir::new(directory, space);
+    while let Some(entry) = reader.next() {
+        let name = entry?;
+        let name = name.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Lists a directory; lists it again if it changed meanwhile. Returns what it is as well.
+///
+/// # Errors
+/// As getdents64(2) and statx(2).
+pub fn list_stable(directory: impl AsFd) -> Result<(Names, Stat), Errno> {
+    let mut before = stat_of(&directory)?;
+    for _ in 1..LISTINGS_MAX {
+        let names = list(&directory)?;
+        let after = stat_of(&directory)?;
+        if changed(&before) == changed(&after) {
+            return Ok((names, after));
+        }
+        before = after;
+    }
+    Ok((list(&directory)?, before))
+}
+
+fn changed(stat: &Stat) -> (Time, Time) {
+    (stat.mtime, stat.ctime)
+}

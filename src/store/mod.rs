@@ -1,0 +1,310 @@
+//! The one door to repository files: trait [`Store`], and where they can lie.
+//!
+//! A store keeps files that are written once. Nothing is ever changed in place.
+
+mod local;
+mod memory;
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+
+use crate::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
+
+pub use local::LocalStore;
+pub use memory::MemoryStore;
+
+/// The folders of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Folder {
+    /// `keys/`: wrapped keys.
+    Keys,
+    /// `packs/`: frames.
+    Packs,
+    /// `index/`: fragments.
+    Index,
+    /// `snapshots/`: manifests.
+    Snapshots,
+    /// `condemned/`: what prune has marked.
+    Condemned,
+}
+
+impl Folder {
+    /// All folders, in the order in which they must be durable.
+    pub const ALL: [Self; 5] = [Self::Keys, Self::Packs, Self::Index, Self::Snapshots, Self::Condemned];
+
+    /// Returns the folder's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Packs => "packs",
+            Self::Index => "index",
+            Self::Snapshots => "snapshots",
+            Self::Condemned => "condemned",
+        }
+    }
+}
+
+/// Name of a repository file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Name {
+    /// `config`.
+    Config,
+    /// `keys/<id>`.
+    Key(KeyFileId),
+    /// `packs/<first two digits>/<id>`.
+    Pack(PackId),
+    /// `index/<id>`.
+    Fragment(FragmentId),
+    /// `snapshots/<id>`.
+    Snapshot(SnapshotId),
+    /// `condemned/<id>`.
+    Condemned(CondemnedId),
+}
+
+impl Name {
+    /// Returns the BLAKE3-256 that the file's bytes must have; none for `config`, which may be edited.
+    pub fn hash(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Config => None,
+            Self::Key(id) => Some(*id.as_bytes()),
+            Self::Pack(id) => Some(*id.as_bytes()),
+            Self::Fragment(id) => Some(*id.as_bytes()),
+            Self::Snapshot(id) => Some(*id.as_bytes()),
+            Self::Condemned(id) => Some(*id.as_bytes()),
+        }
+    }
+
+    /// Returns the folder that holds the file; none for `config`.
+    pub fn folder(&self) -> Option<Folder> {
+        match self {
+            Self::Config => None,
+            Self::Key(_) => Some(Folder::Keys),
+            Self::Pack(_) => Some(Folder::Packs),
+            Self::Fragment(_) => Some(Folder::Index),
+            Self::Snapshot(_) => Some(Folder::Snapshots),
+            Self::Condemned(_) => Some(Folder::Condemned),
+        }
+    }
+
+    /// Returns the name of the file with this path in the repository; none if it is not one of ours.
+    pub fn parse(path: &str) -> Option<Self> {
+        if path == "config" {
+            return Some(Self::Config);
+        }
+        let (folder, rest) = path.split_once('/')?;
+        match folder {
+            "keys" => rest.parse().ok().map(Self::Key),
+            "packs" => {
+                let (prefix, id) = rest.split_once('/')?;
+                let id: PackId = id.parse().ok()?;
+                id.to_string().starts_with(prefix).then_some(Self::Pack(id)).filter(|_| prefix.len() == 2)
+            }
+            "index" => rest.parse().ok().map(Self::Fragment),
+            "snapshots" => rest.parse().ok().map(Self::Snapshot),
+            "condemned" => rest.parse().ok().map(Self::Condemned),
+            _ => None,
+        }
+    }
+}
+
+/// The file's path in the repository, with `/` between folders.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config => f.write_str("config"),
+            Self::Key(id) => write!(f, "keys/{id}"),
+            Self::Pack(id) => write!(f, "packs/{:02x}/{id}", id.as_bytes()[0]),
+            Self::Fragment(id) => write!(f, "index/{id}"),
+            Self::Snapshot(id) => write!(f, "snapshots/{id}"),
+            Self::Condemned(id) => write!(f, "condemned/{id}"),
+        }
+    }
+}
+
+/// One file that a listing found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// Path in the repository.
+    pub path: String,
+    /// The name, if the path is one of ours.
+    pub name: Option<Name>,
+    /// Length of the file, in bytes.
+    pub bytes: u64,
+}
+
+/// Why a store did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No such file. Nothing was changed.
+    #[error("{path}: not there")]
+    Missing {
+        /// What was asked for.
+        path: String,
+    },
+    /// `put` found the name taken; the old bytes are untouched. For files that are named by their
+    /// hash this means that the work is done already.
+    #[error("{path}: is there already")]
+    Taken {
+        /// The name that was asked for.
+        path: String,
+    },
+    /// The file is shorter than the range asked for. Never retry; the file was cut.
+    #[error("{path}: found {found} bytes, expected {expected}")]
+    Short {
+        /// The file.
+        path: String,
+        /// Its length, in bytes.
+        found: u64,
+        /// The end of the range asked for, in bytes.
+        expected: u64,
+    },
+    /// Another process holds the lock. May be retried later.
+    #[error("{path}: locked by another run")]
+    Locked {
+        /// The lock file.
+        path: String,
+    },
+    /// The storage failed. May be retried; a file that was being put is there, whole, or not.
+    #[error("{path}: cannot {verb}")]
+    Io {
+        /// The file or folder.
+        path: String,
+        /// What was tried.
+        verb: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// Returns whether the file was not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing { .. })
+    }
+
+    /// Returns whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { source, .. } if full.contains(&source.kind()))
+    }
+}
+
+/// How a run locks a repository; `docs/durability.md` says which verbs take which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Beside other shared holders.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// Holds a lock until it is dropped.
+pub trait Lock: Send {}
+
+/// A file on its way into the store. Dropped without [`Upload::commit`], it leaves nothing behind.
+pub trait Upload: Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the upload can then only be dropped.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Makes the bytes durable, then gives them `name`, durably.
+    ///
+    /// On return the bytes, the name, and the folder that holds it are on stable storage.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] if the name is there already, its bytes untouched. On
+    /// [`StoreError::Io`] the name may be there, whole, or not: never with other bytes than these.
+    fn commit(self: Box<Self>, name: &Name) -> Result<(), StoreError>;
+}
+
+/// Durable named files. Every implementation passes `tests/store.rs`.
+pub trait Store: Send + Sync {
+    /// Says where this store is, for messages.
+    fn location(&self) -> String;
+
+    /// Begins a new file whose name is not known yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; nothing was changed.
+    fn begin(&self) -> Result<Box<dyn Upload>, StoreError>;
+
+    /// Makes `bytes` durable under a `name` that is free; see [`Upload::commit`].
+    ///
+    /// # Errors
+    /// As [`Upload::commit`].
+    fn put_new(&self, name: &Name, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut upload = self.begin()?;
+        upload.write(bytes)?;
+        upload.commit(name)
+    }
+
+    /// Returns the whole file, if it is at most `bytes_max` long.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Io`] (also for a longer file).
+    fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError>;
+
+    /// Returns the bytes of `range`, counted from the file's start.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Short`], [`StoreError::Io`].
+    fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError>;
+
+    /// Returns every file in `folder`, sorted by path, foreign files included. An absent folder is empty.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError>;
+
+    /// Removes a file durably.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Io`].
+    fn delete(&self, name: &Name) -> Result<(), StoreError>;
+
+    /// Takes the repository's lock, without waiting.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if a holder is in the way, [`StoreError::Io`].
+    fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError>;
+
+    /// Removes what killed runs left half-written. Never touches what a live run is writing.
+    /// Returns how many files went.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn sweep_uploads(&self) -> Result<u64, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_reads_back_from_its_path() {
+        let id = [0x5a; 32];
+        let names = [
+            Name::Config,
+            Name::Key(KeyFileId::from_bytes(id)),
+            Name::Pack(PackId::from_bytes(id)),
+            Name::Fragment(FragmentId::from_bytes(id)),
+            Name::Snapshot(SnapshotId::from_bytes(id)),
+            Name::Condemned(CondemnedId::from_bytes(id)),
+        ];
+        for name in names {
+            assert_eq!(Name::parse(&name.to_string()), Some(name));
+        }
+    }
+
+    #[test]
+    fn foreign_paths_have_no_name() {
+        let id = PackId::from_bytes([0x5a; 32]).to_string();
+        for path in ["confi", "packs/5b/", "index/5a", "", "/", &format!("packs/5b/{id}"), &format!("packs//{id}"), &format!("packs/5a/{id}.old")] {
+            assert_eq!(Name::parse(path), None, "{path}");
+        }
+    }
+}
