@@ -28,10 +28,7 @@ impl ChunkRef {
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (id, length) = bytes.split_first_chunk::<{ ChunkId::BYTES }>()?;
         let length = length.first_chunk::<4>()?;
-        Some(Self {
-            id: ChunkId::from_bytes(*id),
-            bytes: u32::from_le_bytes(*length),
-        })
+        Some(Self { id: ChunkId::from_bytes(*id), bytes: u32::from_le_bytes(*length) })
     }
 }
 
@@ -39,10 +36,8 @@ impl ChunkRef {
 /// [`is_list`] refuses it.
 pub fn refs(list: &[u8]) -> impl ExactSizeIterator<Item = ChunkRef> + '_ {
     list.chunks_exact(REF_BYTES).map(|bytes| {
-        ChunkRef::from_bytes(bytes).unwrap_or(ChunkRef {
-            id: ChunkId::from_bytes([0; ChunkId::BYTES]),
-            bytes: 0,
-        })
+        ChunkRef::from_bytes(bytes)
+            .unwrap_or(ChunkRef { id: ChunkId::from_bytes([0; ChunkId::BYTES]), bytes: 0 })
     })
 }
 
@@ -67,10 +62,7 @@ pub struct Content<'a> {
 impl Content<'_> {
     /// Returns an owned copy.
     pub fn to_owned(self) -> ContentBuf {
-        ContentBuf {
-            depth: self.depth,
-            list: self.list.to_vec(),
-        }
+        ContentBuf { depth: self.depth, list: self.list.to_vec() }
     }
 }
 
@@ -86,9 +78,6 @@ pub struct ContentBuf {
 impl ContentBuf {
     /// Returns the borrowed form.
     pub fn borrowed(&self) -> Content<'_> {
-        Content {
-            depth: self.depth,
-            list: &self.list,
-        }
+        Content { depth: self.depth, list: &self.list }
     }
 }

@@ -110,12 +110,7 @@ impl Entry<'_> {
     /// # Errors
     /// The first rule that is broken. O(holes).
     pub fn validate(&self) -> Result<(), EntryError> {
-        let fail = |what| {
-            Err(EntryError {
-                name: quoted(self.name),
-                what,
-            })
-        };
+        let fail = |what| Err(EntryError { name: quoted(self.name), what });
         if !is_plain_name(self.name) {
             return fail("name cannot lie in a directory");
         }

@@ -62,12 +62,8 @@ pub const PACK_MAGIC: [u8; 4] = *b"SNPK";
 pub const SEALED_BYTES: usize = 40;
 
 /// The first [`SEALED_BYTES`] bytes of a sealed record's payload; ciphertext and tag follow.
-pub const SEALED: &[Field] = &[
-    Field("key_id", 0, 8),
-    Field("raw_bytes", 8, 8),
-    Field("reserved", 16, 8),
-    Field("salt", 24, 16),
-];
+pub const SEALED: &[Field] =
+    &[Field("key_id", 0, 8), Field("raw_bytes", 8, 8), Field("reserved", 16, 8), Field("salt", 24, 16)];
 const _: () = assert!(contiguous(SEALED, SEALED_BYTES));
 
 /// Returns whether `fields` tile `0..total` in order.

@@ -14,9 +14,6 @@ pub struct Time {
 impl Time {
     /// Returns the moment `nanos` nanoseconds after `seconds`; more than a second is cut to 999,999,999 ns.
     pub fn new(seconds: i64, nanos: u32) -> Self {
-        Self {
-            seconds,
-            nanos: nanos.min(999_999_999),
-        }
+        Self { seconds, nanos: nanos.min(999_999_999) }
     }
 }

@@ -130,10 +130,7 @@ fn record_error(error: bincode::error::DecodeError) -> WireError {
 fn all_used(bytes: &[u8], used: usize) -> Result<(), WireError> {
     match used == bytes.len() {
         true => Ok(()),
-        false => Err(WireError::Length {
-            found: bytes.len() as u64,
-            expected: used as u64,
-        }),
+        false => Err(WireError::Length { found: bytes.len() as u64, expected: used as u64 }),
     }
 }
 
@@ -168,23 +165,14 @@ pub fn unwrap(kind: RecordKind, bytes: &[u8]) -> Result<&[u8], WireError> {
 pub fn unwrap_prefix(kind: RecordKind, bytes: &[u8]) -> Result<(&[u8], usize), WireError> {
     let found_magic = &bytes[..bytes.len().min(4)];
     if found_magic != ENVELOPE_MAGIC {
-        return Err(WireError::Magic {
-            found: found_magic.to_vec(),
-            expected: ENVELOPE_MAGIC,
-        });
+        return Err(WireError::Magic { found: found_magic.to_vec(), expected: ENVELOPE_MAGIC });
     }
     let Some((head, rest)) = bytes.split_first_chunk::<ENVELOPE_BYTES>() else {
-        return Err(WireError::Length {
-            found: bytes.len() as u64,
-            expected: ENVELOPE_BYTES as u64,
-        });
+        return Err(WireError::Length { found: bytes.len() as u64, expected: ENVELOPE_BYTES as u64 });
     };
     let version = u16::from_le_bytes([head[4], head[5]]);
     if version > FORMAT_VERSION {
-        return Err(WireError::Newer {
-            found: version,
-            supported: FORMAT_VERSION,
-        });
+        return Err(WireError::Newer { found: version, supported: FORMAT_VERSION });
     }
     let mut length = [0; 8];
     length.copy_from_slice(&head[8..16]);
@@ -193,19 +181,13 @@ pub fn unwrap_prefix(kind: RecordKind, bytes: &[u8]) -> Result<(&[u8], usize), W
     let payload = usize::try_from(length)
         .ok()
         .and_then(|length| rest.get(..length))
-        .ok_or(WireError::Length {
-            found: bytes.len() as u64,
-            expected,
-        })?;
+        .ok_or(WireError::Length { found: bytes.len() as u64, expected })?;
     if checksum(&head[..16], payload) != head[16..] {
         return Err(WireError::Checksum);
     }
     let found_kind = u16::from_le_bytes([head[6], head[7]]);
     if found_kind != kind as u16 {
-        return Err(WireError::Kind {
-            found: found_kind,
-            expected: kind as u16,
-        });
+        return Err(WireError::Kind { found: found_kind, expected: kind as u16 });
     }
     Ok((payload, ENVELOPE_BYTES + payload.len()))
 }

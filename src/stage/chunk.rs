@@ -159,8 +159,8 @@ mod tests {
     }
 
     const GOLDEN_CUTS: &[usize] = &[
-        9922, 14081, 11130, 10434, 8226, 4404, 6057, 8803, 8742, 8451, 13426, 6442, 12716, 7375, 10502, 5309, 8229, 14571,
-        6154, 15974, 8472, 580,
+        9922, 14081, 11130, 10434, 8226, 4404, 6057, 8803, 8742, 8451, 13426, 6442, 12716, 7375, 10502, 5309,
+        8229, 14571, 6154, 15974, 8472, 580,
     ];
 
     #[test]
@@ -179,9 +179,16 @@ mod tests {
         changed.splice(500_000..500_000, *b"inserted");
         let ends = |lengths: Vec<usize>, total: usize| -> std::collections::HashSet<usize> {
             let mut at = 0;
-            lengths.iter().map(|length| { at += length; total - at }).collect()
+            lengths
+                .iter()
+                .map(|length| {
+                    at += length;
+                    total - at
+                })
+                .collect()
         };
-        let (old, new) = (ends(cuts(&chunker, &bytes), bytes.len()), ends(cuts(&chunker, &changed), changed.len()));
+        let (old, new) =
+            (ends(cuts(&chunker, &bytes), bytes.len()), ends(cuts(&chunker, &changed), changed.len()));
         assert!(old.intersection(&new).count() + 70 > old.len(), "cuts after the change stay");
         assert!(old.len() > 100);
     }

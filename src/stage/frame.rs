@@ -164,8 +164,12 @@ impl FrameHeader {
         };
         match header {
             h if h.raw_bytes == 0 || h.raw_bytes > FRAME_BYTES_CAP => fail("raw length is out of bounds"),
-            h if h.stored_bytes == 0 || h.stored_bytes > FRAME_BYTES_CAP + 1024 => fail("stored length is out of bounds"),
-            h if h.chunk_count == 0 || h.chunk_count as usize > FRAME_CHUNKS_MAX => fail("number of chunks is out of bounds"),
+            h if h.stored_bytes == 0 || h.stored_bytes > FRAME_BYTES_CAP + 1024 => {
+                fail("stored length is out of bounds")
+            }
+            h if h.chunk_count == 0 || h.chunk_count as usize > FRAME_CHUNKS_MAX => {
+                fail("number of chunks is out of bounds")
+            }
             h => Ok(h),
         }
     }

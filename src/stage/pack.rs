@@ -100,7 +100,10 @@ impl Directory {
 
     fn problem(&self, pack_bytes: u64) -> Option<Problem> {
         let chunks: u64 = self.frames.iter().map(|row| u64::from(row.chunk_count)).sum();
-        if self.frames.len() > PACK_FRAMES_MAX || !is_list(&self.chunks) || chunks != self.chunk_count() as u64 {
+        if self.frames.len() > PACK_FRAMES_MAX
+            || !is_list(&self.chunks)
+            || chunks != self.chunk_count() as u64
+        {
             return Some(Problem::Count);
         }
         let mut at = 0;
@@ -183,7 +186,8 @@ mod tests {
     fn directory() -> Directory {
         let chunk = |n: u8| ChunkRef { id: ChunkId::from_bytes([n; 16]), bytes: 10 };
         let mut directory = Directory::default();
-        directory.push(FrameRow { offset: 100, bytes: 60, raw_bytes: 20, chunk_count: 2 }, &[chunk(1), chunk(2)]);
+        directory
+            .push(FrameRow { offset: 100, bytes: 60, raw_bytes: 20, chunk_count: 2 }, &[chunk(1), chunk(2)]);
         directory.push(FrameRow { offset: 160, bytes: 50, raw_bytes: 10, chunk_count: 1 }, &[chunk(3)]);
         directory
     }

@@ -154,7 +154,8 @@ impl SealKey {
 /// [`SealError::Random`]; [`SealError::Record`] if zstd has no memory.
 pub fn seal_record(key: Option<&SealKey>, purpose: &str, record: &[u8]) -> Result<Vec<u8>, SealError> {
     let mut salt = [0; 16];
-    let mut body = zstd::bulk::compress(record, 3).map_err(|_| SealError::Record { what: "cannot be compressed" })?;
+    let mut body =
+        zstd::bulk::compress(record, 3).map_err(|_| SealError::Record { what: "cannot be compressed" })?;
     let key_id = key.map_or(KeyId::from_bytes([0; 8]), SealKey::id);
     if key.is_some() {
         random(&mut salt)?;

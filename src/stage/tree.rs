@@ -59,8 +59,8 @@ impl<'a> Entries<'a> {
 
     fn read(&mut self) -> Result<(Range<usize>, Entry<'a>), TreeError> {
         let offset = self.at;
-        let (entry, used): (Entry<'a>, usize) =
-            wire::decode_prefix(&self.stream[offset..]).map_err(|source| TreeError::Record { offset, source })?;
+        let (entry, used): (Entry<'a>, usize) = wire::decode_prefix(&self.stream[offset..])
+            .map_err(|source| TreeError::Record { offset, source })?;
         entry.validate().map_err(|source| TreeError::Entry { offset, source })?;
         if entry.name <= self.last_name {
             return Err(TreeError::Order { name: quoted(entry.name) });

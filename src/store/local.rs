@@ -248,7 +248,9 @@ impl Store for LocalStore {
         };
         match flock(&file, operation) {
             Ok(()) => Ok(Box::new(LocalLock { _file: file })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { path: path.display().to_string() }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(StoreError::Locked { path: path.display().to_string() })
+            }
             Err(e) => Err(io_error(&path, "lock", e.into())),
         }
     }

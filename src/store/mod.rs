@@ -303,7 +303,16 @@ mod tests {
     #[test]
     fn foreign_paths_have_no_name() {
         let id = PackId::from_bytes([0x5a; 32]).to_string();
-        for path in ["confi", "packs/5b/", "index/5a", "", "/", &format!("packs/5b/{id}"), &format!("packs//{id}"), &format!("packs/5a/{id}.old")] {
+        for path in [
+            "confi",
+            "packs/5b/",
+            "index/5a",
+            "",
+            "/",
+            &format!("packs/5b/{id}"),
+            &format!("packs//{id}"),
+            &format!("packs/5a/{id}.old"),
+        ] {
             assert_eq!(Name::parse(path), None, "{path}");
         }
     }

@@ -148,12 +148,15 @@ impl Cache {
             let mut known = write.open_table(FRAGMENTS).map_err(failed)?;
             let mut packs = write.open_table(PACKS).map_err(failed)?;
             let mut next = packs.last().map_err(failed)?.map_or(0, |(number, _)| number.value() + 1);
-            let mut rows = Vec::with_capacity(fragments.iter().flat_map(|(_, f)| &f.packs).map(|p| p.directory.chunk_count()).sum());
+            let mut rows = Vec::with_capacity(
+                fragments.iter().flat_map(|(_, f)| &f.packs).map(|p| p.directory.chunk_count()).sum(),
+            );
             let mut seen: BTreeSet<PackId> = BTreeSet::new();
             for (id, fragment) in fragments {
                 known.insert(id.as_bytes(), ()).map_err(failed)?;
                 for pack in fragment.packs.iter().filter(|pack| seen.insert(pack.id)) {
-                    let row = wire::encode(&pack.row()).map_err(|e| CacheError::Failed { what: e.to_string() })?;
+                    let row =
+                        wire::encode(&pack.row()).map_err(|e| CacheError::Failed { what: e.to_string() })?;
                     packs.insert(next, row.as_slice()).map_err(failed)?;
                     pack.locations(PackNumber(next), |chunk, location| rows.push((chunk, location)));
                     next += 1;
@@ -199,7 +202,8 @@ mod tests {
 
     fn fragment(seed: u8) -> Fragment {
         let mut directory = Directory::default();
-        let chunks: Vec<ChunkRef> = (0..5).map(|n| ChunkRef { id: ChunkId::from_bytes([seed ^ n; 16]), bytes: 7 }).collect();
+        let chunks: Vec<ChunkRef> =
+            (0..5).map(|n| ChunkRef { id: ChunkId::from_bytes([seed ^ n; 16]), bytes: 7 }).collect();
         directory.push(FrameRow { offset: 9, bytes: 99, raw_bytes: 35, chunk_count: 5 }, &chunks);
         let pack = PackEntry { id: PackId::from_bytes([seed; 32]), bytes: 1000, directory };
         Fragment { packs: vec![pack], replaces: vec![] }

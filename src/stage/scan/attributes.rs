@@ -24,10 +24,7 @@ pub fn xattrs_of(file: impl AsFd) -> Result<Xattrs, Errno> {
         Ok(_) | Err(Errno::RANGE) => {}
         Err(e) => return Err(e),
     }
-    gather(
-        |buffer| flistxattr(&file, buffer),
-        |name, buffer| fgetxattr(&file, name, buffer),
-    )
+    gather(|buffer| flistxattr(&file, buffer), |name, buffer| fgetxattr(&file, name, buffer))
 }
 
 /// Returns the extended attributes of what lies under `name` in `directory`: for what can't be
@@ -39,10 +36,7 @@ pub fn xattrs_at(directory: impl AsFd, name: &[u8]) -> Result<Xattrs, Errno> {
     let mut path = format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     let path = path.as_slice();
-    gather(
-        |buffer| llistxattr(path, buffer),
-        |name, buffer| lgetxattr(path, name, buffer),
-    )
+    gather(|buffer| llistxattr(path, buffer), |name, buffer| lgetxattr(path, name, buffer))
 }
 
 fn gather(

@@ -102,7 +102,8 @@ impl Maildir {
             }
         }
         let mut inodes: HashSet<u64> = found.iter().map(|(_, stat)| stat.inode).collect();
-        let mut alive: HashSet<Vec<u8>> = found.iter().map(|((_, name), _)| unique_name(name).to_vec()).collect();
+        let mut alive: HashSet<Vec<u8>> =
+            found.iter().map(|((_, name), _)| unique_name(name).to_vec()).collect();
         for (_, name) in gone {
             if !alive.contains(unique_name(&name))
                 && let Some((place, stat)) = self.locate(&name)
@@ -117,7 +118,8 @@ impl Maildir {
         found.dedup_by(|a, b| a.1.inode == b.1.inode && a.1.links == 1 && b.1.links == 1);
         found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let (cur, new) = found.into_iter().partition::<Vec<_>, _>(|((in_cur, _), _)| *in_cur);
-        let names = |side: Vec<(Place, Stat)>| side.into_iter().map(|((_, name), stat)| (name, stat)).collect();
+        let names =
+            |side: Vec<(Place, Stat)>| side.into_iter().map(|((_, name), stat)| (name, stat)).collect();
         Listing { new: names(new), cur: names(cur), failed }
     }
 
@@ -152,7 +154,10 @@ impl Maildir {
         let now = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
         let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
         let last = nanos(new.ctime).max(nanos(cur.ctime));
-        Ok(Stamp { at: [new.mtime, new.ctime, cur.mtime, cur.ctime], is_settled: (now - last).abs() > STAMP_NANOS })
+        Ok(Stamp {
+            at: [new.mtime, new.ctime, cur.mtime, cur.ctime],
+            is_settled: (now - last).abs() > STAMP_NANOS,
+        })
     }
 }
 

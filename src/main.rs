@@ -1,0 +1,3 @@
+//! The `snap` program.
+
+fn main() {}
