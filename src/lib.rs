@@ -8,3 +8,7 @@ pub mod base;
 pub mod store;
 
 pub mod stage;
+
+pub mod repo;
+
+pub mod op;

@@ -7,7 +7,7 @@ mod maildir;
 
 pub use attributes::{Xattrs, holes, xattrs_at, xattrs_of};
 pub use list::{Names, list, list_stable};
-pub use maildir::{Maildir, unique_name};
+pub use maildir::{Listing, Maildir, unique_name};
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -1,0 +1,114 @@
+//! Files with several names are read once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::base::content::ContentBuf;
+use crate::base::entry::Hole;
+use crate::op::backup::pending::Pending;
+use crate::op::backup::run::{Run, Scanned};
+use crate::repo::RepoError;
+
+/// A name that waits for the content that another thread reads.
+pub struct Waiting {
+    /// Its directory.
+    pub directory: Arc<Pending>,
+    /// Its place there.
+    pub slot: u32,
+    /// The entry.
+    pub scanned: Scanned,
+}
+
+/// What reading a file gave.
+#[derive(Clone)]
+pub struct Read {
+    /// Its content.
+    pub content: ContentBuf,
+    /// Its holes.
+    pub holes: Vec<Hole>,
+    /// Its bytes, as read.
+    pub size: u64,
+    /// Whether it changed meanwhile.
+    pub torn: bool,
+}
+
+enum State {
+    Reading(Vec<Waiting>),
+    Done(Read),
+}
+
+/// Device, inode: what two names of one file share.
+type Identity = ((u32, u32), u64);
+
+/// All files with several names that this run has met.
+#[derive(Default)]
+pub struct Links {
+    known: Mutex<HashMap<Identity, State>>,
+}
+
+impl Links {
+    /// Returns the waiting name back if the caller must read the file; else the name is or will be
+    /// given its content.
+    ///
+    /// # Errors
+    /// What building the name's directory meets.
+    pub fn claim(&self, run: &Run<'_>, waiting: Waiting) -> Result<Option<Waiting>, RepoError> {
+        let stat = waiting.scanned.stat;
+        let read = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            match known.get_mut(&(stat.filesystem, stat.inode)) {
+                None => {
+                    known.insert((stat.filesystem, stat.inode), State::Reading(Vec::new()));
+                    return Ok(Some(waiting));
+                }
+                Some(State::Reading(others)) => {
+                    others.push(waiting);
+                    return Ok(None);
+                }
+                Some(State::Done(read)) => read.clone(),
+            }
+        };
+        waiting.fill(run, &read)?;
+        Ok(None)
+    }
+
+    /// Gives the content of a claimed file to all names that wait for it; none if it can't be read.
+    ///
+    /// # Errors
+    /// What building the names' directories meets.
+    pub fn done(&self, run: &Run<'_>, identity: Identity, read: Option<&Read>) -> Result<(), RepoError> {
+        let state = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            match read {
+                Some(read) => known.insert(identity, State::Done(read.clone())),
+                None => known.remove(&identity),
+            }
+        };
+        let Some(State::Reading(others)) = state else { return Ok(()) };
+        for waiting in others {
+            match read {
+                Some(read) => waiting.fill(run, read)?,
+                None => {
+                    let path = [&waiting.directory.path, &b"/"[..], &waiting.scanned.name].concat();
+                    run.lack(waiting.directory.part.as_deref(), path, "cannot be read under its other name");
+                    waiting.directory.put(run, waiting.slot, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Waiting {
+    /// Gives the name its content.
+    ///
+    /// # Errors
+    /// What building its directory meets.
+    pub fn fill(mut self, run: &Run<'_>, read: &Read) -> Result<(), RepoError> {
+        self.scanned.size = read.size;
+        self.scanned.holes.clone_from(&read.holes);
+        self.scanned.torn = read.torn;
+        let record = self.scanned.encode(read.content.borrowed())?;
+        self.directory.put(run, self.slot, Some(record))
+    }
+}

@@ -1,0 +1,3 @@
+//! One verb each. Ops never call one another; each answers with a report.
+
+pub mod backup;

@@ -1,0 +1,214 @@
+//! Why a repository did not do what it was asked to.
+
+use crate::base::id::{ChunkId, KeyId};
+use crate::base::wire::WireError;
+use crate::stage::frame::FrameError;
+use crate::stage::index::CacheError;
+use crate::stage::seal::SealError;
+use crate::stage::tree::TreeError;
+use crate::store::StoreError;
+
+/// Why a repository did not do what it was asked to. No variant leaves a committed snapshot harmed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepoError {
+    /// The storage failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no repository.
+    #[error("{location}: no repository here; make one with 'snap init', or name another with --repo")]
+    NotThere {
+        /// Where it was looked for.
+        location: String,
+    },
+    /// `init` found one already.
+    #[error("{location}: there is a repository here already; nothing was changed")]
+    Exists {
+        /// Where it is.
+        location: String,
+    },
+    /// The configuration makes no sense.
+    #[error("{location}/config: {what}")]
+    Config {
+        /// The repository.
+        location: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The repository is not the one that this machine knows.
+    #[error("{location}: {what}")]
+    Distrusted {
+        /// The repository.
+        location: String,
+        /// What does not fit.
+        what: String,
+    },
+    /// A repository file's bytes are not what its name says.
+    #[error(
+        "{path}: the bytes are not the ones its name stands for; 'snap check --read-packs' names what else is hurt"
+    )]
+    NameMismatch {
+        /// The file.
+        path: String,
+    },
+    /// A repository file does not read as what it should be.
+    #[error("{path}: damaged")]
+    Record {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: WireError,
+    },
+    /// A repository file does not open with this repository's keys.
+    #[error("{path}: cannot be opened")]
+    Seal {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: SealError,
+    },
+    /// A frame makes no sense.
+    #[error("{path}: frame at byte {offset}")]
+    Frame {
+        /// The pack.
+        path: String,
+        /// Where the frame starts, in bytes.
+        offset: u64,
+        /// What is wrong.
+        source: FrameError,
+    },
+    /// A directory's entries make no sense.
+    #[error("directory entries cannot be read")]
+    Tree(#[from] TreeError),
+    /// The index doesn't know the chunk: its pack is gone.
+    #[error("chunk {id}: in no pack; 'snap check' names what is hurt")]
+    UnknownChunk {
+        /// The chunk asked for.
+        id: ChunkId,
+    },
+    /// The bytes were read and are wrong. Never retry.
+    #[error("chunk {id}: {path}, frame at byte {offset}: the bytes there are not this chunk's")]
+    DamagedChunk {
+        /// The chunk asked for.
+        id: ChunkId,
+        /// The pack that should hold it.
+        path: String,
+        /// Where its frame starts, in bytes.
+        offset: u64,
+    },
+    /// A content reference leads nowhere.
+    #[error("content reference: {what}")]
+    Content {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Content was asked for and there is no key that opens it.
+    #[error(
+        "reading content needs the passphrase: give it with --password-file FILE, SNAP_PASSWORD, SNAP_PASSWORD_COMMAND, or at a terminal; or an age identity with --identity FILE"
+    )]
+    Locked,
+    /// The passphrase opens none of the wrapped keys.
+    #[error("the passphrase is wrong: it opens none of the {tried} wrapped keys in {location}/keys")]
+    WrongPassphrase {
+        /// Wrapped keys that were tried.
+        tried: usize,
+        /// The repository.
+        location: String,
+    },
+    /// No identity at hand opens a key.
+    #[error("{path}: sealed to none of the identities at hand ({key})")]
+    NoIdentity {
+        /// The file that holds the sealed key.
+        path: String,
+        /// The key.
+        key: KeyId,
+    },
+    /// This machine has no writer secret for the repository.
+    #[error(
+        "{location}: this machine has no writer secret for it ({state}); give the passphrase once, and 'snap key enroll' keeps the secret here"
+    )]
+    NoWriterSecret {
+        /// The repository.
+        location: String,
+        /// Where the secret was looked for.
+        state: String,
+    },
+    /// age could not seal or open.
+    #[error("{path}: age: {what}")]
+    Age {
+        /// The file.
+        path: String,
+        /// What age said.
+        what: String,
+    },
+    /// The index cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// Memory or random bytes could not be had.
+    #[error("the system gave no {what}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// No snapshot has that name.
+    #[error("snapshot {spec}: {what}; 'snap snapshots' lists them")]
+    NoSnapshot {
+        /// What was asked for.
+        spec: String,
+        /// Why it names none.
+        what: String,
+    },
+    /// The snapshot has no such path.
+    #[error("{path}: not in snapshot {snapshot}")]
+    NoPath {
+        /// What was asked for.
+        path: String,
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// What is to be backed up, or where it is to be restored, can't be used at all.
+    #[error("{path}: {reason}")]
+    Source {
+        /// The path, or what was given.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The operation was asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// A secret could not be obtained.
+    #[error("passphrase: {what}")]
+    Passphrase {
+        /// Why.
+        what: String,
+    },
+}
+
+impl RepoError {
+    /// Returns the error for a record that was read from `path`.
+    pub fn record(path: &impl ToString, source: WireError) -> Self {
+        Self::Record { path: path.to_string(), source }
+    }
+
+    /// Returns the error for a sealed record that was read from `path`.
+    pub fn seal(path: &impl ToString, source: SealError) -> Self {
+        Self::Seal { path: path.to_string(), source }
+    }
+
+    /// Returns whether the bytes in the repository are wrong or gone, so that trying again is of no use.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error, StoreError::Missing { .. } | StoreError::Short { .. }),
+            Self::NameMismatch { .. }
+            | Self::Record { .. }
+            | Self::Seal { .. }
+            | Self::Frame { .. }
+            | Self::Tree(_)
+            | Self::UnknownChunk { .. }
+            | Self::DamagedChunk { .. }
+            | Self::Content { .. } => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Finding a chunk: the cache, brought up to date with the fragments, and what no fragment lists.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::base::id::{ChunkId, FragmentId, PackId};
+use crate::base::layout::PACK_TRAILER_BYTES;
+use crate::base::limits::{PACK_BYTES_CAP, RECORD_BYTES_CAP};
+use crate::base::wire::{self, RecordKind, WireError};
+use crate::repo::open::read_named;
+use crate::repo::{RepoError, Repository};
+use crate::stage::dedup::IdHash;
+use crate::stage::index::{Cache, CacheError, Fragment, Location, PackEntry, PackNumber, PackRow};
+use crate::stage::pack::{Directory, Trailer};
+use crate::stage::seal::{open_record, seal_record};
+use crate::store::{Folder, Name, Store};
+
+const FRAGMENT_PURPOSE: &str = "snap v1 fragment";
+const DIRECTORY_PURPOSE: &str = "snap v1 pack directory";
+
+/// Numbers of packs that are not in the cache start here.
+const OVERLAY_START: u32 = 1 << 31;
+
+/// Where every chunk of a repository lies, as it was when the index was opened.
+#[derive(Default)]
+pub struct Index {
+    cache: Option<Cache>,
+    overlay: HashMap<ChunkId, Location, IdHash>,
+    packs: HashMap<PackNumber, PackRow>,
+    lost: HashSet<PackNumber>,
+    orphans: Vec<PackEntry>,
+    problems: Vec<(String, RepoError)>,
+}
+
+impl Index {
+    /// Opens the index. Fragments that the cache lacks are added to it; if it can't be written
+    /// (another process has it open), they are kept in memory. Packs that no fragment lists are
+    /// read from their own directories. A cache that is damaged is made anew.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`] if the folders can't be listed. A damaged fragment or pack is no error:
+    /// see [`Self::problems`].
+    pub fn open(repository: &Repository) -> Result<Self, RepoError> {
+        let present = fragments_present(repository.store())?;
+        let mut index = Self::default();
+        let missing = match repository.index_path() {
+            None => present,
+            Some(path) => {
+                let opened = Cache::open(path, repository.id());
+                let is_broken = matches!(opened, Err(CacheError::Failed { .. } | CacheError::Absent));
+                let cached = opened.as_ref().map(|cache| cache.fragments().clone()).unwrap_or_default();
+                let is_stale = !cached.is_subset(&present);
+                let missing: BTreeSet<FragmentId> = match is_stale {
+                    true => present,
+                    false => present.difference(&cached).copied().collect(),
+                };
+                if missing.is_empty() && !is_stale {
+                    index.cache = opened.ok();
+                    missing
+                } else {
+                    drop(opened);
+                    index.refresh_cache(repository, path, missing, is_stale || is_broken)
+                }
+            }
+        };
+        let live = index.read_fragments(repository, missing);
+        index.finish(repository, live)?;
+        Ok(index)
+    }
+
+    /// Opens the index from the fragments and packs alone, in memory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_without_cache(repository: &Repository) -> Result<Self, RepoError> {
+        let mut index = Self::default();
+        let present = fragments_present(repository.store())?;
+        let live = index.read_fragments(repository, present);
+        index.finish(repository, live)?;
+        Ok(index)
+    }
+
+    /// Adds `missing` fragments to the cache at `path` and opens it; returns those that it lacks still.
+    fn refresh_cache(
+        &mut self,
+        repository: &Repository,
+        path: &std::path::Path,
+        missing: BTreeSet<FragmentId>,
+        from_scratch: bool,
+    ) -> BTreeSet<FragmentId> {
+        let fragments = self.read_fragments(repository, missing.clone());
+        if from_scratch && matches!(Cache::open(path, repository.id()), Err(CacheError::Failed { .. })) {
+            let _ = std::fs::remove_file(path); // a cache: its loss costs a rebuild
+        }
+        let replaces_known = fragments.iter().any(|(_, fragment)| !fragment.replaces.is_empty());
+        if fragments.is_empty() && !from_scratch {
+            return missing;
+        }
+        let is_added = !(replaces_known && !from_scratch)
+            && Cache::add(path, repository.id(), &fragments, from_scratch).is_ok();
+        match Cache::open(path, repository.id()) {
+            Ok(cache) if is_added => {
+                let left = missing.difference(cache.fragments()).copied().collect();
+                self.cache = Some(cache);
+                self.problems.clear(); // they are met again among those left
+                left
+            }
+            _ => {
+                self.problems.clear();
+                missing
+            }
+        }
+    }
+
+    /// Reads fragments; those that another one replaces are left out. What can't be read is noted.
+    fn read_fragments(
+        &mut self,
+        repository: &Repository,
+        ids: BTreeSet<FragmentId>,
+    ) -> Vec<(FragmentId, Fragment)> {
+        let mut read = BTreeMap::new();
+        for id in ids {
+            match read_fragment(repository, id) {
+                Ok(fragment) => _ = read.insert(id, fragment),
+                Err(e) => self.problems.push((Name::Fragment(id).to_string(), e)),
+            }
+        }
+        let replaced: BTreeSet<FragmentId> = read.values().flat_map(|f| f.replaces.iter().copied()).collect();
+        read.into_iter().filter(|(id, _)| !replaced.contains(id)).collect()
+    }
+
+    /// Compares what is indexed with the packs that are there.
+    fn finish(
+        &mut self,
+        repository: &Repository,
+        live: Vec<(FragmentId, Fragment)>,
+    ) -> Result<(), RepoError> {
+        let mut there: BTreeMap<PackId, u64> = BTreeMap::new();
+        for found in repository.store().list(Folder::Packs)? {
+            if let Some(Name::Pack(id)) = found.name {
+                there.insert(id, found.bytes);
+            }
+        }
+        let mut listed = BTreeSet::new();
+        if let Some(cache) = &self.cache {
+            for (number, row) in cache.packs()? {
+                if there.get(&row.id) != Some(&row.bytes) {
+                    self.lost.insert(number);
+                }
+                listed.insert(row.id);
+                self.packs.insert(number, row);
+            }
+        }
+        for pack in live.into_iter().flat_map(|(_, fragment)| fragment.packs) {
+            if listed.insert(pack.id) {
+                let is_lost = there.get(&pack.id) != Some(&pack.bytes);
+                self.insert(&pack, is_lost);
+            }
+        }
+        for (id, bytes) in there.into_iter().filter(|(id, _)| !listed.contains(id)) {
+            match read_directory(repository, id, bytes) {
+                Ok(directory) => {
+                    let pack = PackEntry { id, bytes, directory };
+                    self.insert(&pack, false);
+                    self.orphans.push(pack);
+                }
+                Err(e) => self.problems.push((Name::Pack(id).to_string(), e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, pack: &PackEntry, is_lost: bool) {
+        let number = PackNumber(OVERLAY_START.saturating_add(u32::try_from(self.packs.len()).unwrap_or(0)));
+        self.packs.insert(number, pack.row());
+        if is_lost {
+            self.lost.insert(number);
+            return;
+        }
+        let overlay = &mut self.overlay;
+        pack.locations(number, |chunk, location| _ = overlay.insert(chunk, location));
+    }
+
+    /// Returns where a chunk lies; none if no pack that is there holds it.
+    ///
+    /// # Errors
+    /// [`RepoError::Cache`].
+    pub fn find(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
+        if let Some(location) = self.overlay.get(id) {
+            return Ok(Some(*location));
+        }
+        let Some(cache) = &self.cache else { return Ok(None) };
+        let found = cache.find(id)?;
+        Ok(found.filter(|location| !self.lost.contains(&location.pack)))
+    }
+
+    /// Returns what is known of a pack.
+    pub fn pack(&self, number: PackNumber) -> Option<&PackRow> {
+        self.packs.get(&number)
+    }
+
+    /// Returns all packs that the index lists, in no order; `true` for those that are gone or cut.
+    pub fn packs(&self) -> impl Iterator<Item = (PackNumber, &PackRow, bool)> {
+        self.packs.iter().map(|(number, row)| (*number, row, self.lost.contains(number)))
+    }
+
+    /// Returns whether a pack that the index lists is gone or cut.
+    pub fn has_losses(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Returns the packs that no fragment lists: a run was killed, or a fragment is gone.
+    pub fn orphans(&self) -> &[PackEntry] {
+        &self.orphans
+    }
+
+    /// Returns the fragments and packs that could not be read, and why.
+    pub fn problems(&self) -> &[(String, RepoError)] {
+        &self.problems
+    }
+}
+
+fn fragments_present(store: &dyn Store) -> Result<BTreeSet<FragmentId>, RepoError> {
+    let names = store.list(Folder::Index)?.into_iter().filter_map(|found| found.name);
+    Ok(names
+        .filter_map(|name| match name {
+            Name::Fragment(id) => Some(id),
+            _ => None,
+        })
+        .collect())
+}
+
+/// Reads one fragment.
+///
+/// # Errors
+/// [`RepoError::Store`], [`RepoError::NameMismatch`], [`RepoError::Record`], [`RepoError::Seal`].
+pub fn read_fragment(repository: &Repository, id: FragmentId) -> Result<Fragment, RepoError> {
+    let name = Name::Fragment(id);
+    let bytes = read_named(repository.store(), &name, RECORD_BYTES_CAP as u64)?;
+    let bad = |e: WireError| RepoError::record(&name, e);
+    let sealed = wire::unwrap(RecordKind::Fragment, &bytes).map_err(bad)?;
+    let record = open_record(repository.writer_keys().metadata(), FRAGMENT_PURPOSE, sealed);
+    let fragment: Fragment = wire::decode(&record.map_err(|e| RepoError::seal(&name, e))?).map_err(bad)?;
+    for pack in &fragment.packs {
+        pack.directory.validate(pack.bytes).map_err(bad)?;
+    }
+    Ok(fragment)
+}
+
+/// Makes a fragment durable.
+///
+/// # Errors
+/// [`RepoError::Store`].
+pub fn put_fragment(repository: &Repository, fragment: &Fragment) -> Result<(FragmentId, u64), RepoError> {
+    let bad = |e: WireError| RepoError::record(&"index/", e);
+    let record = wire::encode(fragment).map_err(bad)?;
+    let sealed = seal_record(repository.writer_keys().metadata(), FRAGMENT_PURPOSE, &record);
+    let bytes = wire::wrap(RecordKind::Fragment, &sealed.map_err(|e| RepoError::seal(&"index/", e))?);
+    let id = FragmentId::from_bytes(*blake3::hash(&bytes).as_bytes());
+    repository.store().put_new(&Name::Fragment(id), &bytes)?;
+    Ok((id, bytes.len() as u64))
+}
+
+/// Returns a pack's directory as it is stored: an envelope.
+///
+/// # Errors
+/// [`RepoError::Seal`] without random bytes.
+pub fn build_directory(repository: &Repository, directory: &Directory) -> Result<Vec<u8>, RepoError> {
+    let record = wire::encode(directory).map_err(|e| RepoError::record(&"packs/", e))?;
+    let sealed = seal_record(repository.writer_keys().metadata(), DIRECTORY_PURPOSE, &record);
+    Ok(wire::wrap(RecordKind::PackDirectory, &sealed.map_err(|e| RepoError::seal(&"packs/", e))?))
+}
+
+/// Reads the directory at the end of a pack of `bytes` bytes. Two reads.
+///
+/// # Errors
+/// [`RepoError::Store`], [`RepoError::Record`], [`RepoError::Seal`].
+pub fn read_directory(repository: &Repository, id: PackId, bytes: u64) -> Result<Directory, RepoError> {
+    let name = Name::Pack(id);
+    let bad = |e: WireError| RepoError::record(&name, e);
+    let trailer_at = bytes
+        .checked_sub(PACK_TRAILER_BYTES as u64)
+        .filter(|_| bytes <= PACK_BYTES_CAP)
+        .ok_or_else(|| bad(WireError::record("pack: its length is out of bounds")))?;
+    let tail = repository.store().read_range(&name, trailer_at..bytes)?;
+    let tail =
+        tail.first_chunk::<PACK_TRAILER_BYTES>().ok_or_else(|| bad(WireError::record("pack: no trailer")))?;
+    let trailer = Trailer::from_bytes(tail, bytes).map_err(bad)?;
+    let range = trailer.directory_offset..trailer.directory_offset + trailer.directory_bytes;
+    let envelope = repository.store().read_range(&name, range)?;
+    let sealed = wire::unwrap(RecordKind::PackDirectory, &envelope).map_err(bad)?;
+    let record = open_record(repository.writer_keys().metadata(), DIRECTORY_PURPOSE, sealed);
+    let directory: Directory = wire::decode(&record.map_err(|e| RepoError::seal(&name, e))?).map_err(bad)?;
+    directory.validate(trailer.directory_offset).map_err(bad)?;
+    match directory.frames.len() == trailer.frame_count as usize {
+        true => Ok(directory),
+        false => Err(bad(WireError::record("pack trailer: number of frames is wrong"))),
+    }
+}

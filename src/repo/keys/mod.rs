@@ -1,0 +1,152 @@
+//! Who can read what (`docs/security.md`).
+//!
+//! The writer secret opens trees and names chunks; it lies on the machine that writes. Content is
+//! sealed to age identities, which lie in `keys/` wrapped by a passphrase, or offline.
+
+mod files;
+mod wrap;
+
+pub use files::{KeyBody, KeyFile, KeyInfo};
+pub use wrap::{open_with_identities, seal_to_recipients, unwrap_identity, wrap_identity};
+
+use std::fmt;
+
+use age::x25519::{Identity, Recipient};
+use zeroize::Zeroizing;
+
+use crate::base::id::KeyId;
+use crate::repo::RepoError;
+use crate::repo::config::Encryption;
+use crate::stage::hash::ChunkNamer;
+use crate::stage::pack::SealedKey;
+use crate::stage::seal::{SealKey, Secret};
+
+/// A passphrase. Wiped when dropped.
+pub type Passphrase = Zeroizing<String>;
+
+/// Where passphrases and identities come from; asked only when one is needed.
+pub trait Secrets {
+    /// Returns the passphrase; none if nobody gives one.
+    ///
+    /// # Errors
+    /// [`RepoError::Passphrase`] if a source was named and failed.
+    fn passphrase(&self) -> Result<Option<Passphrase>, RepoError>;
+
+    /// Returns the age identities given directly.
+    ///
+    /// # Errors
+    /// [`RepoError::Passphrase`] if a source was named and failed.
+    fn identities(&self) -> Result<Vec<Identity>, RepoError>;
+}
+
+/// No secrets at all: what cron has.
+pub struct NoSecrets;
+
+impl Secrets for NoSecrets {
+    fn passphrase(&self) -> Result<Option<Passphrase>, RepoError> {
+        Ok(None)
+    }
+
+    fn identities(&self) -> Result<Vec<Identity>, RepoError> {
+        Ok(Vec::new())
+    }
+}
+
+/// The writer secret, and what is derived from it.
+pub struct WriterKeys {
+    secret: Secret,
+    namer: ChunkNamer,
+    gear: [u8; 32],
+    metadata: Option<SealKey>,
+    proof: SealKey,
+}
+
+impl fmt::Debug for WriterKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WriterKeys(..)")
+    }
+}
+
+impl WriterKeys {
+    /// Derives all keys from the secret.
+    pub fn new(secret: Secret, encryption: Encryption) -> Self {
+        let metadata = SealKey::new(secret.derive("snap v1 metadata"));
+        Self {
+            namer: ChunkNamer::new(*secret.derive("snap v1 chunk id").expose()),
+            gear: *secret.derive("snap v1 gear table").expose(),
+            metadata: (encryption == Encryption::Age).then_some(metadata),
+            proof: SealKey::new(secret.derive("snap v1 key files")),
+            secret,
+        }
+    }
+
+    /// Returns what names chunks.
+    pub fn namer(&self) -> &ChunkNamer {
+        &self.namer
+    }
+
+    /// Returns the key of the chunker's gear table.
+    pub fn gear(&self) -> &[u8; 32] {
+        &self.gear
+    }
+
+    /// Returns the key of trees, fragments and manifests; none without encryption.
+    pub fn metadata(&self) -> Option<&SealKey> {
+        self.metadata.as_ref()
+    }
+
+    /// Returns the secret, to be kept on this machine or wrapped.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Returns proof that a key file was written by who has the writer secret.
+    pub fn proof(&self, body: &[u8]) -> [u8; 32] {
+        self.proof.authenticate(body)
+    }
+}
+
+/// A run's data key: seals content, and is itself sealed to the recipients.
+pub struct DataKey {
+    key: SealKey,
+    sealed: SealedKey,
+}
+
+impl DataKey {
+    /// Draws a data key and seals it, and the writer secret with it, to `recipients`.
+    ///
+    /// # Errors
+    /// [`RepoError::Age`], [`RepoError::System`].
+    pub fn draw(writer: &WriterKeys, recipients: &[Recipient]) -> Result<Self, RepoError> {
+        let key = SealKey::new(Secret::random().map_err(|_| RepoError::System { what: "random bytes" })?);
+        let plain = Zeroizing::new([*key.secret().expose(), *writer.secret().expose()].concat());
+        let age = seal_to_recipients(recipients, &plain)?;
+        let sealed = SealedKey { key_id: key.id(), age };
+        Ok(Self { key, sealed })
+    }
+
+    /// Returns the key.
+    pub fn key(&self) -> &SealKey {
+        &self.key
+    }
+
+    /// Returns the key as a pack's header carries it.
+    pub fn sealed(&self) -> &SealedKey {
+        &self.sealed
+    }
+}
+
+/// Opens a data key that a pack's header carries.
+///
+/// # Errors
+/// [`RepoError::NoIdentity`] if none of the identities opens it.
+pub fn open_data_key(sealed: &SealedKey, identities: &[Identity], path: &str) -> Result<SealKey, RepoError> {
+    let none = |key: KeyId| RepoError::NoIdentity { path: path.to_owned(), key };
+    let plain = open_with_identities(identities, &sealed.age).ok_or_else(|| none(sealed.key_id))?;
+    let data = plain.first_chunk::<32>().ok_or_else(|| none(sealed.key_id))?;
+    let key = SealKey::new(Secret::from_bytes(*data));
+    match key.id() == sealed.key_id {
+        true => Ok(key),
+        false => Err(none(sealed.key_id)),
+    }
+}

@@ -1,0 +1,130 @@
+//! Wrapping: identities under a passphrase, secrets to age recipients.
+
+use std::io::{Read, Write};
+
+use age::secrecy::ExposeSecret;
+use age::x25519::{Identity, Recipient};
+use argon2::{Algorithm, Argon2, Params, Version};
+use bincode::{Decode, Encode};
+use zeroize::Zeroizing;
+
+use crate::repo::RepoError;
+use crate::stage::seal::{SealKey, Secret, random};
+
+/// Memory that deriving a key takes, in KiB: 64 MiB, RFC 9106's second recommendation.
+const MEMORY_KIB: u32 = 64 << 10;
+
+/// Passes over that memory.
+const PASSES: u32 = 3;
+
+/// Bounds on what a key file may ask for: 1 GiB and 16 passes.
+const MEMORY_KIB_MAX: u32 = 1 << 20;
+const PASSES_MAX: u32 = 16;
+
+/// An age identity, sealed under a key that Argon2id (RFC 9106) derives from a passphrase.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WrappedIdentity {
+    /// Memory, in KiB.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub passes: u32,
+    /// Parallel lanes.
+    pub lanes: u32,
+    /// Salt of the derivation.
+    pub salt: [u8; 16],
+    /// The identity's text (`AGE-SECRET-KEY-1…`), sealed.
+    pub sealed: Vec<u8>,
+}
+
+/// What is bound to the sealed identity.
+const PURPOSE: &[u8] = b"snap v1 wrapped identity";
+
+fn derive(passphrase: &str, wrapped: &WrappedIdentity) -> Option<SealKey> {
+    let params = Params::new(wrapped.memory_kib, wrapped.passes, wrapped.lanes, Some(32)).ok()?;
+    let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let mut key = Zeroizing::new([0; 32]);
+    argon.hash_password_into(passphrase.as_bytes(), &wrapped.salt, &mut *key).ok()?;
+    Some(SealKey::new(Secret::from_bytes(*key)))
+}
+
+/// Wraps an identity by a passphrase. Takes 64 MiB and about 0.15 s.
+///
+/// # Errors
+/// [`RepoError::System`] without memory or random bytes.
+pub fn wrap_identity(identity: &Identity, passphrase: &str) -> Result<WrappedIdentity, RepoError> {
+    let mut salt = [0; 16];
+    random(&mut salt).map_err(|_| RepoError::System { what: "random bytes" })?;
+    let mut wrapped =
+        WrappedIdentity { memory_kib: MEMORY_KIB, passes: PASSES, lanes: 1, salt, sealed: Vec::new() };
+    let key = derive(passphrase, &wrapped).ok_or(RepoError::System { what: "memory for Argon2id" })?;
+    let mut sealed = identity.to_string().expose_secret().as_bytes().to_vec();
+    key.seal(&wrapped.salt, PURPOSE, &mut sealed).map_err(|_| RepoError::System { what: "seal" })?;
+    wrapped.sealed = sealed;
+    Ok(wrapped)
+}
+
+/// Unwraps an identity; none if the passphrase is another, or the file was changed. The time and
+/// memory that a hostile file can ask for are bounded.
+pub fn unwrap_identity(wrapped: &WrappedIdentity, passphrase: &str) -> Option<Identity> {
+    if wrapped.memory_kib > MEMORY_KIB_MAX || wrapped.passes > PASSES_MAX || wrapped.lanes > 16 {
+        return None;
+    }
+    let key = derive(passphrase, wrapped)?;
+    let mut plain = Zeroizing::new(wrapped.sealed.clone());
+    key.open(&wrapped.salt, PURPOSE, &mut plain).ok()?;
+    std::str::from_utf8(&plain).ok()?.parse().ok()
+}
+
+/// Seals bytes to age recipients (age-encryption.org/v1).
+///
+/// # Errors
+/// [`RepoError::Age`] without recipients.
+pub fn seal_to_recipients(recipients: &[Recipient], plain: &[u8]) -> Result<Vec<u8>, RepoError> {
+    let failed = |what: String| RepoError::Age { path: "keys".to_owned(), what };
+    let each = recipients.iter().map(|recipient| recipient as &dyn age::Recipient);
+    let encryptor = age::Encryptor::with_recipients(each).map_err(|e| failed(e.to_string()))?;
+    let mut sealed = Vec::new();
+    let mut writer = encryptor.wrap_output(&mut sealed).map_err(|e| failed(e.to_string()))?;
+    writer.write_all(plain).map_err(|e| failed(e.to_string()))?;
+    writer.finish().map_err(|e| failed(e.to_string()))?;
+    Ok(sealed)
+}
+
+/// Opens what [`seal_to_recipients`] made; none if no identity opens it.
+pub fn open_with_identities(identities: &[Identity], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let decryptor = age::Decryptor::new_buffered(sealed).ok()?;
+    let each = identities.iter().map(|identity| identity as &dyn age::Identity);
+    let reader = decryptor.decrypt(each).ok()?;
+    let mut plain = Zeroizing::new(Vec::new());
+    reader.take(64 << 10).read_to_end(&mut plain).ok()?;
+    Some(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrapped_identity_needs_its_passphrase() {
+        let identity = Identity::generate();
+        let wrapped = wrap_identity(&identity, "right").unwrap();
+        let back = unwrap_identity(&wrapped, "right").unwrap();
+        assert_eq!(back.to_public().to_string(), identity.to_public().to_string());
+        assert!(unwrap_identity(&wrapped, "wrong").is_none());
+    }
+
+    #[test]
+    fn a_file_that_asks_for_too_much_memory_is_refused_at_once() {
+        let mut wrapped = wrap_identity(&Identity::generate(), "right").unwrap();
+        wrapped.memory_kib = u32::MAX;
+        assert!(unwrap_identity(&wrapped, "right").is_none());
+    }
+
+    #[test]
+    fn what_is_sealed_to_one_is_not_opened_by_another() {
+        let (one, other) = (Identity::generate(), Identity::generate());
+        let sealed = seal_to_recipients(&[one.to_public()], b"plain").unwrap();
+        assert_eq!(open_with_identities(&[one], &sealed).unwrap().as_slice(), b"plain");
+        assert!(open_with_identities(&[other], &sealed).is_none());
+    }
+}

@@ -1,0 +1,323 @@
+//! Up from a name to bytes: index → pack range → open → expand → chunk, re-hashed.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::base::content::{ChunkRef, Content, REF_BYTES, is_list, refs};
+use crate::base::id::{KeyId, PackId};
+use crate::base::layout::FRAME_HEADER_BYTES;
+use crate::base::limits::{LIST_DEPTH_MAX, RECORD_BYTES_CAP};
+use crate::base::wire::{self, RecordKind, WireError};
+use crate::repo::index::Index;
+use crate::repo::keys::open_data_key;
+use crate::repo::{RepoError, Repository};
+use crate::stage::frame::{Expander, FrameError, FrameHeader, FrameKind};
+use crate::stage::index::{FrameSpan, Location, PackRow};
+use crate::stage::pack::PackHeader;
+use crate::stage::seal::{SealError, SealKey};
+use crate::store::Name;
+
+/// First read of a pack's header, in bytes: enough for about ten recipients.
+const HEADER_BYTES_GUESS: u64 = 4096;
+
+/// Longest header of a pack that is read, in bytes.
+const HEADER_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads frames and chunks. Shared by threads.
+pub struct Reader<'r> {
+    repository: &'r Repository,
+    index: Index,
+    second: OnceLock<Option<Index>>,
+    keys: Mutex<HashMap<KeyId, SealKey>>,
+    frames: Mutex<FrameCache>,
+}
+
+/// A frame's raw bytes.
+pub type RawBytes = Arc<Vec<u8>>;
+
+impl<'r> Reader<'r> {
+    /// Makes a reader that keeps up to `cache_bytes` of frames, raw.
+    pub fn new(repository: &'r Repository, index: Index, cache_bytes: usize) -> Self {
+        Self {
+            repository,
+            index,
+            second: OnceLock::new(),
+            keys: Mutex::default(),
+            frames: Mutex::new(FrameCache { limit: cache_bytes, ..FrameCache::default() }),
+        }
+    }
+
+    /// Returns the repository.
+    pub fn repository(&self) -> &'r Repository {
+        self.repository
+    }
+
+    /// Returns the index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Gives the index back.
+    pub fn into_index(self) -> Index {
+        self.index
+    }
+
+    /// Returns a frame's raw bytes, from memory if it was read lately.
+    ///
+    /// # Errors
+    /// As [`Self::read_frame`].
+    pub fn frame(&self, pack: &PackRow, number: u16) -> Result<RawBytes, RepoError> {
+        let key = (pack.id, number);
+        if let Some(raw) = self.frames.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
+            return Ok(raw);
+        }
+        let raw = Arc::new(self.read_frame(pack, number)?.1);
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner).put(key, raw.clone());
+        Ok(raw)
+    }
+
+    /// Reads, opens and expands a frame. One read of the store.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`], [`RepoError::Frame`], [`RepoError::Seal`], [`RepoError::Locked`] if
+    /// it holds content and nothing was unlocked.
+    pub fn read_frame(&self, pack: &PackRow, number: u16) -> Result<(FrameHeader, Vec<u8>), RepoError> {
+        let span = *pack.frames.get(usize::from(number)).ok_or_else(|| {
+            RepoError::record(&Name::Pack(pack.id), WireError::record("no frame of that number"))
+        })?;
+        let range = u64::from(span.offset)..u64::from(span.offset) + u64::from(span.bytes);
+        let bytes = self.repository.store().read_range(&Name::Pack(pack.id), range)?;
+        self.open_frame(pack, span, bytes)
+    }
+
+    /// Opens and expands a frame whose bytes were read already.
+    ///
+    /// # Errors
+    /// As [`Self::read_frame`].
+    pub fn open_frame(
+        &self,
+        pack: &PackRow,
+        span: FrameSpan,
+        mut bytes: Vec<u8>,
+    ) -> Result<(FrameHeader, Vec<u8>), RepoError> {
+        let fail = |source| RepoError::Frame {
+            path: Name::Pack(pack.id).to_string(),
+            offset: u64::from(span.offset),
+            source,
+        };
+        let head = *bytes
+            .first_chunk::<FRAME_HEADER_BYTES>()
+            .ok_or_else(|| fail(FrameError::Header { what: "cut short" }))?;
+        let header = FrameHeader::from_bytes(&head).map_err(fail)?;
+        let is_sealed = self.repository.writer_keys().metadata().is_some();
+        let body_bytes = bytes.len() - FRAME_HEADER_BYTES;
+        if header.stored_bytes as usize != body_bytes || header.sealed != is_sealed {
+            return Err(fail(FrameError::Header { what: "does not fit the index or the repository" }));
+        }
+        if (header.kind == FrameKind::Tree) != pack.is_tree {
+            return Err(fail(FrameError::Header { what: "kind is not the pack's" }));
+        }
+        bytes.drain(..FRAME_HEADER_BYTES);
+        if header.sealed {
+            let key = self.key(pack, &header)?;
+            key.open(&header.salt, &head, &mut bytes)
+                .map_err(|e| RepoError::seal(&Name::Pack(pack.id), e))?;
+        }
+        let raw = expand(&header, &bytes).map_err(fail)?;
+        Ok((header, raw))
+    }
+
+    fn key(&self, pack: &PackRow, header: &FrameHeader) -> Result<SealKey, RepoError> {
+        let path = Name::Pack(pack.id).to_string();
+        if header.kind == FrameKind::Tree {
+            let key = self.repository.writer_keys().metadata();
+            let key = key.filter(|key| key.id() == header.key_id).cloned();
+            return key.ok_or_else(|| RepoError::seal(&path, SealError::Broken));
+        }
+        if let Some(key) = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&header.key_id) {
+            return Ok(key.clone());
+        }
+        let identities = self.repository.identities().ok_or(RepoError::Locked)?;
+        let pack_header = read_pack_header(self.repository, pack.id)?;
+        let sealed = pack_header.keys.iter().find(|sealed| sealed.key_id == header.key_id);
+        let sealed = sealed.ok_or(RepoError::NoIdentity { path: path.clone(), key: header.key_id })?;
+        let key = open_data_key(sealed, identities, &path)?;
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id(), key.clone());
+        Ok(key)
+    }
+
+    /// Returns a chunk's bytes, hashed again. If where the cache points is wrong, the fragments
+    /// are asked as well.
+    ///
+    /// # Errors
+    /// [`RepoError::UnknownChunk`], [`RepoError::DamagedChunk`], or as [`Self::frame`].
+    pub fn chunk(&self, chunk: ChunkRef) -> Result<Vec<u8>, RepoError> {
+        let mut out = Vec::with_capacity(chunk.bytes as usize);
+        self.append_chunk(chunk, &mut out)?;
+        Ok(out)
+    }
+
+    fn append_chunk(&self, chunk: ChunkRef, out: &mut Vec<u8>) -> Result<(), RepoError> {
+        let first = self.append_from(&self.index, chunk, out);
+        match first {
+            Err(e) if e.is_damage() => {
+                let second = self.second.get_or_init(|| Index::open_without_cache(self.repository).ok());
+                let second = second.as_ref().map(|index| self.append_from(index, chunk, out));
+                match second {
+                    Some(Ok(())) => Ok(()),
+                    _ => Err(e),
+                }
+            }
+            other => other,
+        }
+    }
+
+    fn append_from(&self, index: &Index, chunk: ChunkRef, out: &mut Vec<u8>) -> Result<(), RepoError> {
+        let unknown = RepoError::UnknownChunk { id: chunk.id };
+        let Some(location) = index.find(&chunk.id)? else { return Err(unknown) };
+        let Some(pack) = index.pack(location.pack) else { return Err(unknown) };
+        let raw = self.frame(pack, location.frame)?;
+        let bytes = verified(self.repository, pack, location, chunk, &raw)?;
+        out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Returns the list of a content's own chunks, with all nesting undone.
+    ///
+    /// # Errors
+    /// [`RepoError::Content`] for a hostile list, or as [`Self::chunk`].
+    pub fn flatten(&self, content: Content<'_>) -> Result<Vec<u8>, RepoError> {
+        let fail = |what| Err(RepoError::Content { what });
+        if content.depth > LIST_DEPTH_MAX {
+            return fail("nested too deeply");
+        }
+        let mut list = content.list.to_vec();
+        for _ in 0..content.depth {
+            list = self.gather(&list)?;
+            if !is_list(&list) {
+                return fail("a list is not a whole number of references");
+            }
+        }
+        Ok(list)
+    }
+
+    /// Returns the bytes of a content: for trees; a large file's should be read chunk by chunk.
+    ///
+    /// # Errors
+    /// As [`Self::flatten`]; more than [`RECORD_BYTES_CAP`] bytes are refused.
+    pub fn content(&self, content: Content<'_>) -> Result<Vec<u8>, RepoError> {
+        let list = self.flatten(content)?;
+        self.gather(&list)
+    }
+
+    fn gather(&self, list: &[u8]) -> Result<Vec<u8>, RepoError> {
+        let total: u64 = refs(list).map(|chunk| u64::from(chunk.bytes)).sum();
+        if total > RECORD_BYTES_CAP as u64 {
+            return Err(RepoError::Content { what: "longer than any list or directory may be" });
+        }
+        let mut out =
+            Vec::with_capacity(usize::try_from(total).unwrap_or(0).min(list.len() / REF_BYTES * (64 << 10)));
+        for chunk in refs(list) {
+            self.append_chunk(chunk, &mut out)?;
+        }
+        Ok(out)
+    }
+}
+
+/// Returns the chunk's bytes in its frame, if they are the chunk's.
+///
+/// # Errors
+/// [`RepoError::DamagedChunk`].
+pub fn verified<'f>(
+    repository: &Repository,
+    pack: &PackRow,
+    location: Location,
+    chunk: ChunkRef,
+    raw: &'f [u8],
+) -> Result<&'f [u8], RepoError> {
+    let start = location.offset as usize;
+    let bytes = raw.get(start..start.saturating_add(chunk.bytes as usize));
+    let bytes = bytes.filter(|bytes| {
+        chunk.bytes == location.bytes && repository.writer_keys().namer().name(bytes) == chunk.id
+    });
+    bytes.ok_or_else(|| RepoError::DamagedChunk {
+        id: chunk.id,
+        path: Name::Pack(pack.id).to_string(),
+        offset: pack.frames.get(usize::from(location.frame)).map_or(0, |span| u64::from(span.offset)),
+    })
+}
+
+/// Reads the header at a pack's start.
+///
+/// # Errors
+/// [`RepoError::Store`], [`RepoError::Record`]; [`RepoError::Distrusted`] for another repository's pack.
+pub fn read_pack_header(repository: &Repository, id: PackId) -> Result<PackHeader, RepoError> {
+    let name = Name::Pack(id);
+    let store = repository.store();
+    let short = |e: crate::store::StoreError| match e {
+        crate::store::StoreError::Short { found, .. } => store.read_range(&name, 0..found),
+        other => Err(other),
+    };
+    let mut bytes = store.read_range(&name, 0..HEADER_BYTES_GUESS).or_else(short)?;
+    if let Err(WireError::Length { expected, .. }) = wire::unwrap_prefix(RecordKind::PackHeader, &bytes)
+        && expected <= HEADER_BYTES_MAX
+    {
+        bytes = store.read_range(&name, 0..expected)?;
+    }
+    let bad = |e: WireError| RepoError::record(&name, e);
+    let (payload, _) = wire::unwrap_prefix(RecordKind::PackHeader, &bytes).map_err(bad)?;
+    let header: PackHeader = wire::decode(payload).map_err(bad)?;
+    match header.repository == repository.id() {
+        true => Ok(header),
+        false => Err(RepoError::Distrusted {
+            location: name.to_string(),
+            what: format!("belongs to repository {}", header.repository),
+        }),
+    }
+}
+
+thread_local! {
+    static EXPANDER: RefCell<Option<Expander>> = const { RefCell::new(None) };
+}
+
+fn expand(header: &FrameHeader, body: &[u8]) -> Result<Vec<u8>, FrameError> {
+    let no_memory = FrameError::Expand { found: 0, expected: header.raw_bytes };
+    EXPANDER.with_borrow_mut(|expander| {
+        if expander.is_none() {
+            *expander = Expander::new().ok();
+        }
+        expander.as_mut().ok_or(no_memory)?.expand(header, body)
+    })
+}
+
+/// Frames read lately, by pack and number; the one unused longest goes first.
+#[derive(Default)]
+struct FrameCache {
+    limit: usize,
+    held: usize,
+    turn: u64,
+    frames: HashMap<(PackId, u16), (u64, RawBytes)>,
+}
+
+impl FrameCache {
+    fn get(&mut self, key: (PackId, u16)) -> Option<RawBytes> {
+        self.turn += 1;
+        let (used, raw) = self.frames.get_mut(&key)?;
+        *used = self.turn;
+        Some(raw.clone())
+    }
+
+    fn put(&mut self, key: (PackId, u16), raw: RawBytes) {
+        self.turn += 1;
+        self.held += raw.len();
+        if let Some((_, old)) = self.frames.insert(key, (self.turn, raw)) {
+            self.held -= old.len();
+        }
+        while self.held > self.limit && self.frames.len() > 1 {
+            let oldest = self.frames.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key);
+            let Some((_, gone)) = oldest.and_then(|key| self.frames.remove(&key)) else { return };
+            self.held -= gone.len();
+        }
+    }
+}

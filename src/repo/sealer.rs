@@ -1,0 +1,188 @@
+//! Raw frames → sealed frames → packs, each on threads of their own.
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::base::content::ChunkRef;
+use crate::base::id::{KeyId, PackId};
+use crate::base::layout::FRAME_HEADER_BYTES;
+use crate::base::limits::PACK_FRAMES_MAX;
+use crate::base::wire::{self, RecordKind};
+use crate::repo::index::build_directory;
+use crate::repo::keys::DataKey;
+use crate::repo::{RepoError, Repository};
+use crate::stage::frame::{Compressor, FrameHeader, FrameKind, RawFrame};
+use crate::stage::index::PackEntry;
+use crate::stage::pack::{Directory, FrameRow, PackHeader, Trailer};
+use crate::stage::seal::{SealKey, TAG_BYTES, random};
+use crate::store::{Name, StoreError, Upload};
+
+/// A frame as it is stored.
+pub struct SealedFrame {
+    kind: FrameKind,
+    raw_bytes: u32,
+    head: [u8; FRAME_HEADER_BYTES],
+    body: Vec<u8>,
+    chunks: Vec<ChunkRef>,
+}
+
+/// Compresses and seals frames until there are no more.
+///
+/// # Errors
+/// [`RepoError::System`]. A closed `sealed` ends it without error: whoever closed it has the reason.
+pub fn seal_frames(
+    repository: &Repository,
+    data_key: Option<&DataKey>,
+    frames: &Receiver<RawFrame>,
+    sealed: &Sender<SealedFrame>,
+) -> Result<(), RepoError> {
+    let no_memory = |_| RepoError::System { what: "memory for zstd" };
+    let mut compressor = Compressor::new(repository.config().compression).map_err(no_memory)?;
+    for frame in frames {
+        let (mut body, compressed) = compressor.compress(&frame.bytes).map_err(no_memory)?;
+        let key: Option<&SealKey> = match frame.kind {
+            FrameKind::Tree => repository.writer_keys().metadata(),
+            FrameKind::Content => data_key.map(DataKey::key),
+        };
+        let mut salt = [0; 16];
+        if key.is_some() {
+            random(&mut salt).map_err(|_| RepoError::System { what: "random bytes" })?;
+        }
+        let stored = body.len() + if key.is_some() { TAG_BYTES } else { 0 };
+        let too_long = |_| RepoError::Content { what: "frame is longer than any may be" };
+        let header = FrameHeader {
+            kind: frame.kind,
+            compressed,
+            sealed: key.is_some(),
+            raw_bytes: u32::try_from(frame.bytes.len()).map_err(too_long)?,
+            stored_bytes: u32::try_from(stored).map_err(too_long)?,
+            chunk_count: u32::try_from(frame.chunks.len()).map_err(too_long)?,
+            key_id: key.map_or(KeyId::from_bytes([0; 8]), SealKey::id),
+            salt,
+        };
+        let head = header.to_bytes();
+        if let Some(key) = key {
+            key.seal(&salt, &head, &mut body).map_err(|_| RepoError::System { what: "seal" })?;
+        }
+        let frame =
+            SealedFrame { kind: frame.kind, raw_bytes: header.raw_bytes, head, body, chunks: frame.chunks };
+        if sealed.send(frame).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What [`write_packs`] made.
+#[derive(Default)]
+pub struct Packs {
+    /// Packs, in the order in which they became durable.
+    pub packs: Vec<PackEntry>,
+    /// Their length together, in bytes.
+    pub bytes: u64,
+}
+
+/// Writes frames into packs until there are no more; every pack returned is durable.
+///
+/// # Errors
+/// [`RepoError::Store`]; packs that were named before stay, and the next run takes them over.
+pub fn write_packs(
+    repository: &Repository,
+    data_key: Option<&DataKey>,
+    sealed: &Receiver<SealedFrame>,
+) -> Result<Packs, RepoError> {
+    let mut done = Packs::default();
+    let (mut content, mut tree) = (None, None);
+    for frame in sealed {
+        let open = match frame.kind {
+            FrameKind::Content => &mut content,
+            FrameKind::Tree => &mut tree,
+        };
+        let mut pack = match open.take() {
+            Some(pack) => pack,
+            None => OpenPack::begin(repository, frame.kind, data_key)?,
+        };
+        pack.push(&frame)?;
+        match pack.is_full(repository.config().pack_bytes) {
+            true => pack.close(repository, &mut done)?,
+            false => *open = Some(pack),
+        }
+    }
+    for pack in [content, tree].into_iter().flatten() {
+        pack.close(repository, &mut done)?;
+    }
+    Ok(done)
+}
+
+struct OpenPack {
+    upload: Box<dyn Upload>,
+    hasher: blake3::Hasher,
+    at: u32,
+    directory: Directory,
+}
+
+impl OpenPack {
+    fn begin(
+        repository: &Repository,
+        kind: FrameKind,
+        data_key: Option<&DataKey>,
+    ) -> Result<Self, RepoError> {
+        let keys = match kind {
+            FrameKind::Content => data_key.map(|key| key.sealed().clone()).into_iter().collect(),
+            FrameKind::Tree => Vec::new(),
+        };
+        let header = PackHeader { repository: repository.id(), keys };
+        let record = wire::encode(&header).map_err(|e| RepoError::record(&"packs/", e))?;
+        let mut pack = Self {
+            upload: repository.store().begin()?,
+            hasher: blake3::Hasher::new(),
+            at: 0,
+            directory: Directory { is_tree: kind == FrameKind::Tree, ..Directory::default() },
+        };
+        pack.write(&wire::wrap(RecordKind::PackHeader, &record))?;
+        Ok(pack)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RepoError> {
+        self.hasher.update(bytes);
+        self.upload.write(bytes)?;
+        self.at = self.at.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        Ok(())
+    }
+
+    fn push(&mut self, frame: &SealedFrame) -> Result<(), RepoError> {
+        let offset = self.at;
+        self.write(&frame.head)?;
+        self.write(&frame.body)?;
+        let row = FrameRow {
+            offset,
+            bytes: self.at - offset,
+            raw_bytes: frame.raw_bytes,
+            chunk_count: u32::try_from(frame.chunks.len()).unwrap_or(u32::MAX),
+        };
+        self.directory.push(row, &frame.chunks);
+        Ok(())
+    }
+
+    fn is_full(&self, pack_bytes: u32) -> bool {
+        self.at >= pack_bytes || self.directory.frames.len() >= PACK_FRAMES_MAX
+    }
+
+    fn close(mut self, repository: &Repository, done: &mut Packs) -> Result<(), RepoError> {
+        let directory = build_directory(repository, &self.directory)?;
+        let trailer = Trailer {
+            directory_offset: u64::from(self.at),
+            directory_bytes: directory.len() as u64,
+            frame_count: u32::try_from(self.directory.frames.len()).unwrap_or(u32::MAX),
+        };
+        self.write(&directory)?;
+        self.write(&trailer.to_bytes())?;
+        let id = PackId::from_bytes(*self.hasher.finalize().as_bytes());
+        match self.upload.commit(&Name::Pack(id)) {
+            Ok(()) | Err(StoreError::Taken { .. }) => {} // the same bytes
+            Err(e) => return Err(e.into()),
+        }
+        done.bytes += u64::from(self.at);
+        done.packs.push(PackEntry { id, bytes: u64::from(self.at), directory: self.directory });
+        Ok(())
+    }
+}

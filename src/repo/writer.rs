@@ -1,0 +1,288 @@
+//! Down from bytes to durable names. Alone knows the order of durable writes:
+//! packs, then fragments, then the manifest, then the cache (`docs/durability.md`).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crossbeam_channel::Sender;
+
+use crate::base::content::{ChunkRef, ContentBuf, REF_BYTES};
+use crate::base::id::{FragmentId, SnapshotId};
+use crate::base::limits::{FRAGMENT_CHUNKS_MAX, INLINE_CHUNKS_MAX, LIST_DEPTH_MAX};
+use crate::repo::config::Encryption;
+use crate::repo::index::{Index, put_fragment};
+use crate::repo::keys::DataKey;
+use crate::repo::open::read_named;
+use crate::repo::sealer::{Packs, seal_frames, write_packs};
+use crate::repo::{RepoError, Repository};
+use crate::stage::dedup::Claims;
+use crate::stage::frame::{FrameKind, RawFrame};
+use crate::stage::index::{Cache, Fragment, PackEntry};
+use crate::stage::snapshot::Manifest;
+use crate::store::Name;
+
+/// Frames that wait for a free sealer, for each sealer.
+const FRAMES_WAITING: usize = 1;
+
+/// Takes new chunks and frames of one run. Shared by threads.
+pub struct Writer<'w> {
+    repository: &'w Repository,
+    index: &'w Index,
+    claims: Claims,
+    frames: Sender<RawFrame>,
+    tree: Mutex<RawFrame>,
+    is_broken: &'w AtomicBool,
+    chunks_new: AtomicU64,
+    bytes_added: AtomicU64,
+}
+
+/// What a run wrote before its manifest.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Chunks that were new.
+    pub chunks_new: u64,
+    /// Their raw bytes.
+    pub bytes_added: u64,
+    /// Bytes of packs and fragments written.
+    pub bytes_stored: u64,
+    /// The fragments, for the cache.
+    fragments: Vec<(FragmentId, Fragment)>,
+}
+
+impl<'w> Writer<'w> {
+    /// Runs `body` with a writer over `threads` sealing threads; when it returns, all that it gave
+    /// is durable in packs, and fragments list them.
+    ///
+    /// # Errors
+    /// What `body` returns, or why writing failed. Complete packs stay; the next run takes them over.
+    pub fn run<R>(
+        repository: &Repository,
+        index: &Index,
+        threads: usize,
+        body: impl FnOnce(&Writer<'_>) -> Result<R, RepoError>,
+    ) -> Result<(R, Written), RepoError> {
+        let data_key = match repository.config().encryption {
+            Encryption::None => None,
+            Encryption::Age => Some(DataKey::draw(repository.writer_keys(), &repository.recipients()?)?),
+        };
+        let data_key = data_key.as_ref();
+        let is_broken = AtomicBool::new(false);
+        let (frame_sender, frame_receiver) = crossbeam_channel::bounded(threads * FRAMES_WAITING);
+        let (sealed_sender, sealed_receiver) = crossbeam_channel::bounded(4);
+        let (answer, written, packs) = std::thread::scope(|scope| {
+            let is_broken = &is_broken;
+            let guard = move |result: Result<Packs, RepoError>| {
+                is_broken.fetch_or(result.is_err(), Ordering::Relaxed);
+                result
+            };
+            let packer = scope.spawn(move || guard(write_packs(repository, data_key, &sealed_receiver)));
+            let sealers: Vec<_> = (0..threads.max(1))
+                .map(|_| {
+                    let (frames, sealed) = (frame_receiver.clone(), sealed_sender.clone());
+                    scope.spawn(move || {
+                        let result = seal_frames(repository, data_key, &frames, &sealed);
+                        guard(result.map(|()| Packs::default()))
+                    })
+                })
+                .collect();
+            drop((frame_receiver, sealed_sender));
+            let writer = Writer {
+                repository,
+                index,
+                claims: Claims::default(),
+                frames: frame_sender,
+                tree: Mutex::new(RawFrame::new(FrameKind::Tree)),
+                is_broken,
+                chunks_new: AtomicU64::new(0),
+                bytes_added: AtomicU64::new(0),
+            };
+            let answer = body(&writer).and_then(|answer| writer.flush_tree().map(|()| answer));
+            let written = Written {
+                chunks_new: writer.chunks_new.load(Ordering::Relaxed),
+                bytes_added: writer.bytes_added.load(Ordering::Relaxed),
+                ..Written::default()
+            };
+            drop(writer); // the channel closes, and the threads end
+            let mut threads = sealers;
+            threads.push(packer);
+            let joined = threads.into_iter().map(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(_) => Err(RepoError::System { what: "end of a writing thread" }),
+            });
+            // The reason for a broken pipe lies with the thread that broke it.
+            let results: Vec<_> = joined.collect();
+            let mut packs = Ok(Packs::default());
+            for result in results {
+                match (&packs, result) {
+                    (Ok(_), result) => packs = result,
+                    (Err(_), _) => {}
+                }
+            }
+            (answer, written, packs)
+        });
+        let packs = packs?;
+        let answer = answer?;
+        let written = list_packs(repository, index, packs, written)?;
+        Ok((answer, written))
+    }
+
+    /// Returns whether the chunk must be stored by the caller: no pack holds it, and nobody in this
+    /// run has claimed it.
+    ///
+    /// # Errors
+    /// [`RepoError::Cache`].
+    pub fn claim(&self, chunk: ChunkRef) -> Result<bool, RepoError> {
+        if !self.claims.claim(chunk.id) || self.index.find(&chunk.id)?.is_some() {
+            return Ok(false);
+        }
+        self.chunks_new.fetch_add(1, Ordering::Relaxed);
+        self.bytes_added.fetch_add(u64::from(chunk.bytes), Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Returns whether every chunk of a list of depth 0 lies in a pack that is there.
+    ///
+    /// # Errors
+    /// [`RepoError::Cache`].
+    pub fn holds_all(&self, list: &[u8]) -> Result<bool, RepoError> {
+        for chunk in crate::base::content::refs(list) {
+            if self.index.find(&chunk.id)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands a frame on; waits while all sealers are busy.
+    ///
+    /// # Errors
+    /// [`RepoError::Interrupted`] if writing has failed; [`Writer::run`] returns the reason.
+    pub fn push_frame(&self, frame: RawFrame) -> Result<(), RepoError> {
+        let is_broken = self.is_broken.load(Ordering::Relaxed);
+        match !is_broken && self.frames.send(frame).is_ok() {
+            true => Ok(()),
+            false => Err(RepoError::Interrupted),
+        }
+    }
+
+    /// Cuts, names and stores the bytes of a tree or list; returns what refers to them.
+    ///
+    /// # Errors
+    /// As [`Self::push_frame`].
+    pub fn store_tree(&self, bytes: &[u8]) -> Result<ContentBuf, RepoError> {
+        let mut list = self.store_tree_chunks(bytes)?;
+        let mut depth = 0;
+        while list.len() > INLINE_CHUNKS_MAX * REF_BYTES && depth < LIST_DEPTH_MAX {
+            list = self.store_tree_chunks(&list)?;
+            depth += 1;
+        }
+        Ok(ContentBuf { depth, list })
+    }
+
+    /// Returns what refers to content whose chunks are in `list`; a long list is stored in turn.
+    ///
+    /// # Errors
+    /// As [`Self::push_frame`].
+    pub fn store_list(&self, list: Vec<u8>) -> Result<ContentBuf, RepoError> {
+        if list.len() <= INLINE_CHUNKS_MAX * REF_BYTES {
+            return Ok(ContentBuf { depth: 0, list });
+        }
+        let nested = self.store_tree(&list)?;
+        Ok(ContentBuf { depth: nested.depth + 1, list: nested.list })
+    }
+
+    fn store_tree_chunks(&self, bytes: &[u8]) -> Result<Vec<u8>, RepoError> {
+        let chunker = self.repository.chunker();
+        let namer = self.repository.writer_keys().namer();
+        let mut list = Vec::new();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(chunker.cut(rest));
+            rest = after;
+            let length =
+                u32::try_from(piece.len()).map_err(|_| RepoError::Content { what: "chunk is too long" })?;
+            let chunk = ChunkRef { id: namer.name(piece), bytes: length };
+            list.extend_from_slice(&chunk.to_bytes());
+            if self.claim(chunk)? {
+                self.push_tree_chunk(chunk, piece)?;
+            }
+        }
+        Ok(list)
+    }
+
+    fn push_tree_chunk(&self, chunk: ChunkRef, bytes: &[u8]) -> Result<(), RepoError> {
+        let full = {
+            let mut frame = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_full = frame.is_full_for(bytes.len(), self.repository.config().frame_bytes);
+            let full = if is_full { frame.take() } else { None };
+            frame.push(chunk, bytes);
+            full
+        };
+        full.map_or(Ok(()), |frame| self.push_frame(frame))
+    }
+
+    fn flush_tree(&self) -> Result<(), RepoError> {
+        let rest = self.tree.lock().unwrap_or_else(PoisonError::into_inner).take();
+        rest.map_or(Ok(()), |frame| self.push_frame(frame))
+    }
+}
+
+/// Makes fragments durable that list the new packs, and packs that a killed run left.
+fn list_packs(
+    repository: &Repository,
+    index: &Index,
+    packs: Packs,
+    mut written: Written,
+) -> Result<Written, RepoError> {
+    written.bytes_stored += packs.bytes;
+    let taken_over = index.orphans().iter().filter(|pack| is_whole(repository, pack)).cloned();
+    let mut fragment = Fragment::default();
+    let mut chunks = 0;
+    for pack in taken_over.chain(packs.packs) {
+        chunks += pack.directory.chunk_count();
+        fragment.packs.push(pack);
+        if chunks >= FRAGMENT_CHUNKS_MAX {
+            written.put(repository, std::mem::take(&mut fragment))?;
+            chunks = 0;
+        }
+    }
+    if !fragment.packs.is_empty() {
+        written.put(repository, fragment)?;
+    }
+    Ok(written)
+}
+
+/// Returns whether a pack's bytes are what its name stands for.
+fn is_whole(repository: &Repository, pack: &PackEntry) -> bool {
+    read_named(repository.store(), &Name::Pack(pack.id), pack.bytes).is_ok()
+}
+
+impl Written {
+    fn put(&mut self, repository: &Repository, fragment: Fragment) -> Result<(), RepoError> {
+        let (id, bytes) = put_fragment(repository, &fragment)?;
+        self.bytes_stored += bytes;
+        self.fragments.push((id, fragment));
+        Ok(())
+    }
+}
+
+/// Makes the snapshot exist, then brings the cache up to date. `index` must be closed by then: the
+/// cache takes one writer and no reader. A cache that is in use elsewhere catches up next time.
+///
+/// # Errors
+/// [`RepoError::Store`].
+pub fn commit(
+    repository: &Repository,
+    index: Index,
+    written: Written,
+    manifest: &Manifest,
+) -> Result<SnapshotId, RepoError> {
+    let id = repository.put_manifest(manifest)?;
+    drop(index);
+    if let Some(path) = repository.index_path()
+        && !written.fragments.is_empty()
+    {
+        let _ = Cache::add(path, repository.id(), &written.fragments, false);
+    }
+    Ok(id)
+}

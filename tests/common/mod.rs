@@ -1,0 +1,44 @@
+//! What several test crates share.
+#![allow(dead_code, reason = "each test crate uses a part of this")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+pub mod fault;
+
+/// Returns the seed of a random test and prints it; `SNAP_TEST_SEED` gives an old one back.
+pub fn seed() -> u64 {
+    let given = std::env::var("SNAP_TEST_SEED").ok();
+    let seed = match given {
+        Some(text) => text.parse().expect("SNAP_TEST_SEED is a number"),
+        None => {
+            let mut bytes = [0; 8];
+            snap::stage::seal::random(&mut bytes).expect("random bytes");
+            u64::from_le_bytes(bytes)
+        }
+    };
+    println!("seed: SNAP_TEST_SEED={seed}");
+    seed
+}
+
+/// Endless bytes that depend on a seed alone and do not compress.
+pub struct Noise(blake3::OutputReader);
+
+impl Noise {
+    /// Starts the bytes that belong to `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof())
+    }
+
+    /// Returns the next `length` bytes.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.0.fill(&mut bytes);
+        bytes
+    }
+
+    /// Returns a number in `0..bound`; `bound` is not 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        u64::from_le_bytes(bytes) % bound
+    }
+}
