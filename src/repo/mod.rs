@@ -2,6 +2,7 @@
 //!
 //! [`writer`] alone knows the order of durable writes (`docs/durability.md`).
 
+pub mod browse;
 pub mod config;
 pub mod error;
 pub mod index;

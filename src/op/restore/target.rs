@@ -1,0 +1,149 @@
+//! The directory that is restored into. Nothing outside it is ever touched: every path is resolved
+//! by the kernel beneath it, and no link is followed (openat2(2)).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::op::restore::Overwrite;
+use crate::repo::RepoError;
+use crate::stage::scan::{self, Stat};
+
+/// First bytes of the names that files have until they are whole.
+const TEMPORARY: &str = ".snap-restore-";
+
+/// A directory that is restored into.
+pub struct Target {
+    root: Option<OwnedFd>,
+    overwrite: Overwrite,
+}
+
+impl Target {
+    /// Opens the target, and makes it if it is not there. With `dry_run` it need not be there.
+    ///
+    /// # Errors
+    /// [`RepoError::Source`] if it can't be used, or holds something and nothing may be overwritten.
+    pub fn open(path: &Path, overwrite: Overwrite, dry_run: bool) -> Result<Self, RepoError> {
+        let fail = |reason: String| RepoError::Source { path: path.display().to_string(), reason };
+        if !dry_run {
+            std::fs::create_dir_all(path).map_err(|e| fail(format!("target cannot be made: {e}")))?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(root) => root,
+            Err(Errno::NOENT) if dry_run => return Ok(Self { root: None, overwrite }),
+            Err(e) => return Err(fail(format!("target cannot be opened: {}", io::Error::from(e)))),
+        };
+        let names = scan::list(&root)
+            .map_err(|e| fail(format!("target cannot be listed: {}", io::Error::from(e))))?;
+        if overwrite == Overwrite::Never && !names.is_empty() {
+            let reason = "target is not empty; name an empty directory, or allow it with --overwrite if-changed or always";
+            return Err(fail(reason.to_owned()));
+        }
+        Ok(Self { root: Some(root), overwrite })
+    }
+
+    /// Opens a directory below the target.
+    ///
+    /// # Errors
+    /// As openat2(2); `ELOOP` if a link is in the way.
+    pub fn directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let root = self.root.as_ref().ok_or(Errno::NOENT)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        if path.is_empty() {
+            return rustix::fs::openat(root, c".", flags, Mode::empty());
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::NAMETOOLONG) => self.step_by_step(path, flags),
+            Err(Errno::NOSYS | Errno::PERM) => self.step_by_step(path, flags), // an old kernel, or a sandbox
+            other => other,
+        }
+    }
+
+    /// Opens one directory after the other, none through a link.
+    fn step_by_step(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let mut at = self.directory(b"")?;
+        for name in path.split(|byte| *byte == b'/') {
+            at = rustix::fs::openat(&at, name, flags, Mode::empty())?;
+        }
+        Ok(at)
+    }
+
+    /// Makes a directory, or takes the one that is there. What else is there gives way if it may.
+    ///
+    /// # Errors
+    /// As mkdirat(2); `EEXIST` if something else is there that must stay.
+    pub fn make_directory(&self, parent: impl AsFd, name: &[u8]) -> Result<(), Errno> {
+        match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+            Err(Errno::EXIST) => {}
+            other => return other,
+        }
+        match scan::stat_at(&parent, name)?.kind {
+            Some(crate::base::entry::Kind::Directory) => Ok(()),
+            _ if self.overwrite == Overwrite::Never => Err(Errno::EXIST),
+            _ => {
+                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+                rustix::fs::mkdirat(&parent, name, Mode::RWXU)
+            }
+        }
+    }
+
+    /// Returns what lies under a name; none if nothing does.
+    pub fn look(parent: impl AsFd, name: &[u8]) -> Option<Stat> {
+        scan::stat_at(parent, name).ok()
+    }
+
+    /// Puts what was made under a temporary name in its place.
+    ///
+    /// # Errors
+    /// As renameat2(2); `EEXIST` if something is there that must stay.
+    pub fn put(&self, parent: impl AsFd, temporary: &str, name: &[u8]) -> Result<(), Errno> {
+        let flags = match self.overwrite {
+            Overwrite::Never => RenameFlags::NOREPLACE,
+            _ => RenameFlags::empty(),
+        };
+        let renamed = match rustix::fs::renameat_with(&parent, temporary, &parent, name, flags) {
+            Err(Errno::INVAL) if flags == RenameFlags::NOREPLACE && Self::look(&parent, name).is_none() => {
+                rustix::fs::renameat(&parent, temporary, &parent, name)
+            }
+            Err(Errno::ISDIR | Errno::NOTEMPTY) if self.overwrite != Overwrite::Never => {
+                // An empty directory gives way to a file; a full one holds what nobody told us to remove.
+                rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?;
+                rustix::fs::renameat(&parent, temporary, &parent, name)
+            }
+            other => other,
+        };
+        if renamed.is_err() {
+            let _ = rustix::fs::unlinkat(&parent, temporary, AtFlags::empty()); // ours alone
+        }
+        renamed
+    }
+}
+
+/// Returns a name under which nothing lies yet; `number` is unique in this run.
+pub fn temporary_name(number: u64) -> String {
+    format!("{TEMPORARY}{}-{number}", std::process::id())
+}
+
+/// Makes a new file.
+///
+/// # Errors
+/// As openat(2).
+pub fn create_file(parent: impl AsFd, name: &str) -> Result<File, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+}
+
+/// Opens a file that this run is writing.
+///
+/// # Errors
+/// As openat(2).
+pub fn reopen_file(parent: impl AsFd, name: &str) -> Result<File, Errno> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty()).map(File::from)
+}
