@@ -12,3 +12,5 @@ pub mod stage;
 pub mod repo;
 
 pub mod op;
+
+pub mod cli;

@@ -1,3 +1,7 @@
 //! The `snap` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    snap::cli::main()
+}

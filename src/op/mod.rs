@@ -1,4 +1,11 @@
 //! One verb each. Ops never call one another; each answers with a report.
 
 pub mod backup;
+pub mod cat;
+pub mod diff;
+pub mod find;
+pub mod key;
+pub mod list;
+pub mod rebuild_index;
 pub mod restore;
+pub mod stats;

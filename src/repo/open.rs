@@ -248,6 +248,11 @@ impl Repository {
         self.is_enrolled
     }
 
+    /// Returns where this machine keeps the writer secret.
+    pub fn secret_file(&self) -> PathBuf {
+        state_file(&self.state, self.id)
+    }
+
     /// Keeps the writer secret in this machine's state directory.
     ///
     /// # Errors

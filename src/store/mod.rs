@@ -2,6 +2,7 @@
 //!
 //! A store keeps files that are written once. Nothing is ever changed in place.
 
+mod dry;
 mod local;
 mod memory;
 
@@ -11,6 +12,7 @@ use std::ops::Range;
 
 use crate::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
 
+pub use dry::DryStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 

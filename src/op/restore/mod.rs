@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::base::content::ContentBuf;
-use crate::base::entry::{Kind, quoted};
+use crate::base::entry::Kind;
 use crate::base::progress::{Done, Progress};
 use crate::op::restore::plan::Plan;
 use crate::op::restore::target::Target;
@@ -176,9 +176,4 @@ fn patterns(lines: &[String]) -> Result<Gitignore, RepoError> {
 /// Returns a row for the report.
 pub(crate) fn lack(path: &[u8], reason: impl ToString) -> Lack {
     Lack { path: path.to_vec(), reason: reason.to_string() }
-}
-
-/// Returns a path for a message.
-pub(crate) fn shown(path: &[u8]) -> String {
-    quoted(path)
 }

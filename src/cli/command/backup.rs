@@ -1,0 +1,257 @@
+//! `snap backup`
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::base::entry::{is_plain_name, quoted};
+use crate::cli::args::Backup;
+use crate::cli::exit::Exit;
+use crate::cli::progress::Display;
+use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lacks};
+use crate::cli::session::{Session, now, parse_time};
+use crate::op::backup::{Component, Input, Report, Request, Rules, Stream, backup};
+use crate::repo::{RepoError, Repository};
+use crate::store::{DryStore, LocalStore, LockMode};
+
+fn bad(path: &str, reason: impl ToString) -> RepoError {
+    RepoError::Source { path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// Backs up, and says what was done.
+///
+/// # Errors
+/// As [`backup`]; [`RepoError::Source`] for arguments that make no sense.
+pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
+    let component = component(&options)?;
+    let repository = match options.dry_run {
+        false => session.open()?,
+        true => {
+            let store = DryStore::new(Arc::new(LocalStore::new(session.location()?)));
+            session.with_opening(|opening| {
+                let store = Arc::new(store);
+                Repository::open(&crate::repo::Opening {
+                    store,
+                    state: opening.state,
+                    index: opening.index.clone(),
+                    secrets: opening.secrets,
+                })
+            })?
+        }
+    };
+    let lock = repository.lock(LockMode::Shared)?;
+    let mut tags = options.tag.clone();
+    tags.extend(options.daily.then(|| "daily".to_owned()));
+    tags.extend(options.weekly.then(|| "weekly".to_owned()));
+    for tag in &tags {
+        if tag.is_empty() || tag.contains(|c: char| c.is_control() || matches!(c, ':' | '~' | ',')) {
+            return Err(bad(&format!("--tag {tag:?}"), "a tag is text without colon, comma and tilde"));
+        }
+    }
+    let threads = session.threads();
+    let own = std::fs::metadata(session.location()?).ok().map(|metadata| {
+        use std::os::linux::fs::MetadataExt;
+        let device = metadata.st_dev();
+        ((rustix::fs::major(device), rustix::fs::minor(device)), metadata.st_ino())
+    });
+    let request = Request {
+        components: vec![component],
+        rules: Rules {
+            exclude_if_present: options.exclude_if_present.into_iter().map(OsStringExt::into_vec).collect(),
+            one_file_system: options.one_file_system,
+            ignore_ctime: options.ignore_ctime,
+            ignore_inode: options.ignore_inode,
+            own_directory: own,
+        },
+        tags,
+        time: options.time.as_deref().map_or_else(|| Ok(now()), parse_time)?,
+        host: options.host.unwrap_or_else(host_name),
+        user: user_name(),
+        threads,
+        read_threads: options.read_threads.map_or(threads, usize::from),
+        dry_run: options.dry_run,
+        progress: &session.progress,
+    };
+    let display = Display::start(&session.global, "backup", &session.progress);
+    let report = backup(&repository, request);
+    drop((display, lock));
+    let report = report?;
+    for problem in &report.problems {
+        tracing::warn!("{problem}; 'snap check' says more");
+    }
+    show(session, &report)?;
+    Ok(if report.is_whole() { Exit::Done } else { Exit::Partial })
+}
+
+/// Returns what is to be read.
+fn component(options: &Backup) -> Result<Component, RepoError> {
+    let mut excludes = options.exclude.clone();
+    for file in &options.exclude_from {
+        let text = std::fs::read_to_string(file)
+            .map_err(|e| bad(&format!("--exclude-from {}", file.display()), e))?;
+        excludes.extend(text.lines().map(str::to_owned));
+    }
+    let directory = options.component.clone().unwrap_or_default();
+    if options.component.is_some() && !is_plain_name(directory.as_bytes()) {
+        return Err(bad(&format!("--component {directory:?}"), "is not a name that a directory can have"));
+    }
+    let mut component = Component {
+        name: options.component.clone().unwrap_or_else(|| "files".to_owned()),
+        directory: directory.into_bytes(),
+        paths: Vec::new(),
+        streams: Vec::new(),
+        excludes,
+    };
+    if let Some(name) = &options.stdin_name {
+        if !is_plain_name(name.as_bytes()) {
+            return Err(bad(&format!("--stdin-name {name:?}"), "is not a name that a file can have"));
+        }
+        if options.component.is_none() {
+            component.name = name.to_string_lossy().into_owned();
+        }
+        let input = match options.command.is_empty() {
+            true => Input::Reader(Box::new(std::io::stdin())),
+            false => Input::Command(options.command.clone()),
+        };
+        component.streams.push(Stream { name: name.as_bytes().to_vec(), input });
+        return Ok(component);
+    }
+    if options.paths.is_empty() {
+        let reason = "name a PATH, or a stream with --stdin-name";
+        return Err(bad("nothing to back up", reason));
+    }
+    for path in &options.paths {
+        component.paths.push(absolute(path)?);
+    }
+    if options.component.is_some() {
+        let mut names: Vec<&OsStr> = component.paths.iter().filter_map(|path| path.file_name()).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(bad(
+                "--component",
+                "two of the paths have the same base name, and would lie in one place",
+            ));
+        }
+    }
+    Ok(component)
+}
+
+/// Returns the absolute path of what `path` names, links on the way resolved; the last one is not,
+/// for it may itself be a link that is to be stored.
+fn absolute(path: &Path) -> Result<PathBuf, RepoError> {
+    let shown = path.display().to_string();
+    let whole = std::path::absolute(path).map_err(|e| bad(&shown, e))?;
+    let is_plain = path.file_name().is_some() && !path.as_os_str().as_bytes().ends_with(b"/");
+    match (is_plain, whole.parent(), whole.file_name()) {
+        (true, Some(parent), Some(name)) => match parent.canonicalize() {
+            Ok(parent) => Ok(parent.join(name)),
+            Err(_) => Ok(whole), // the backup will say what is wrong with it
+        },
+        _ => whole.canonicalize().map_err(|e| bad(&shown, e)),
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn user_name() -> String {
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
+    let totals = &report.manifest.totals;
+    let mut out = Output::new();
+    if session.global.json {
+        let components = report.manifest.components.iter().map(|component| {
+            json!({
+                "name": component.name,
+                "status": component.status.word(),
+                "attempts": component.attempts,
+                "files": component.files,
+                "bytes": component.bytes,
+            })
+        });
+        out.line(json!({
+            "type": "summary",
+            "snapshot": report.snapshot.map(|id| id.to_string()),
+            "parent": report.manifest.parent.map(|id| id.to_string()),
+            "dry_run": report.snapshot.is_none(),
+            "files_new": totals.files_new,
+            "files_changed": totals.files_changed,
+            "files_unmodified": totals.files_unmodified,
+            "files_renamed": totals.files_renamed,
+            "files_torn": report.torn,
+            "dirs": totals.directories,
+            "bytes_scanned": totals.bytes_scanned,
+            "bytes_read": totals.bytes_read,
+            "bytes_added": totals.bytes_added,
+            "bytes_stored": totals.bytes_stored,
+            "chunks_new": totals.chunks_new,
+            "packs_taken_over": report.taken_over,
+            "duration_s": report.manifest.duration_ms as f64 / 1000.0,
+            "errors": lacks(&report.lacks),
+            "skipped": lacks(&report.skipped),
+            "components": components.collect::<Vec<_>>(),
+        }))?;
+        return out.finish();
+    }
+    show_lacks(&report.lacks, "not backed up");
+    if session.global.verbose > 0 {
+        show_lacks(&report.skipped, "left out");
+    }
+    if session.global.quiet {
+        return Ok(());
+    }
+    let seconds = report.manifest.duration_ms as f64 / 1000.0;
+    match report.snapshot {
+        Some(id) => out.line(format_args!("snapshot {} saved in {seconds:.2} s", short(id)))?,
+        None => out.line(format_args!("dry run: nothing was written ({seconds:.2} s)"))?,
+    }
+    let files = totals.files_new + totals.files_changed + totals.files_unmodified + totals.files_renamed;
+    out.line(format_args!(
+        "  files   {}: {} new, {} changed, {} renamed, {} unmodified; {}",
+        number(files),
+        number(totals.files_new),
+        number(totals.files_changed),
+        number(totals.files_renamed),
+        number(totals.files_unmodified),
+        counted(totals.directories, "directory", "directories"),
+    ))?;
+    out.line(format_args!("  read    {} of {}", bytes(totals.bytes_read), bytes(totals.bytes_scanned)))?;
+    out.line(format_args!(
+        "  added   {} in {}, stored in {}",
+        bytes(totals.bytes_added),
+        counted(totals.chunks_new, "new chunk", "new chunks"),
+        bytes(totals.bytes_stored)
+    ))?;
+    if report.taken_over > 0 {
+        out.line(format_args!(
+            "  {} of an earlier run that was cut off taken over",
+            counted(report.taken_over, "pack", "packs")
+        ))?;
+    }
+    if report.torn > 0 {
+        out.line(format_args!(
+            "  {} changed while being read; stored as read",
+            counted(report.torn, "file", "files")
+        ))?;
+    }
+    if !report.skipped.is_empty() {
+        let rows = counted(report.skipped.len() as u64, "entry", "entries");
+        let first = report.skipped.first().map(|row| format!("{} ({})", quoted(&row.path), row.reason));
+        out.line(format_args!("  {rows} left out, such as {}; -v lists them", first.unwrap_or_default()))?;
+    }
+    if !report.is_whole() {
+        out.line(format_args!(
+            "  {} could not be backed up, as listed above",
+            counted(report.lacks.len() as u64, "entry", "entries")
+        ))?;
+    }
+    out.finish()
+}

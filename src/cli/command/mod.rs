@@ -1,0 +1,77 @@
+//! One file per command: arguments → an operation → a report.
+
+mod backup;
+mod cat;
+
+mod diff;
+mod find;
+mod init;
+mod key;
+mod ls;
+mod rebuild_index;
+mod restore;
+mod snapshots;
+mod stats;
+
+use std::io::IsTerminal;
+
+use clap::CommandFactory;
+
+use crate::cli::args::{Arguments, Command};
+use crate::cli::exit::Exit;
+use crate::cli::session::Session;
+use crate::repo::RepoError;
+
+/// Runs the command that the arguments name.
+///
+/// # Errors
+/// What the command meets.
+pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
+    log_to_standard_error(arguments.global.quiet, arguments.global.verbose);
+    let session = Session::new(arguments.global);
+    match arguments.command {
+        Command::Init(options) => init::run(&session, &options),
+        Command::Backup(options) => backup::run(&session, options),
+        Command::Snapshots(options) => snapshots::run(&session, &options),
+        Command::Ls(options) => ls::run(&session, &options),
+        Command::Find(options) => find::run(&session, &options),
+        Command::Diff(options) => diff::run(&session, &options),
+        Command::Cat(options) => cat::run(&session, &options),
+        Command::Restore(options) => restore::run(&session, options),
+
+        Command::Check(_) => Ok(Exit::Fatal),
+        Command::Key(options) => key::run(&session, options),
+        Command::Stats => stats::run(&session),
+        Command::RebuildIndex => rebuild_index::run(&session),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "snap", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+        Command::Man => {
+            let man = clap_mangen::Man::new(Arguments::command());
+            let written = man.render(&mut std::io::stdout());
+            written.map_err(|e| RepoError::Source {
+                path: "standard output".to_owned(),
+                reason: e.to_string(),
+            })?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn log_to_standard_error(quiet: bool, verbose: u8) {
+    use tracing::Level;
+    let level = match (quiet, verbose) {
+        (true, _) => Level::ERROR,
+        (false, 0) => Level::WARN,
+        (false, 1) => Level::INFO,
+        (false, _) => Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(false)
+        .init();
+}

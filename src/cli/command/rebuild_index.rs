@@ -1,0 +1,42 @@
+//! `snap rebuild-index`
+
+use serde_json::json;
+
+use crate::cli::exit::Exit;
+use crate::cli::report::{Output, counted};
+use crate::cli::session::Session;
+use crate::op::rebuild_index::rebuild_index;
+use crate::repo::RepoError;
+use crate::store::LockMode;
+
+/// Makes the cache anew.
+///
+/// # Errors
+/// As [`rebuild_index`].
+pub fn run(session: &Session) -> Result<Exit, RepoError> {
+    let repository = session.open()?;
+    let _lock = repository.lock(LockMode::Shared)?;
+    let report = rebuild_index(&repository)?;
+    let mut out = Output::new();
+    if session.global.json {
+        out.line(json!({
+            "type": "summary",
+            "packs": report.packs,
+            "packs_found": report.packs_found,
+            "errors": report.problems,
+        }))?;
+    } else {
+        for problem in &report.problems {
+            tracing::error!("{problem}");
+        }
+        if !session.global.quiet {
+            out.line(format_args!("index made anew: {}", counted(report.packs, "pack", "packs")))?;
+            if report.packs_found > 0 {
+                let packs = counted(report.packs_found, "pack was", "packs were");
+                out.line(format_args!("  {packs} in no fragment; a new fragment lists them now"))?;
+            }
+        }
+    }
+    out.finish()?;
+    Ok(if report.problems.is_empty() { Exit::Done } else { Exit::Damage })
+}

@@ -1,0 +1,66 @@
+//! `snap stats`
+
+use serde_json::json;
+
+use crate::cli::exit::Exit;
+use crate::cli::report::{Output, bytes, counted, number};
+use crate::cli::session::Session;
+use crate::op::stats::stats;
+use crate::repo::RepoError;
+
+/// Shows numbers.
+///
+/// # Errors
+/// As [`stats`].
+pub fn run(session: &Session) -> Result<Exit, RepoError> {
+    let repository = session.open()?;
+    let report = stats(&repository)?;
+    let mut out = Output::new();
+    if session.global.json {
+        out.line(json!({
+            "type": "summary",
+            "repository": repository.id().to_string(),
+            "snapshots": report.snapshots,
+            "files": report.files,
+            "bytes_logical": report.bytes_logical,
+            "chunks": report.chunks,
+            "bytes_raw": report.bytes_raw,
+            "packs_content": report.packs_content,
+            "bytes_content": report.bytes_content,
+            "packs_tree": report.packs_tree,
+            "bytes_tree": report.bytes_tree,
+            "bytes_other": report.bytes_other,
+            "bytes_stored": report.bytes_stored,
+        }))?;
+    } else {
+        let ratio = |whole: u64, part: u64| if part == 0 { 0.0 } else { whole as f64 / part as f64 };
+        out.line(format_args!("repository  {} in {}", repository.id(), repository.store().location()))?;
+        out.line(format_args!(
+            "snapshots   {}, with {} files and {} in all",
+            number(report.snapshots),
+            number(report.files),
+            bytes(report.bytes_logical)
+        ))?;
+        out.line(format_args!(
+            "distinct    {} in {} ({:.1} times less)",
+            bytes(report.bytes_raw),
+            counted(report.chunks, "chunk", "chunks"),
+            ratio(report.bytes_logical, report.bytes_raw)
+        ))?;
+        out.line(format_args!(
+            "stored      {} ({:.1} times less): content {}, trees {}, index and the rest {}",
+            bytes(report.bytes_stored),
+            ratio(report.bytes_logical, report.bytes_stored),
+            bytes(report.bytes_content),
+            bytes(report.bytes_tree),
+            bytes(report.bytes_other)
+        ))?;
+        out.line(format_args!(
+            "packs       {} of content, {} of trees",
+            number(report.packs_content),
+            number(report.packs_tree)
+        ))?;
+    }
+    out.finish()?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,29 @@
+//! Arguments, one file per command, reports, progress, exit status. Alone reads clock and environment.
+
+mod args;
+mod command;
+mod exit;
+mod progress;
+mod report;
+mod secrets;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use args::Arguments;
+pub use exit::Exit;
+
+/// Runs the program on the process's arguments.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse(); // a usage error exits with 2
+    let verbosity = arguments.global.verbose;
+    match command::run(arguments) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            exit::report(&error, verbosity);
+            Exit::of(&error).into()
+        }
+    }
+}

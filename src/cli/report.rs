@@ -1,0 +1,192 @@
+//! How things are shown: text for people, one JSON object a line for programs.
+
+use std::io::{self, Write};
+
+use indicatif::{HumanBytes, HumanCount};
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+use crate::base::entry::{Entry, Kind, quoted};
+use crate::base::time::Time;
+use crate::repo::RepoError;
+use crate::repo::select::zoned;
+use crate::stage::snapshot::Lack;
+
+/// Standard output, which may be a closed pipe.
+pub struct Output {
+    out: io::BufWriter<io::Stdout>,
+}
+
+impl Output {
+    /// Opens standard output.
+    pub fn new() -> Self {
+        Self { out: io::BufWriter::new(io::stdout()) }
+    }
+
+    /// Writes one line.
+    ///
+    /// # Errors
+    /// [`RepoError::Source`] if nobody takes it.
+    pub fn line(&mut self, text: impl std::fmt::Display) -> Result<(), RepoError> {
+        writeln!(self.out, "{text}").map_err(failed)
+    }
+
+    /// Writes what is buffered.
+    ///
+    /// # Errors
+    /// As [`Self::line`].
+    pub fn finish(mut self) -> Result<(), RepoError> {
+        self.out.flush().map_err(failed)
+    }
+}
+
+fn failed(error: io::Error) -> RepoError {
+    RepoError::Source { path: "standard output".to_owned(), reason: error.to_string() }
+}
+
+/// Returns a number of bytes with a unit.
+pub fn bytes(count: u64) -> String {
+    HumanBytes(count).to_string()
+}
+
+/// Returns a number with its thousands apart.
+pub fn number(count: u64) -> String {
+    HumanCount(count).to_string()
+}
+
+/// Returns `1 file`, `2 files`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(count), if count == 1 { one } else { many })
+}
+
+/// Returns a moment as people read it here: `2026-01-05 03:00:12`.
+pub fn local(time: Time) -> String {
+    zoned(time, &TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// Returns a moment as RFC 3339 says it, UTC.
+pub fn rfc3339(time: Time) -> String {
+    let nanos = i32::try_from(time.nanos).unwrap_or(0);
+    jiff::Timestamp::new(time.seconds, nanos).unwrap_or_default().to_string()
+}
+
+/// Returns the first digits of an id, enough for people.
+pub fn short(id: impl std::fmt::Display) -> String {
+    id.to_string().chars().take(8).collect()
+}
+
+/// Returns rows of path and reason for JSON.
+pub fn lacks(rows: &[Lack]) -> Value {
+    rows.iter().map(|row| serde_json::json!({ "path": quoted(&row.path), "reason": row.reason })).collect()
+}
+
+/// Shows up to 20 rows of path and reason on standard error.
+pub fn show_lacks(rows: &[Lack], what: &str) {
+    const SHOWN: usize = 20;
+    let mut err = io::stderr().lock();
+    for row in rows.iter().take(SHOWN) {
+        let _ = writeln!(err, "{what}: {}: {}", quoted(&row.path), row.reason);
+    }
+    if rows.len() > SHOWN {
+        let _ = writeln!(err, "{what}: and {} more; --json lists all", rows.len() - SHOWN);
+    }
+}
+
+/// Returns an entry as `ls -l` shows it.
+pub fn long(path: &[u8], entry: &Entry<'_>) -> String {
+    let name = |text: &[u8], id: u32| if text.is_empty() { id.to_string() } else { quoted(text) };
+    let size = match entry.kind {
+        Kind::CharDevice | Kind::BlockDevice => format!("{},{}", entry.device.0, entry.device.1),
+        _ => entry.size.to_string(),
+    };
+    let target = match entry.kind {
+        Kind::Symlink => format!(" -> {}", quoted(entry.target)),
+        _ => String::new(),
+    };
+    format!(
+        "{}{} {:>3} {:<8} {:<8} {:>12} {} {}{}",
+        entry.kind.letter(),
+        mode(entry.mode),
+        entry.links,
+        name(entry.user, entry.uid),
+        name(entry.group, entry.gid),
+        size,
+        local(entry.mtime),
+        quoted(path),
+        target
+    )
+}
+
+/// Returns permission bits as `ls -l` shows them.
+fn mode(mode: u32) -> String {
+    let special = |bit: u32, set: char, both: char, execute: u32| match (mode & bit != 0, mode & execute != 0)
+    {
+        (false, false) => '-',
+        (false, true) => 'x',
+        (true, false) => set,
+        (true, true) => both,
+    };
+    let bit = |bit: u32, letter: char| if mode & bit != 0 { letter } else { '-' };
+    [
+        bit(0o400, 'r'),
+        bit(0o200, 'w'),
+        special(0o4000, 'S', 's', 0o100),
+        bit(0o040, 'r'),
+        bit(0o020, 'w'),
+        special(0o2000, 'S', 's', 0o010),
+        bit(0o004, 'r'),
+        bit(0o002, 'w'),
+        special(0o1000, 'T', 't', 0o001),
+    ]
+    .iter()
+    .collect()
+}
+
+/// Returns an entry for JSON.
+pub fn entry_json(path: &[u8], entry: &Entry<'_>) -> Value {
+    let kind = match entry.kind {
+        Kind::File => "file",
+        Kind::Directory => "directory",
+        Kind::Symlink => "symlink",
+        Kind::Fifo => "fifo",
+        Kind::CharDevice => "char_device",
+        Kind::BlockDevice => "block_device",
+    };
+    let mut value = serde_json::json!({
+        "type": "entry",
+        "path": quoted(path),
+        "kind": kind,
+        "mode": format!("{:04o}", entry.mode),
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "user": quoted(entry.user),
+        "group": quoted(entry.group),
+        "size": entry.size,
+        "mtime": rfc3339(entry.mtime),
+        "links": entry.links,
+    });
+    if entry.kind == Kind::Symlink {
+        value["target"] = quoted(entry.target).into();
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_look_as_in_ls() {
+        assert_eq!(mode(0o755), "rwxr-xr-x");
+        assert_eq!(mode(0o4755), "rwsr-xr-x");
+        assert_eq!(mode(0o2644), "rw-r-Sr--");
+        assert_eq!(mode(0o1777), "rwxrwxrwt");
+        assert_eq!(mode(0o1000), "--------T");
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!(counted(1, "file", "files"), "1 file");
+        assert_eq!(counted(1200, "file", "files"), "1,200 files");
+    }
+}

@@ -1,0 +1,188 @@
+//! What every command needs: the repository, secrets, clock, time zone, signals.
+
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::base::progress::Progress;
+use crate::base::time::Time;
+use crate::cli::args::Global;
+use crate::cli::secrets::CliSecrets;
+use crate::repo::index::Index;
+use crate::repo::reader::Reader;
+use crate::repo::select::select;
+use crate::repo::{Opening, RepoError, Repository, Snapshot};
+use crate::store::LocalStore;
+
+/// Memory for frames that commands which look inside keep, in bytes.
+const FRAME_CACHE_BYTES: usize = 32 << 20;
+
+/// One run of the program.
+pub struct Session {
+    /// Options of every command.
+    pub global: Global,
+    /// Passphrase and identities.
+    pub secrets: CliSecrets,
+    /// Turned by the command; cancelled by a signal.
+    pub progress: Arc<Progress>,
+}
+
+impl Session {
+    /// Begins a run: from now on SIGINT and SIGTERM ask the command to stop; a second one ends it
+    /// at once, which harms nothing either.
+    pub fn new(global: Global) -> Self {
+        let secrets = CliSecrets::new(global.password_file.clone(), global.identity.clone());
+        let progress = Arc::new(Progress::default());
+        watch_signals(progress.clone());
+        Self { global, secrets, progress }
+    }
+
+    /// Returns the repository's directory.
+    ///
+    /// # Errors
+    /// [`RepoError::Source`] if none was named.
+    pub fn location(&self) -> Result<&Path, RepoError> {
+        let reason = "name it with --repo PATH or SNAP_REPOSITORY".to_owned();
+        let missing = RepoError::Source { path: "no repository".to_owned(), reason };
+        let path = self.global.repo.as_deref().ok_or(missing)?;
+        if path.to_string_lossy().starts_with("s3://") {
+            let reason = "repositories on S3 are not supported by this version; name a directory".to_owned();
+            return Err(RepoError::Source { path: path.display().to_string(), reason });
+        }
+        Ok(path)
+    }
+
+    /// Calls `act` with what opens the repository.
+    ///
+    /// # Errors
+    /// As [`Self::location`], or what `act` returns.
+    pub fn with_opening<R>(
+        &self,
+        act: impl FnOnce(&Opening<'_>) -> Result<R, RepoError>,
+    ) -> Result<R, RepoError> {
+        let location = self.location()?;
+        let state = self.state_directory()?;
+        let index = self.global.index.clone().unwrap_or_else(|| location.join("index.redb"));
+        act(&Opening {
+            store: Arc::new(LocalStore::new(location)),
+            state: &state,
+            index: Some(index),
+            secrets: &self.secrets,
+        })
+    }
+
+    /// Opens the repository.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn open(&self) -> Result<Repository, RepoError> {
+        self.with_opening(Repository::open)
+    }
+
+    /// Opens what reads the repository.
+    ///
+    /// # Errors
+    /// As [`Index::open`].
+    pub fn reader<'r>(&self, repository: &'r Repository) -> Result<Reader<'r>, RepoError> {
+        let index = Index::open(repository)?;
+        for (path, problem) in index.problems() {
+            tracing::warn!("{path}: {problem}; 'snap check' says more");
+        }
+        Ok(Reader::new(repository, index, FRAME_CACHE_BYTES))
+    }
+
+    /// Returns all snapshots; says which could not be read.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`].
+    pub fn snapshots(&self, repository: &Repository) -> Result<Vec<Snapshot>, RepoError> {
+        let snapshots = repository.snapshots()?;
+        for (path, error) in &snapshots.unreadable {
+            tracing::warn!("{path}: {error}; 'snap check' says more");
+        }
+        Ok(snapshots.all)
+    }
+
+    /// Returns the snapshot that `spec` names, and the others.
+    ///
+    /// # Errors
+    /// [`RepoError::NoSnapshot`].
+    pub fn snapshot(&self, repository: &Repository, spec: &str) -> Result<Snapshot, RepoError> {
+        let all = self.snapshots(repository)?;
+        select(&all, spec, &TimeZone::system()).cloned()
+    }
+
+    /// Returns the number of threads to use.
+    pub fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        self.global.threads.map_or(cores, usize::from)
+    }
+
+    fn state_directory(&self) -> Result<PathBuf, RepoError> {
+        if let Some(directory) = &self.global.state_dir {
+            return Ok(directory.clone());
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok(PathBuf::from("/var/lib/snap"));
+        }
+        let absolute =
+            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let reason = "name one with --state-dir DIR or SNAP_STATE_DIR".to_owned();
+        absolute("XDG_STATE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+            .map(|state| state.join("snap"))
+            .ok_or(RepoError::Source { path: "no state directory".to_owned(), reason })
+    }
+}
+
+/// Splits `SNAP:PATH`.
+///
+/// # Errors
+/// [`RepoError::NoSnapshot`] if the snapshot's name is not text.
+pub fn split_place(place: &std::ffi::OsStr) -> Result<(String, Vec<u8>), RepoError> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = place.as_bytes();
+    let at = bytes.iter().position(|byte| *byte == b':');
+    let (spec, path) = at.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + 1..]));
+    let spec = std::str::from_utf8(spec).map_err(|_| RepoError::NoSnapshot {
+        spec: place.to_string_lossy().into_owned(),
+        what: "is not text".to_owned(),
+    })?;
+    Ok((spec.to_owned(), path.to_vec()))
+}
+
+/// Returns the time.
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+pub fn now() -> Time {
+    let now = jiff::Timestamp::now();
+    Time::new(now.as_second(), u32::try_from(now.subsec_nanosecond()).unwrap_or(0))
+}
+
+/// Reads a time such as `2026-01-05T03:00`, `2026-01-05`, or RFC 3339.
+///
+/// # Errors
+/// [`RepoError::Source`] if it is none.
+pub fn parse_time(text: &str) -> Result<Time, RepoError> {
+    let zone = TimeZone::system();
+    let timestamp = text.parse::<jiff::Timestamp>().ok();
+    let civil = || text.parse::<jiff::civil::DateTime>().ok().and_then(|at| at.to_zoned(zone).ok());
+    let timestamp = timestamp.or_else(|| civil().map(|zoned| zoned.timestamp()));
+    let reason = "is not a time such as 2026-01-05T03:00 or 2026-01-05T03:00:00+09:00".to_owned();
+    let timestamp = timestamp.ok_or(RepoError::Source { path: format!("time {text:?}"), reason })?;
+    Ok(Time::new(timestamp.as_second(), u32::try_from(timestamp.subsec_nanosecond()).unwrap_or(0)))
+}
+
+fn watch_signals(progress: Arc<Progress>) {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else { return };
+    std::thread::spawn(move || {
+        for _ in &mut signals {
+            if progress.is_cancelled() {
+                std::process::exit(130);
+            }
+            progress.cancel();
+        }
+    });
+}

@@ -1,0 +1,215 @@
+//! Two snapshots → what changed between them; a rename is shown as one.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::base::content::ContentBuf;
+use crate::base::entry::{Entry, Kind};
+use crate::repo::browse::{Place, Record, Step, Visitor, find, walk};
+use crate::repo::reader::Reader;
+use crate::repo::{RepoError, Snapshot};
+use crate::stage::tree::Entries;
+
+/// What happened to an entry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// It is only in the later snapshot.
+    Added,
+    /// It is only in the earlier one.
+    Removed,
+    /// Its content changed, or where a link points.
+    Modified,
+    /// It is another kind of entry.
+    Kind,
+    /// Owner, mode, extended attributes or mtime changed; the content did not.
+    Attributes,
+    /// It is the same file under another name; the path is the earlier one.
+    Renamed(Vec<u8>),
+}
+
+/// What changed.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Changes by path, in the later snapshot where the entry is there.
+    pub changes: BTreeMap<Vec<u8>, Change>,
+    /// Bytes of files added, and of modified ones as they are later.
+    pub bytes_added: u64,
+    /// Bytes of files removed.
+    pub bytes_removed: u64,
+}
+
+/// Compares `path` in two snapshots. Directories that are the same are not read.
+///
+/// # Errors
+/// [`RepoError::NoPath`] if neither has the path; what reading a directory meets.
+pub fn diff(
+    reader: &Reader<'_>,
+    earlier: &Snapshot,
+    later: &Snapshot,
+    path: &[u8],
+) -> Result<Report, RepoError> {
+    let (old, new) = (find(reader, earlier, path), find(reader, later, path));
+    let (old, new) = match (old, new) {
+        (Err(e @ RepoError::NoPath { .. }), Err(RepoError::NoPath { .. })) => return Err(e),
+        (old, new) => (directory(old)?, directory(new)?),
+    };
+    let mut diff = Diff { reader, report: Report::default(), gone: HashMap::new(), come: Vec::new() };
+    diff.directories(&[], &old, &new)?;
+    Ok(diff.finish())
+}
+
+/// Returns the content of a directory; nothing for an absent one.
+fn directory(place: Result<Place, RepoError>) -> Result<ContentBuf, RepoError> {
+    match place {
+        Ok(Place::Root(root)) => Ok(root),
+        Ok(Place::Entry(record)) => {
+            let entry = record.entry()?;
+            match entry.kind {
+                Kind::Directory => Ok(entry.content.to_owned()),
+                _ => Err(RepoError::Source {
+                    path: crate::base::entry::quoted(entry.name),
+                    reason: "is not a directory".to_owned(),
+                }),
+            }
+        }
+        Err(RepoError::NoPath { .. }) => Ok(ContentBuf::default()),
+        Err(e) => Err(e),
+    }
+}
+
+/// What makes a file the same under another name.
+type Identity = (u64, u64, u64, Vec<u8>);
+
+struct Diff<'d> {
+    reader: &'d Reader<'d>,
+    report: Report,
+    gone: HashMap<Identity, Vec<(Vec<u8>, u64)>>,
+    come: Vec<(Vec<u8>, Identity, u64)>,
+}
+
+impl Diff<'_> {
+    fn directories(&mut self, path: &[u8], old: &ContentBuf, new: &ContentBuf) -> Result<(), RepoError> {
+        // Iterative, as trees may be deeper than the stack.
+        let mut todo = vec![(path.to_vec(), old.clone(), new.clone())];
+        while let Some((path, old, new)) = todo.pop() {
+            if old == new {
+                continue;
+            }
+            let (old, new) = (self.reader.content(old.borrowed())?, self.reader.content(new.borrowed())?);
+            let mut old = Entries::new(&old).peekable();
+            let mut new = Entries::new(&new).peekable();
+            loop {
+                let name = |entry: Option<&Result<(_, Entry<'_>), _>>| match entry {
+                    Some(Ok((_, entry))) => Some(entry.name.to_vec()),
+                    _ => None,
+                };
+                let (left, right) = (name(old.peek()), name(new.peek()));
+                let is_left = left.is_some() && (right.is_none() || left <= right);
+                let is_right = right.is_some() && (left.is_none() || right <= left);
+                let left = if is_left { old.next().transpose()? } else { None };
+                let right = if is_right { new.next().transpose()? } else { None };
+                match (left, right) {
+                    (None, None) => break,
+                    (Some((_, left)), None) => self.only(&path, &left, false)?,
+                    (None, Some((_, right))) => self.only(&path, &right, true)?,
+                    (Some((_, left)), Some((_, right))) => {
+                        let path = join(&path, right.name);
+                        if left.kind == Kind::Directory && right.kind == Kind::Directory {
+                            todo.push((path.clone(), left.content.to_owned(), right.content.to_owned()));
+                        }
+                        self.both(path, &left, &right);
+                    }
+                }
+            }
+            for rest in [old.next(), new.next()].into_iter().flatten() {
+                rest?; // an entry that can't be read hid itself from the comparison
+            }
+        }
+        Ok(())
+    }
+
+    fn both(&mut self, path: Vec<u8>, old: &Entry<'_>, new: &Entry<'_>) {
+        let change = if old.kind != new.kind {
+            Change::Kind
+        } else if old.kind == Kind::File && (old.content != new.content || old.holes != new.holes) {
+            self.report.bytes_added += new.size;
+            self.report.bytes_removed += old.size;
+            Change::Modified
+        } else if old.target != new.target || old.device != new.device {
+            Change::Modified
+        } else if (old.mode, old.uid, old.gid, &old.xattrs) != (new.mode, new.uid, new.gid, &new.xattrs)
+            || (old.kind != Kind::Directory && old.mtime != new.mtime)
+        {
+            Change::Attributes
+        } else {
+            return;
+        };
+        self.report.changes.insert(path, change);
+    }
+
+    /// Notes an entry that one side alone has, and all below it.
+    fn only(&mut self, path: &[u8], entry: &Entry<'_>, is_new: bool) -> Result<(), RepoError> {
+        let path = join(path, entry.name);
+        self.one(path.clone(), entry, is_new);
+        if entry.kind == Kind::Directory {
+            let reader = self.reader;
+            walk(reader, &entry.content.to_owned(), &mut Below { diff: self, prefix: path, is_new })?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, path: Vec<u8>, entry: &Entry<'_>, is_new: bool) {
+        if entry.kind != Kind::File {
+            self.report.changes.insert(path, if is_new { Change::Added } else { Change::Removed });
+            return;
+        }
+        let identity = (entry.filesystem, entry.inode, entry.size, entry.content.list.to_vec());
+        match is_new {
+            true => self.come.push((path, identity, entry.size)),
+            false => self.gone.entry(identity).or_default().push((path, entry.size)),
+        }
+    }
+
+    fn finish(mut self) -> Report {
+        for (path, identity, bytes) in std::mem::take(&mut self.come) {
+            let change = match self.gone.get_mut(&identity).and_then(Vec::pop) {
+                Some((from, _)) => Change::Renamed(from),
+                None => {
+                    self.report.bytes_added += bytes;
+                    Change::Added
+                }
+            };
+            self.report.changes.insert(path, change);
+        }
+        for (path, bytes) in self.gone.into_values().flatten() {
+            self.report.bytes_removed += bytes;
+            self.report.changes.insert(path, Change::Removed);
+        }
+        self.report
+    }
+}
+
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
+}
+
+struct Below<'b, 'd> {
+    diff: &'b mut Diff<'d>,
+    prefix: Vec<u8>,
+    is_new: bool,
+}
+
+impl Visitor for Below<'_, '_> {
+    fn entry(&mut self, path: &[u8], entry: &Entry<'_>) -> Result<Step, RepoError> {
+        let record = Record::new(&{
+            let mut bytes = Vec::new();
+            crate::stage::tree::push(entry, &mut bytes).map_err(|e| RepoError::record(&"tree", e))?;
+            bytes
+        })?;
+        self.diff.one(join(&self.prefix, path), &record.entry()?, self.is_new);
+        Ok(Step::Into)
+    }
+
+    fn damaged(&mut self, _path: &[u8], error: RepoError) -> Result<(), RepoError> {
+        Err(error)
+    }
+}

@@ -1,0 +1,52 @@
+//! One snapshot → its entries, one by one.
+
+use crate::base::entry::{Entry, Kind};
+use crate::repo::browse::{Place, Step, Visitor, find, walk};
+use crate::repo::reader::Reader;
+use crate::repo::{RepoError, Snapshot};
+
+/// Calls `each` with every entry at `path` of a snapshot and its path in the snapshot: what is in a
+/// directory, or the entry itself if it is none. With `recursive`, everything below as well.
+///
+/// # Errors
+/// [`RepoError::NoPath`], what reading a directory meets, or what `each` returns.
+pub fn list(
+    reader: &Reader<'_>,
+    snapshot: &Snapshot,
+    path: &[u8],
+    recursive: bool,
+    each: &mut dyn FnMut(&[u8], &Entry<'_>) -> Result<(), RepoError>,
+) -> Result<(), RepoError> {
+    let trimmed = path.iter().rposition(|byte| *byte != b'/').map_or(&path[..0], |last| &path[..=last]);
+    let start = trimmed.iter().position(|byte| *byte != b'/').unwrap_or(trimmed.len());
+    let path = &trimmed[start..];
+    let root = match find(reader, snapshot, path)? {
+        Place::Root(root) => root,
+        Place::Entry(record) => {
+            let entry = record.entry()?;
+            if entry.kind != Kind::Directory {
+                return each(path, &entry);
+            }
+            entry.content.to_owned()
+        }
+    };
+    walk(reader, &root, &mut Lister { prefix: path, recursive, each })
+}
+
+struct Lister<'l> {
+    prefix: &'l [u8],
+    recursive: bool,
+    each: &'l mut dyn FnMut(&[u8], &Entry<'_>) -> Result<(), RepoError>,
+}
+
+impl Visitor for Lister<'_> {
+    fn entry(&mut self, path: &[u8], entry: &Entry<'_>) -> Result<Step, RepoError> {
+        let whole = if self.prefix.is_empty() { path.to_vec() } else { [self.prefix, b"/", path].concat() };
+        (self.each)(&whole, entry)?;
+        Ok(if self.recursive { Step::Into } else { Step::Over })
+    }
+
+    fn damaged(&mut self, _path: &[u8], error: RepoError) -> Result<(), RepoError> {
+        Err(error)
+    }
+}

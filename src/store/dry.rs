@@ -1,0 +1,64 @@
+//! A store that reads and never writes: for dry runs.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::store::{Folder, Found, Lock, LockMode, Name, Store, StoreError, Upload};
+
+/// Shows the files of another store, and forgets what is put.
+pub struct DryStore {
+    inner: Arc<dyn Store>,
+}
+
+impl DryStore {
+    /// Shows the files of `inner`.
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self { inner }
+    }
+}
+
+struct DryUpload;
+
+impl Upload for DryUpload {
+    fn write(&mut self, _bytes: &[u8]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>, _name: &Name) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl Store for DryStore {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
+        Ok(Box::new(DryUpload))
+    }
+
+    fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner.read(name, bytes_max)
+    }
+
+    fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        self.inner.read_range(name, range)
+    }
+
+    fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
+        self.inner.list(folder)
+    }
+
+    fn delete(&self, _name: &Name) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {
+        self.inner.lock(mode)
+    }
+
+    fn sweep_uploads(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
