@@ -8,7 +8,7 @@ mod common;
 use std::sync::Barrier;
 
 use snap::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
-use snap::store::{Folder, Found, LocalStore, LockMode, MemoryStore, Name, Store, StoreError};
+use snap::store::{DryStore, Folder, Found, LocalStore, LockMode, MemoryStore, Name, Store, StoreError};
 
 use common::Noise;
 
@@ -440,4 +440,20 @@ fn sweeping_touches_no_named_file_and_no_live_upload(place: &dyn Place) {
     assert_eq!(read(place.store(), &pack(2)), b"first half, second half");
     assert_eq!(read(place.store(), &pack(3)), b"");
     assert_eq!(place.files().len(), 7);
+}
+
+#[test]
+fn a_dry_store_shows_every_file_and_changes_none() {
+    let files = MemoryStore::default();
+    put(&files, &pack(1), b"there");
+    let before = files.files();
+    let dry = DryStore::new(std::sync::Arc::new(files.clone()));
+    put(&dry, &pack(2), b"forgotten");
+    dry.delete(&pack(1)).expect("says that it did");
+    dry.sweep_uploads().expect("sweeps");
+    assert_eq!(files.files(), before);
+    assert_eq!(read(&dry, &pack(1)), b"there");
+    assert_eq!(dry.read_range(&pack(1), 1..3).expect("reads"), b"he");
+    assert_eq!(list(&dry, Folder::Packs), list(&files, Folder::Packs));
+    assert!(dry.read(&pack(2), 10).expect_err("it was not kept").is_missing());
 }

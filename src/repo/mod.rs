@@ -11,8 +11,12 @@ pub mod reader;
 pub mod select;
 pub mod writer;
 
+mod key_ring;
+mod manifests;
 mod open;
 mod sealer;
+mod state;
 
 pub use error::RepoError;
-pub use open::{Opening, Repository, Snapshot, Snapshots};
+pub use manifests::{Snapshot, Snapshots};
+pub use open::{Opening, Repository};

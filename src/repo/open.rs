@@ -1,34 +1,22 @@
 //! Making and opening a repository; reading its manifests.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use age::x25519::{Identity, Recipient};
-use bincode::{Decode, Encode};
 
-use crate::base::id::{RepositoryId, SnapshotId};
-use crate::base::limits::RECORD_BYTES_CAP;
+use crate::base::id::RepositoryId;
 use crate::base::time::Time;
-use crate::base::wire::{self, RecordKind};
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
+use crate::repo::key_ring::{put_key, read_key, recover_secret, unlock};
 use crate::repo::keys::{
-    KeyBody, KeyFile, KeyInfo, Passphrase, Secrets, WriterKeys, open_with_identities, seal_to_recipients,
-    unwrap_identity, wrap_identity,
+    KeyBody, KeyInfo, Passphrase, Secrets, WriterKeys, seal_to_recipients, wrap_identity,
 };
+use crate::repo::state::{keep_secret, kept_secret, state_file};
 use crate::stage::chunk::Chunker;
-use crate::stage::seal::{Secret, open_record, random, seal_record};
-use crate::stage::snapshot::Manifest;
+use crate::stage::seal::{Secret, random};
 use crate::store::{Folder, Lock, LockMode, Name, Store, StoreError};
-
-/// Longest key file that is read, in bytes.
-const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// What a manifest's seal is bound to.
-const MANIFEST_PURPOSE: &str = "snap v1 manifest";
 
 /// Where a repository and what belongs to it lie.
 pub struct Opening<'a> {
@@ -42,14 +30,6 @@ pub struct Opening<'a> {
     pub secrets: &'a dyn Secrets,
 }
 
-/// What this machine keeps of a repository.
-#[derive(Encode, Decode)]
-struct WriterState {
-    repository: RepositoryId,
-    encryption: Encryption,
-    secret: [u8; 32],
-}
-
 /// An open repository. Opening changes nothing.
 pub struct Repository {
     store: Arc<dyn Store>,
@@ -61,24 +41,6 @@ pub struct Repository {
     state: PathBuf,
     is_enrolled: bool,
     identities: OnceLock<Vec<Identity>>,
-}
-
-/// A manifest and its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Name of the manifest.
-    pub id: SnapshotId,
-    /// The manifest.
-    pub manifest: Manifest,
-}
-
-/// All snapshots by time, and what could not be read of them.
-#[derive(Debug, Default)]
-pub struct Snapshots {
-    /// Snapshots, oldest first; those that another one replaces are left out.
-    pub all: Vec<Snapshot>,
-    /// Manifests that could not be read, and why.
-    pub unreadable: Vec<(String, RepoError)>,
 }
 
 impl Repository {
@@ -340,52 +302,6 @@ impl Repository {
             |text: &String| text.parse().map_err(|e: &str| distrust(format!("recipient {text}: {e}")));
         texts.iter().map(parse).collect()
     }
-
-    /// Seals a manifest and makes it durable: the moment from which the snapshot exists.
-    ///
-    /// # Errors
-    /// [`RepoError::Store`].
-    pub fn put_manifest(&self, manifest: &Manifest) -> Result<SnapshotId, RepoError> {
-        let path = "snapshots/";
-        let record = wire::encode(manifest).map_err(|e| RepoError::record(&path, e))?;
-        let sealed = seal_record(self.writer.metadata(), MANIFEST_PURPOSE, &record);
-        let bytes = wire::wrap(RecordKind::Snapshot, &sealed.map_err(|e| RepoError::seal(&path, e))?);
-        let id = SnapshotId::from_bytes(*blake3::hash(&bytes).as_bytes());
-        self.store.put_new(&Name::Snapshot(id), &bytes)?;
-        Ok(id)
-    }
-
-    /// Reads one manifest.
-    ///
-    /// # Errors
-    /// [`RepoError::Store`], [`RepoError::NameMismatch`], [`RepoError::Record`], [`RepoError::Seal`].
-    pub fn manifest(&self, id: SnapshotId) -> Result<Manifest, RepoError> {
-        let name = Name::Snapshot(id);
-        let bytes = read_named(self.store(), &name, RECORD_BYTES_CAP as u64)?;
-        let sealed = wire::unwrap(RecordKind::Snapshot, &bytes).map_err(|e| RepoError::record(&name, e))?;
-        let record = open_record(self.writer.metadata(), MANIFEST_PURPOSE, sealed);
-        wire::decode(&record.map_err(|e| RepoError::seal(&name, e))?).map_err(|e| RepoError::record(&name, e))
-    }
-
-    /// Reads all manifests.
-    ///
-    /// # Errors
-    /// [`RepoError::Store`] if they can't be listed; a manifest that can't be read is in the answer.
-    pub fn snapshots(&self) -> Result<Snapshots, RepoError> {
-        let mut snapshots = Snapshots::default();
-        for found in self.store.list(Folder::Snapshots)? {
-            let Some(Name::Snapshot(id)) = found.name else { continue };
-            match self.manifest(id) {
-                Ok(manifest) => snapshots.all.push(Snapshot { id, manifest }),
-                Err(RepoError::Store(e)) if e.is_missing() => {} // forgotten meanwhile
-                Err(e) => snapshots.unreadable.push((found.path, e)),
-            }
-        }
-        let replaced: Vec<SnapshotId> = snapshots.all.iter().filter_map(|s| s.manifest.replaces).collect();
-        snapshots.all.retain(|snapshot| !replaced.contains(&snapshot.id));
-        snapshots.all.sort_by_key(|snapshot| (snapshot.manifest.time, snapshot.id));
-        Ok(snapshots)
-    }
 }
 
 /// Reads a file and checks that its bytes are what its name stands for.
@@ -398,128 +314,4 @@ pub fn read_named(store: &dyn Store, name: &Name, bytes_max: u64) -> Result<Vec<
         true => Ok(bytes),
         false => Err(RepoError::NameMismatch { path: name.to_string() }),
     }
-}
-
-fn put_key(
-    store: &dyn Store,
-    body: &KeyBody,
-    writer: &WriterKeys,
-) -> Result<crate::base::id::KeyFileId, RepoError> {
-    let (id, bytes) = KeyFile::build(body, writer).map_err(|e| RepoError::record(&"keys/", e))?;
-    store.put_new(&Name::Key(id), &bytes)?;
-    Ok(id)
-}
-
-fn read_key(store: &dyn Store, id: crate::base::id::KeyFileId) -> Result<(KeyFile, KeyBody), RepoError> {
-    let name = Name::Key(id);
-    let bytes = read_named(store, &name, KEY_FILE_BYTES_MAX)?;
-    KeyFile::parse(&bytes).map_err(|e| RepoError::record(&name, e))
-}
-
-/// Returns the identities that `secrets` give; none if they give neither identity nor passphrase.
-fn unlock(store: &dyn Store, secrets: &dyn Secrets) -> Result<Option<Vec<Identity>>, RepoError> {
-    let mut identities = secrets.identities()?;
-    if !identities.is_empty() {
-        return Ok(Some(identities));
-    }
-    let mut wrapped_keys = Vec::new();
-    for found in store.list(Folder::Keys)? {
-        let Some(Name::Key(id)) = found.name else { continue };
-        if let Ok((_, KeyBody::Identity { wrapped, .. })) = read_key(store, id) {
-            wrapped_keys.push(wrapped);
-        }
-    }
-    if wrapped_keys.is_empty() {
-        return Ok(None); // no passphrase could open anything
-    }
-    let Some(passphrase) = secrets.passphrase()? else { return Ok(None) };
-    identities.extend(wrapped_keys.iter().filter_map(|wrapped| unwrap_identity(wrapped, &passphrase)));
-    match identities.is_empty() {
-        true => Err(RepoError::WrongPassphrase { tried: wrapped_keys.len(), location: store.location() }),
-        false => Ok(Some(identities)),
-    }
-}
-
-/// Finds the writer secret under `keys/`.
-fn recover_secret(
-    opening: &Opening<'_>,
-    config: &Config,
-    id: RepositoryId,
-) -> Result<(WriterKeys, Vec<Identity>), RepoError> {
-    let store = opening.store.as_ref();
-    let mut sealed = Vec::new();
-    for found in store.list(Folder::Keys)? {
-        let Some(Name::Key(id)) = found.name else { continue };
-        match read_key(store, id) {
-            Ok((_, KeyBody::PlainWriter { secret })) if config.encryption == Encryption::None => {
-                return Ok((WriterKeys::new(Secret::from_bytes(secret), config.encryption), Vec::new()));
-            }
-            Ok((_, KeyBody::SealedWriter { age })) => sealed.push(age),
-            _ => {}
-        }
-    }
-    let missing = || RepoError::NoWriterSecret {
-        location: store.location(),
-        state: state_file(opening.state, id).display().to_string(),
-    };
-    let identities = unlock(store, opening.secrets)?.ok_or_else(missing)?;
-    for age in &sealed {
-        if let Some(plain) = open_with_identities(&identities, age)
-            && let Some(secret) = plain.first_chunk::<32>()
-        {
-            return Ok((WriterKeys::new(Secret::from_bytes(*secret), config.encryption), identities));
-        }
-    }
-    Err(missing())
-}
-
-fn state_file(state: &Path, id: RepositoryId) -> PathBuf {
-    state.join(id.to_string()).join("writer")
-}
-
-/// Returns what the state directory keeps of a repository.
-fn kept_secret(state: &Path, id: RepositoryId) -> Result<Option<WriterState>, RepoError> {
-    let path = state_file(state, id);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => {
-            return Ok(None);
-        }
-        Err(e) => return Err(state_error(&path, "read", e)),
-    };
-    let path = path.display();
-    let payload = wire::unwrap(RecordKind::WriterState, &bytes).map_err(|e| RepoError::record(&path, e))?;
-    let kept: WriterState = wire::decode(payload).map_err(|e| RepoError::record(&path, e))?;
-    match kept.repository == id {
-        true => Ok(Some(kept)),
-        false => Err(RepoError::Distrusted {
-            location: path.to_string(),
-            what: format!("holds the secret of repository {}, not of {id}", kept.repository),
-        }),
-    }
-}
-
-/// Keeps a writer secret in the state directory, durably, readable by its owner alone.
-fn keep_secret(
-    state: &Path,
-    id: RepositoryId,
-    encryption: Encryption,
-    secret: &Secret,
-) -> Result<(), RepoError> {
-    let path = state_file(state, id);
-    let folder = path.parent().unwrap_or(state);
-    let kept = WriterState { repository: id, encryption, secret: *secret.expose() };
-    let record = wire::encode(&kept).map_err(|e| RepoError::record(&path.display(), e))?;
-    let bytes = wire::wrap(RecordKind::WriterState, &record);
-    let failed = |e| state_error(&path, "write", e);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?; // 0600
-    file.write_all(&bytes).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(&path).map_err(|e| failed(e.error))?;
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
-}
-
-fn state_error(path: &Path, verb: &'static str, source: std::io::Error) -> RepoError {
-    RepoError::Store(StoreError::Io { path: path.display().to_string(), verb, source })
 }

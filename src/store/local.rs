@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -145,6 +145,11 @@ struct LocalLock {
 
 impl Lock for LocalLock {}
 
+/// Stands for the lock of a repository on read-only storage that has no lock file.
+struct NoLock;
+
+impl Lock for NoLock {}
+
 impl Store for LocalStore {
     fn location(&self) -> String {
         self.root.display().to_string()
@@ -153,15 +158,24 @@ impl Store for LocalStore {
     fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
         let folder = self.root.join(UPLOADS);
         make_folder(&folder)?;
-        let temporary = tempfile::Builder::new()
-            .prefix("upload-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
-            .tempfile_in(&folder)
-            .map_err(|e| io_error(&folder, "create a file in", e))?;
-        let (file, path) = temporary.into_parts();
-        flock(&file, FlockOperation::NonBlockingLockShared).map_err(|e| io_error(&path, "lock", e.into()))?;
-        let path = path.keep().map_err(|e| io_error(&folder, "keep a file in", e.error))?;
-        Ok(Box::new(LocalUpload { root: self.root.clone(), path, file }))
+        loop {
+            let temporary = tempfile::Builder::new()
+                .prefix("upload-")
+                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
+                .tempfile_in(&folder)
+                .map_err(|e| io_error(&folder, "create a file in", e))?;
+            let (file, path) = temporary.keep().map_err(|e| io_error(&folder, "keep a file in", e.error))?;
+            // A sweep may have taken the file for a dead run's before the lock was on it.
+            let is_locked = flock(&file, FlockOperation::NonBlockingLockShared);
+            let links = file.metadata().map_err(|e| io_error(&path, "read", e))?.nlink();
+            match is_locked {
+                Ok(()) if links > 0 => {
+                    return Ok(Box::new(LocalUpload { root: self.root.clone(), path, file }));
+                }
+                Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(e) => return Err(io_error(&path, "lock", e.into())),
+            }
+        }
     }
 
     fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
@@ -238,7 +252,11 @@ impl Store for LocalStore {
         let path = self.root.join(LOCK);
         let writable = fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
         let file = match writable {
-            Err(e) if mode == LockMode::Shared && is_read_only(&e) => File::open(&path),
+            Err(e) if mode == LockMode::Shared && is_read_only(&e) => match File::open(&path) {
+                // Who can't write here can't be in a writer's way.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Box::new(NoLock)),
+                other => other,
+            },
             other => other,
         };
         let file = file.map_err(|e| io_error(&path, "lock", e))?;
@@ -266,11 +284,12 @@ impl Store for LocalStore {
         for entry in entries {
             let path = entry.map_err(|e| io_error(&folder, "list", e))?.path();
             let Ok(file) = File::open(&path) else { continue };
-            // A file between its creation and its lock is empty: leave it to the next sweep.
-            let is_empty = file.metadata().is_ok_and(|m| m.len() == 0);
-            if !is_empty && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                fs::remove_file(&path).map_err(|e| io_error(&path, "delete", e))?;
-                gone += 1;
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                match fs::remove_file(&path) {
+                    Ok(()) => gone += 1,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {} // another sweep was faster
+                    Err(e) => return Err(io_error(&path, "delete", e)),
+                }
             }
         }
         Ok(gone)

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 pub mod fault;
+pub mod repo;
 
 /// Returns the seed of a random test and prints it; `SNAP_TEST_SEED` gives an old one back.
 pub fn seed() -> u64 {

@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 use rayon::Scope;
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 
 use crate::base::content::ContentBuf;
 use crate::base::entry::{Entry, Kind};
 use crate::base::limits::TREE_DEPTH_MAX;
 use crate::base::progress::Done;
+use crate::op::backup::child::{Child, list};
 use crate::op::backup::cut::{Batch, Job};
-use crate::op::backup::pending::{OldDirectory, Pending, Slot, Up, no_content};
-use crate::op::backup::rename::old_directory;
-use crate::op::backup::run::{Part, Run, Scanned, count};
+use crate::op::backup::pending::{OldDirectory, Pending, Slot, no_content};
+use crate::op::backup::run::{Part, Run, count};
+use crate::op::backup::wanted::Wanted;
 use crate::repo::RepoError;
 use crate::stage::scan::{self, Listing, Maildir, Stat};
 
@@ -41,29 +41,6 @@ pub struct Visit {
     pub only: Option<Wanted>,
 }
 
-/// Names that are wanted of a directory; an empty one wants all of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted(pub BTreeMap<Vec<u8>, Wanted>);
-
-impl Wanted {
-    /// Adds the path made of `names`. What lies above a path that is wanted whole is wanted too.
-    pub fn add(&mut self, names: &[&[u8]], is_first: bool) {
-        let Some((name, rest)) = names.split_first() else {
-            self.0.clear();
-            return;
-        };
-        if self.0.is_empty() && !is_first {
-            return; // wanted whole already
-        }
-        let is_new = !self.0.contains_key(*name);
-        self.0.entry(name.to_vec()).or_default().add(rest, is_new);
-    }
-
-    fn below(only: &Option<Self>, name: &[u8]) -> Option<Self> {
-        only.as_ref().and_then(|only| only.0.get(name)).filter(|below| !below.0.is_empty()).cloned()
-    }
-}
-
 /// Walks a directory and, on other threads, what lies below it.
 pub fn visit<'s>(scope: &Scope<'s>, run: &'s Run<'s>, visit: Visit) {
     if !run.is_stopped() {
@@ -72,25 +49,38 @@ pub fn visit<'s>(scope: &Scope<'s>, run: &'s Run<'s>, visit: Visit) {
     }
 }
 
-struct Walk<'s> {
-    run: &'s Run<'s>,
-    directory: Arc<Pending>,
-    part: Arc<Part>,
-    fd: Arc<OwnedFd>,
-    inside: Vec<u8>,
-    maildir: Option<Arc<Maildir>>,
-    listed: Vec<(Vec<u8>, Stat)>,
-    only: Option<Wanted>,
-    slots: Vec<Slot>,
-    batch: Vec<Job>,
-    batch_bytes: u64,
+/// A directory that is being walked.
+pub struct Walk<'s> {
+    /// The run.
+    pub run: &'s Run<'s>,
+    /// The directory.
+    pub directory: Arc<Pending>,
+    /// Its component.
+    pub part: Arc<Part>,
+    /// The directory, open.
+    pub fd: Arc<OwnedFd>,
+    /// Its path below the component's root.
+    pub inside: Vec<u8>,
+    /// The Maildir folder that it is a part of.
+    pub maildir: Option<Arc<Maildir>>,
+    /// Its entries.
+    pub listed: Vec<(Vec<u8>, Stat)>,
+    /// The only names wanted.
+    pub only: Option<Wanted>,
+    /// What was decided so far.
+    pub slots: Vec<Slot>,
+    /// Files to read, not sent yet.
+    pub batch: Vec<Job>,
+    /// Their bytes.
+    pub batch_bytes: u64,
     /// Sides of a Maildir folder among the entries: slot, name, the old directory.
-    sides: Vec<(u32, Vec<u8>, Stat)>,
+    pub sides: Vec<(u32, Vec<u8>, Stat)>,
 }
 
 /// Bytes and files in one batch: what one cutter reads at a stretch.
-const BATCH_BYTES: u64 = 4 << 20;
-const BATCH_FILES: usize = 512;
+pub const BATCH_BYTES: u64 = 4 << 20;
+/// See [`BATCH_BYTES`].
+pub const BATCH_FILES: usize = 512;
 
 impl<'s> Walk<'s> {
     fn new(run: &'s Run<'s>, visit: Visit) -> Result<Self, RepoError> {
@@ -175,11 +165,13 @@ impl<'s> Walk<'s> {
         false
     }
 
-    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+    /// Returns the path of an entry, for messages.
+    pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
         [&self.directory.path, &b"/"[..], name].concat()
     }
 
-    fn next_slot(&mut self, slot: Slot) -> u32 {
+    /// Notes what was decided about the next entry; returns its place.
+    pub fn next_slot(&mut self, slot: Slot) -> u32 {
         self.slots.push(slot);
         u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
     }
@@ -281,122 +273,11 @@ impl<'s> Walk<'s> {
         }
     }
 
-    fn file(&mut self, name: &[u8], stat: Stat, old: Option<(Slot, &Entry<'_>)>) -> Result<(), RepoError> {
-        let run = self.run;
-        count(&self.part.files, 1);
-        count(&self.part.bytes, stat.size);
-        count(&run.counts.bytes_scanned, stat.size);
-        let filesystem = run.filesystem(&self.part, stat.filesystem, &self.fd);
-        let old = old.filter(|(_, old)| old.kind == Kind::File);
-        if let Some((slot, old)) = old
-            && is_unchanged(run, old, &stat, filesystem)
-            && self.is_stored(old.content)?
-        {
-            count(&run.counts.files_unmodified, 1);
-            run.progress.add(Done { files: 1, bytes: stat.size });
-            let is_whole = old.ctime == stat.ctime && old.inode == stat.inode && old.mode == stat.mode;
-            if is_whole {
-                self.next_slot(slot);
-                return Ok(());
-            }
-            let scanned = self.scanned_without_reading(name, stat, filesystem, old.holes.clone());
-            let at = self.next_slot(Slot::Later);
-            self.directory.put_now(at, scanned.encode(old.content)?);
-            return Ok(());
-        }
-        if old.is_none()
-            && let Some(renames) = &self.part.renames
-            && let Some(known) = renames.find(run.reader, name, &stat, filesystem, self.maildir.is_some())
-            && self.is_stored(known.content.borrowed())?
-        {
-            count(&run.counts.files_renamed, 1);
-            run.progress.add(Done { files: 1, bytes: stat.size });
-            let scanned = self.scanned_without_reading(name, stat, filesystem, known.holes);
-            let at = self.next_slot(Slot::Later);
-            self.directory.put_now(at, scanned.encode(known.content.borrowed())?);
-            return Ok(());
-        }
-        count(if old.is_some() { &run.counts.files_changed } else { &run.counts.files_new }, 1);
-        let slot = self.next_slot(Slot::Later);
-        self.directory.expect();
-        let scanned = run.scanned(name, stat, filesystem, Kind::File);
-        self.batch.push(Job { slot, scanned });
-        self.batch_bytes += stat.size;
-        if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_FILES {
-            self.send_batch()?;
-        }
-        Ok(())
-    }
-
-    /// Returns whether content of the parent snapshot is still there. Asked only if a pack is gone.
-    fn is_stored(&self, content: crate::base::content::Content<'_>) -> Result<bool, RepoError> {
-        if !self.run.reader.index().has_losses() {
-            return Ok(true);
-        }
-        match self.run.reader.flatten(content) {
-            Ok(list) => self.run.writer.holds_all(&list),
-            Err(e) if e.is_damage() => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn scanned_without_reading(
-        &self,
-        name: &[u8],
-        stat: Stat,
-        filesystem: u64,
-        holes: Vec<crate::base::entry::Hole>,
-    ) -> Scanned {
-        let mut scanned = self.run.scanned(name, stat, filesystem, Kind::File);
-        scanned.holes = holes;
-        scanned.xattrs = self.xattrs(name);
-        scanned
-    }
-
-    fn xattrs(&self, name: &[u8]) -> scan::Xattrs {
-        scan::xattrs_at(&self.fd, name).unwrap_or_else(|e| {
-            let reason = format!("extended attributes cannot be read: {}", std::io::Error::from(e));
-            self.run.lack(Some(&self.part), self.path_of(name), reason);
-            scan::Xattrs::new()
-        })
-    }
-
-    fn special(
-        &mut self,
-        name: &[u8],
-        stat: Stat,
-        kind: Kind,
-        old: Option<(Slot, &Entry<'_>)>,
-    ) -> Result<(), RepoError> {
-        let filesystem = self.run.filesystem(&self.part, stat.filesystem, &self.fd);
-        self.run.progress.add(Done { files: 1, bytes: 0 });
-        if let Some((slot, old)) = old
-            && old.kind == kind
-            && old.ctime == stat.ctime
-            && is_unchanged(self.run, old, &stat, filesystem)
-        {
-            self.next_slot(slot);
-            return Ok(());
-        }
-        let mut scanned = self.run.scanned(name, stat, filesystem, kind);
-        if kind == Kind::Symlink {
-            match scan::read_link(&self.fd, name) {
-                Ok(target) => scanned.target = target,
-                Err(Errno::NOENT) => return Ok(()), // gone meanwhile
-                Err(e) => {
-                    let reason = format!("link cannot be read: {}", std::io::Error::from(e));
-                    self.run.lack(Some(&self.part), self.path_of(name), reason);
-                    return Ok(());
-                }
-            }
-        }
-        scanned.xattrs = self.xattrs(name);
-        let slot = self.next_slot(Slot::Later);
-        self.directory.put_now(slot, scanned.encode(no_content())?);
-        Ok(())
-    }
-
-    fn send_batch(&mut self) -> Result<(), RepoError> {
+    /// Hands the files gathered so far to the cutters.
+    ///
+    /// # Errors
+    /// [`RepoError::Interrupted`] once the run is over.
+    pub fn send_batch(&mut self) -> Result<(), RepoError> {
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -472,94 +353,4 @@ fn slot_of(range: &std::ops::Range<usize>) -> Slot {
         start: u32::try_from(range.start).unwrap_or(u32::MAX),
         bytes: u32::try_from(range.len()).unwrap_or(u32::MAX),
     }
-}
-
-/// A subdirectory that is about to be walked.
-struct Child<'s> {
-    run: &'s Run<'s>,
-    directory: Arc<Pending>,
-    part: Arc<Part>,
-    slot: u32,
-    name: Vec<u8>,
-    inside: Vec<u8>,
-    old: Option<ContentBuf>,
-    only: Option<Wanted>,
-}
-
-/// What a Maildir folder listed of one of its sides.
-type Side = (Vec<(Vec<u8>, Stat)>, Arc<Maildir>);
-
-impl<'s> Child<'s> {
-    fn open(self, scope: &Scope<'s>, parent: &OwnedFd, side: Option<Side>) -> Result<(), RepoError> {
-        let path = [&self.directory.path, &b"/"[..], &self.name].concat();
-        let opened = scan::open_directory(parent, &self.name).and_then(|fd| Ok((scan::stat_of(&fd)?, fd)));
-        let (stat, fd) = match opened {
-            Ok(opened) => opened,
-            Err(e) => {
-                if e != Errno::NOENT {
-                    let reason = format!("directory cannot be opened: {}", std::io::Error::from(e));
-                    self.run.lack(Some(&self.part), path, reason);
-                }
-                return self.directory.put(self.run, self.slot, None);
-            }
-        };
-        let filesystem = self.run.filesystem(&self.part, stat.filesystem, &fd);
-        let mut scanned = self.run.scanned(&self.name, stat, filesystem, Kind::Directory);
-        match scan::xattrs_of(&fd) {
-            Ok(xattrs) => scanned.xattrs = xattrs,
-            Err(e) => {
-                let reason = format!("extended attributes cannot be read: {}", std::io::Error::from(e));
-                self.run.lack(Some(&self.part), path.clone(), reason);
-            }
-        }
-        let depth = self.directory.depth + 1;
-        let old = self.old.and_then(|content| old_directory(self.run.reader, content));
-        let up = Up::Into(self.directory, self.slot, Box::new(scanned));
-        let directory = Pending::new(up, path, Some(self.part.clone()), depth, old);
-        let (listed, maildir) = side.unzip();
-        visit(
-            scope,
-            self.run,
-            Visit { directory, part: self.part, fd, inside: self.inside, listed, maildir, only: self.only },
-        );
-        Ok(())
-    }
-}
-
-/// Lists a directory and examines its entries; what vanishes meanwhile is left out.
-fn list(
-    run: &Run<'_>,
-    directory: &Pending,
-    fd: &OwnedFd,
-    only: Option<&Wanted>,
-) -> Result<Vec<(Vec<u8>, Stat)>, Errno> {
-    let names = match only {
-        None => scan::list_stable(fd)?.0,
-        Some(only) => {
-            let mut names = scan::Names::default();
-            only.0.keys().for_each(|name| names.push(name));
-            names
-        }
-    };
-    let mut listed = Vec::with_capacity(names.len());
-    for name in names.iter() {
-        match scan::stat_at(fd, name) {
-            Ok(stat) => listed.push((name.to_vec(), stat)),
-            Err(Errno::NOENT) if only.is_none() => {} // gone meanwhile
-            Err(e) => {
-                let path = [&directory.path, &b"/"[..], name].concat();
-                run.lack(directory.part.as_deref(), path, format!("{}", std::io::Error::from(e)));
-            }
-        }
-    }
-    Ok(listed)
-}
-
-/// Returns whether a file is as the parent snapshot has it (DESIGN §6).
-fn is_unchanged(run: &Run<'_>, old: &Entry<'_>, stat: &Stat, filesystem: u64) -> bool {
-    old.size == stat.size
-        && old.mtime == stat.mtime
-        && !old.torn
-        && (old.ctime == stat.ctime || run.rules.ignore_ctime)
-        && ((old.inode == stat.inode && old.filesystem == filesystem) || run.rules.ignore_inode)
 }

@@ -14,8 +14,10 @@ use crate::base::content::ChunkRef;
 use crate::base::entry::Entry;
 use crate::base::progress::Done;
 use crate::op::restore::attributes::{Attributes, On};
+use crate::op::restore::holes::write_around_holes;
 use crate::op::restore::plan::Directory;
 use crate::op::restore::target::{Target, create_file, reopen_file, temporary_name};
+use crate::op::restore::verify::read_back;
 use crate::op::restore::{Request, lack};
 use crate::repo::RepoError;
 use crate::repo::browse::Record;
@@ -319,7 +321,7 @@ impl Fill<'_> {
             std::mem::replace(&mut *file.state.lock().unwrap_or_else(PoisonError::into_inner), State::Empty);
         let result = file.record.entry().map_err(|e| e.to_string()).and_then(|entry| {
             self.place(file, &entry, state, at)?;
-            Ok((entry.size, self.request.verify && self.read_back(file, &entry, at)?))
+            Ok((entry.size, self.request.verify && self.check_back(file, &entry, at)?))
         });
         match result {
             Ok((bytes, is_verified)) => {
@@ -337,6 +339,13 @@ impl Fill<'_> {
                 self.done(|done| done.lacks.push(lack(&path, reason)));
             }
         }
+    }
+
+    fn check_back(&self, file: &FilePlan, entry: &Entry<'_>, at: &Parent) -> Result<bool, String> {
+        let opened = at.borrow();
+        let (_, fd) =
+            opened.as_ref().filter(|(number, _)| *number == file.directory).ok_or("directory is gone")?;
+        read_back(self.reader, fd, entry).map(|()| true)
     }
 
     fn place(&self, file: &FilePlan, entry: &Entry<'_>, state: State, at: &Parent) -> Result<(), String> {
@@ -372,64 +381,8 @@ impl Fill<'_> {
             e => text(e),
         })
     }
-
-    /// Reads a file back from the disk and hashes its chunks.
-    fn read_back(&self, file: &FilePlan, entry: &Entry<'_>, at: &Parent) -> Result<bool, String> {
-        let opened = at.borrow();
-        let (_, fd) =
-            opened.as_ref().filter(|(number, _)| *number == file.directory).ok_or("directory is gone")?;
-        let written = crate::stage::scan::open_file(fd, entry.name).map_err(text)?;
-        rustix::fs::fdatasync(&written).map_err(text)?;
-        // From the disk, not from memory. What the kernel keeps all the same is right as well.
-        let _ = rustix::fs::fadvise(&written, 0, None, rustix::fs::Advice::DontNeed);
-        let written = std::fs::File::from(written);
-        let list = self.reader.flatten(entry.content).map_err(|e| e.to_string())?;
-        let mut at = 0;
-        for chunk in crate::base::content::refs(&list) {
-            let mut bytes = vec![0; chunk.bytes as usize];
-            around_holes(entry, at, bytes.len(), |from, range| {
-                written.read_exact_at(&mut bytes[range], from)
-            })
-            .map_err(|e| format!("cannot be read back: {e}"))?;
-            if self.reader.repository().writer_keys().namer().name(&bytes) != chunk.id {
-                return Err("read back, and it is not what was written: the target disk fails".to_owned());
-            }
-            at += u64::from(chunk.bytes);
-        }
-        Ok(true)
-    }
 }
 
 fn text(error: Errno) -> String {
     io::Error::from(error).to_string()
-}
-
-fn write_around_holes(out: &std::fs::File, entry: &Entry<'_>, at: u64, bytes: &[u8]) -> io::Result<()> {
-    around_holes(entry, at, bytes.len(), |to, range| out.write_all_at(&bytes[range], to))
-}
-
-/// Calls `each` with every run of a file that `length` bytes of data at `at` cover: where it lies
-/// in the file, and which of the bytes it is.
-fn around_holes(
-    entry: &Entry<'_>,
-    at: u64,
-    length: usize,
-    mut each: impl FnMut(u64, std::ops::Range<usize>) -> io::Result<()>,
-) -> io::Result<()> {
-    let end = at + length as u64;
-    let mut data = 0; // data before the hole
-    let mut file = 0; // where that data ends in the file
-    let holes = entry.holes.iter().map(|hole| (hole.offset, hole.bytes)).chain([(u64::MAX, 0)]);
-    for (offset, hole_bytes) in holes {
-        let run = offset - file;
-        let (from, to) = (at.max(data), end.min(data.saturating_add(run)));
-        if from < to {
-            let range =
-                usize::try_from(from - at).unwrap_or(length)..usize::try_from(to - at).unwrap_or(length);
-            each(file + (from - data), range)?;
-        }
-        data = data.saturating_add(run);
-        file = offset.saturating_add(hole_bytes);
-    }
-    Ok(())
 }

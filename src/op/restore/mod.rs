@@ -5,8 +5,11 @@
 
 mod attributes;
 mod fill;
+mod holes;
 mod plan;
 mod target;
+mod tidy;
+mod verify;
 
 use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
 use crate::base::content::refs;
@@ -33,10 +33,13 @@ pub struct Directory {
 }
 
 /// A name that will be linked to a file restored earlier.
-struct Link {
-    directory: u32,
-    name: Vec<u8>,
-    first: (u32, Vec<u8>),
+pub struct Link {
+    /// Directory of the new name.
+    pub directory: u32,
+    /// The new name.
+    pub name: Vec<u8>,
+    /// Directory and name of the file.
+    pub first: (u32, Vec<u8>),
 }
 
 /// What two names of one file share: component, file system, inode, size, content.
@@ -45,19 +48,25 @@ type Identity = (usize, u64, u64, u64, [u8; 32]);
 /// A restore under way.
 pub struct Plan<'p> {
     reader: &'p Reader<'p>,
-    target: Target,
-    filter: Filter,
-    request: &'p Request<'p>,
+    /// Where to restore to.
+    pub target: Target,
+    /// What is wanted.
+    pub(crate) filter: Filter,
+    /// What was asked for.
+    pub request: &'p Request<'p>,
     components: &'p [Component],
     attributes: Attributes,
-    report: Report,
-    directories: Vec<Directory>,
+    /// What was done.
+    pub report: Report,
+    /// Directories of the target, each after the one that holds it.
+    pub directories: Vec<Directory>,
     /// Directories from the target down to where the walk is, with the names met in each.
     stack: Vec<(u32, Option<BTreeSet<Vec<u8>>>)>,
     portion: Portion,
     firsts: HashMap<Identity, (u32, Vec<u8>)>,
     links: Vec<Link>,
-    temporary: u64,
+    /// Number of the last temporary name.
+    pub temporary: u64,
 }
 
 impl<'p> Plan<'p> {
@@ -132,7 +141,8 @@ impl<'p> Plan<'p> {
         self.stack.last().map_or(0, |(number, _)| *number)
     }
 
-    fn path_of(&self, directory: u32, name: &[u8]) -> Vec<u8> {
+    /// Returns the path of a name in a directory of the target.
+    pub fn path_of(&self, directory: u32, name: &[u8]) -> Vec<u8> {
         match self.directories.get(directory as usize) {
             Some(directory) if !directory.path.is_empty() => [&directory.path, &b"/"[..], name].concat(),
             _ => name.to_vec(),
@@ -140,7 +150,10 @@ impl<'p> Plan<'p> {
     }
 
     /// Makes a directory of the target, and those above it.
-    fn make(&mut self, number: u32) -> Result<(), Errno> {
+    ///
+    /// # Errors
+    /// As mkdirat(2).
+    pub fn make(&mut self, number: u32) -> Result<(), Errno> {
         let directory = &self.directories[number as usize];
         if directory.is_made {
             return Ok(());
@@ -296,66 +309,11 @@ impl<'p> Plan<'p> {
         self.report.lacks.extend(lacks);
         Ok(())
     }
-
-    fn link(&mut self, link: &Link) -> Result<(), Errno> {
-        self.report.files += 1;
-        self.request.progress.add(Done { files: 1, bytes: 0 });
-        if self.request.dry_run {
-            return Ok(());
-        }
-        self.make(link.directory)?;
-        let parent = self.target.directory(&self.directories[link.directory as usize].path)?;
-        let first = self.target.directory(&self.directories[link.first.0 as usize].path)?;
-        self.temporary += 1;
-        let temporary = temporary_name(self.temporary);
-        rustix::fs::linkat(&first, link.first.1.as_slice(), &parent, temporary.as_str(), AtFlags::empty())?;
-        self.target.put(&parent, &temporary, &link.name)?;
-        // Renaming one name of a file over another of the same file does nothing at all.
-        let _ = rustix::fs::unlinkat(&parent, temporary.as_str(), AtFlags::empty());
-        Ok(())
-    }
-
-    /// Removes what lies in a restored directory and was not met; what is excluded stays.
-    fn delete_others(&mut self, number: u32, met: Option<BTreeSet<Vec<u8>>>) {
-        let Some(met) = met.filter(|_| self.request.include.is_empty() && self.request.components.is_empty())
-        else {
-            return;
-        };
-        let path = self.directories[number as usize].path.clone();
-        let Ok(fd) = self.target.directory(&path) else { return };
-        let Ok(names) = scan::list(&fd) else { return };
-        for name in names.iter().filter(|name| !met.contains(*name)) {
-            let path = self.path_of(number, name);
-            let is_directory = Target::look(&fd, name).is_some_and(|stat| stat.kind == Some(Kind::Directory));
-            if !self.filter.wants(&path, is_directory).0 {
-                continue;
-            }
-            match if self.request.dry_run { Ok(()) } else { remove(&fd, name, is_directory) } {
-                Ok(()) => self.report.deleted += 1,
-                Err(e) => {
-                    self.report.lacks.push(lack(&path, format!("not removed: {}", std::io::Error::from(e))))
-                }
-            }
-        }
-    }
 }
 
 /// Returns whether a file's needs are all noted: it must not be split over two portions.
 fn chunk_is_last(at: u64, total: u64) -> bool {
     at == total
-}
-
-/// Removes an entry and all below it; never through a link.
-fn remove(parent: &OwnedFd, name: &[u8], is_directory: bool) -> Result<(), Errno> {
-    if !is_directory {
-        return rustix::fs::unlinkat(parent, name, AtFlags::empty());
-    }
-    let fd = scan::open_directory(parent, name)?;
-    for inner in scan::list(&fd)?.iter() {
-        let is_directory = Target::look(&fd, inner).is_some_and(|stat| stat.kind == Some(Kind::Directory));
-        remove(&fd, inner, is_directory)?;
-    }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 impl Visitor for Plan<'_> {

@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::base::entry::Kind;
 use crate::op::restore::Overwrite;
 use crate::repo::RepoError;
 use crate::stage::scan::{self, Stat};
@@ -84,7 +85,7 @@ impl Target {
             other => return other,
         }
         match scan::stat_at(&parent, name)?.kind {
-            Some(crate::base::entry::Kind::Directory) => Ok(()),
+            Some(Kind::Directory) => Ok(()),
             _ if self.overwrite == Overwrite::Never => Err(Errno::EXIST),
             _ => {
                 rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
@@ -146,4 +147,20 @@ pub fn create_file(parent: impl AsFd, name: &str) -> Result<File, Errno> {
 pub fn reopen_file(parent: impl AsFd, name: &str) -> Result<File, Errno> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty()).map(File::from)
+}
+
+/// Removes an entry and all below it; never through a link.
+///
+/// # Errors
+/// As unlinkat(2).
+pub fn remove(parent: &OwnedFd, name: &[u8], is_directory: bool) -> Result<(), Errno> {
+    if !is_directory {
+        return rustix::fs::unlinkat(parent, name, AtFlags::empty());
+    }
+    let fd = scan::open_directory(parent, name)?;
+    for inner in scan::list(&fd)?.iter() {
+        let is_directory = Target::look(&fd, inner).is_some_and(|stat| stat.kind == Some(Kind::Directory));
+        remove(&fd, inner, is_directory)?;
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }

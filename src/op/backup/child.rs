@@ -1,0 +1,113 @@
+//! Going down: opening a subdirectory and listing it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rayon::Scope;
+use rustix::io::Errno;
+
+use crate::base::content::ContentBuf;
+use crate::base::entry::Kind;
+use crate::op::backup::pending::{Pending, Up};
+use crate::op::backup::rename::old_directory;
+use crate::op::backup::run::{Part, Run};
+use crate::op::backup::walk::{Visit, visit};
+use crate::op::backup::wanted::Wanted;
+use crate::repo::RepoError;
+use crate::stage::scan::{self, Maildir, Stat};
+
+/// A subdirectory that is about to be walked.
+pub struct Child<'s> {
+    /// The run.
+    pub run: &'s Run<'s>,
+    /// The directory above.
+    pub directory: Arc<Pending>,
+    /// Its component.
+    pub part: Arc<Part>,
+    /// Its place in the directory above.
+    pub slot: u32,
+    /// Its name.
+    pub name: Vec<u8>,
+    /// Its path below the component's root, for excludes.
+    pub inside: Vec<u8>,
+    /// What the parent snapshot has in its place.
+    pub old: Option<ContentBuf>,
+    /// The only names wanted of it.
+    pub only: Option<Wanted>,
+}
+
+/// What a Maildir folder listed of one of its sides.
+pub type Side = (Vec<(Vec<u8>, Stat)>, Arc<Maildir>);
+
+impl<'s> Child<'s> {
+    /// Opens it and walks it; one that can't be opened is a lack.
+    ///
+    /// # Errors
+    /// What building its parent meets.
+    pub fn open(self, scope: &Scope<'s>, parent: &OwnedFd, side: Option<Side>) -> Result<(), RepoError> {
+        let path = [&self.directory.path, &b"/"[..], &self.name].concat();
+        let opened = scan::open_directory(parent, &self.name).and_then(|fd| Ok((scan::stat_of(&fd)?, fd)));
+        let (stat, fd) = match opened {
+            Ok(opened) => opened,
+            Err(e) => {
+                if e != Errno::NOENT {
+                    let reason = format!("directory cannot be opened: {}", std::io::Error::from(e));
+                    self.run.lack(Some(&self.part), path, reason);
+                }
+                return self.directory.put(self.run, self.slot, None);
+            }
+        };
+        let filesystem = self.run.filesystem(&self.part, stat.filesystem, &fd);
+        let mut scanned = self.run.scanned(&self.name, stat, filesystem, Kind::Directory);
+        match scan::xattrs_of(&fd) {
+            Ok(xattrs) => scanned.xattrs = xattrs,
+            Err(e) => {
+                let reason = format!("extended attributes cannot be read: {}", std::io::Error::from(e));
+                self.run.lack(Some(&self.part), path.clone(), reason);
+            }
+        }
+        let depth = self.directory.depth + 1;
+        let old = self.old.and_then(|content| old_directory(self.run.reader, content));
+        let up = Up::Into(self.directory, self.slot, Box::new(scanned));
+        let directory = Pending::new(up, path, Some(self.part.clone()), depth, old);
+        let (listed, maildir) = side.unzip();
+        visit(
+            scope,
+            self.run,
+            Visit { directory, part: self.part, fd, inside: self.inside, listed, maildir, only: self.only },
+        );
+        Ok(())
+    }
+}
+
+/// Lists a directory and examines its entries; what vanishes meanwhile is left out.
+///
+/// # Errors
+/// As getdents64(2).
+pub fn list(
+    run: &Run<'_>,
+    directory: &Pending,
+    fd: &OwnedFd,
+    only: Option<&Wanted>,
+) -> Result<Vec<(Vec<u8>, Stat)>, Errno> {
+    let names = match only {
+        None => scan::list_stable(fd)?.0,
+        Some(only) => {
+            let mut names = scan::Names::default();
+            only.0.keys().for_each(|name| names.push(name));
+            names
+        }
+    };
+    let mut listed = Vec::with_capacity(names.len());
+    for name in names.iter() {
+        match scan::stat_at(fd, name) {
+            Ok(stat) => listed.push((name.to_vec(), stat)),
+            Err(Errno::NOENT) if only.is_none() => {} // gone meanwhile
+            Err(e) => {
+                let path = [&directory.path, &b"/"[..], name].concat();
+                run.lack(directory.part.as_deref(), path, format!("{}", std::io::Error::from(e)));
+            }
+        }
+    }
+    Ok(listed)
+}

@@ -1,0 +1,39 @@
+//! Reading back what was written.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use rustix::io::Errno;
+
+use crate::base::entry::Entry;
+use crate::op::restore::holes::around_holes;
+use crate::repo::reader::Reader;
+
+/// Reads a file back from the disk and hashes its chunks.
+///
+/// # Errors
+/// One line: it can't be read, or is not what was written.
+pub fn read_back(reader: &Reader<'_>, parent: &OwnedFd, entry: &Entry<'_>) -> Result<(), String> {
+    let written = crate::stage::scan::open_file(parent, entry.name).map_err(text)?;
+    rustix::fs::fdatasync(&written).map_err(text)?;
+    // From the disk, not from memory. What the kernel keeps all the same is right as well.
+    let _ = rustix::fs::fadvise(&written, 0, None, rustix::fs::Advice::DontNeed);
+    let written = std::fs::File::from(written);
+    let list = reader.flatten(entry.content).map_err(|e| e.to_string())?;
+    let mut at = 0;
+    for chunk in crate::base::content::refs(&list) {
+        let mut bytes = vec![0; chunk.bytes as usize];
+        around_holes(entry, at, bytes.len(), |from, range| written.read_exact_at(&mut bytes[range], from))
+            .map_err(|e| format!("cannot be read back: {e}"))?;
+        if reader.repository().writer_keys().namer().name(&bytes) != chunk.id {
+            return Err("read back, and it is not what was written: the target disk fails".to_owned());
+        }
+        at += u64::from(chunk.bytes);
+    }
+    Ok(())
+}
+
+fn text(error: Errno) -> String {
+    io::Error::from(error).to_string()
+}

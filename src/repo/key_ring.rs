@@ -1,0 +1,92 @@
+//! The folder `keys/`: reading, adding, and opening with what a person gives.
+
+use age::x25519::Identity;
+
+use crate::base::id::{KeyFileId, RepositoryId};
+use crate::repo::config::{Config, Encryption};
+use crate::repo::keys::{KeyBody, KeyFile, Secrets, WriterKeys, open_with_identities, unwrap_identity};
+use crate::repo::open::read_named;
+use crate::repo::state::state_file;
+use crate::repo::{Opening, RepoError};
+use crate::stage::seal::Secret;
+use crate::store::{Folder, Name, Store};
+
+/// Longest key file that is read, in bytes.
+const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Adds a key file.
+///
+/// # Errors
+/// [`RepoError::Store`].
+pub fn put_key(store: &dyn Store, body: &KeyBody, writer: &WriterKeys) -> Result<KeyFileId, RepoError> {
+    let (id, bytes) = KeyFile::build(body, writer).map_err(|e| RepoError::record(&"keys/", e))?;
+    store.put_new(&Name::Key(id), &bytes)?;
+    Ok(id)
+}
+
+/// Reads a key file.
+///
+/// # Errors
+/// [`RepoError::Store`], [`RepoError::NameMismatch`], [`RepoError::Record`].
+pub fn read_key(store: &dyn Store, id: KeyFileId) -> Result<(KeyFile, KeyBody), RepoError> {
+    let name = Name::Key(id);
+    let bytes = read_named(store, &name, KEY_FILE_BYTES_MAX)?;
+    KeyFile::parse(&bytes).map_err(|e| RepoError::record(&name, e))
+}
+
+/// Returns the identities that `secrets` give; none if they give neither identity nor passphrase.
+pub fn unlock(store: &dyn Store, secrets: &dyn Secrets) -> Result<Option<Vec<Identity>>, RepoError> {
+    let mut identities = secrets.identities()?;
+    if !identities.is_empty() {
+        return Ok(Some(identities));
+    }
+    let mut wrapped_keys = Vec::new();
+    for found in store.list(Folder::Keys)? {
+        let Some(Name::Key(id)) = found.name else { continue };
+        if let Ok((_, KeyBody::Identity { wrapped, .. })) = read_key(store, id) {
+            wrapped_keys.push(wrapped);
+        }
+    }
+    if wrapped_keys.is_empty() {
+        return Ok(None); // no passphrase could open anything
+    }
+    let Some(passphrase) = secrets.passphrase()? else { return Ok(None) };
+    identities.extend(wrapped_keys.iter().filter_map(|wrapped| unwrap_identity(wrapped, &passphrase)));
+    match identities.is_empty() {
+        true => Err(RepoError::WrongPassphrase { tried: wrapped_keys.len(), location: store.location() }),
+        false => Ok(Some(identities)),
+    }
+}
+
+/// Finds the writer secret under `keys/`.
+pub fn recover_secret(
+    opening: &Opening<'_>,
+    config: &Config,
+    id: RepositoryId,
+) -> Result<(WriterKeys, Vec<Identity>), RepoError> {
+    let store = opening.store.as_ref();
+    let mut sealed = Vec::new();
+    for found in store.list(Folder::Keys)? {
+        let Some(Name::Key(id)) = found.name else { continue };
+        match read_key(store, id) {
+            Ok((_, KeyBody::PlainWriter { secret })) if config.encryption == Encryption::None => {
+                return Ok((WriterKeys::new(Secret::from_bytes(secret), config.encryption), Vec::new()));
+            }
+            Ok((_, KeyBody::SealedWriter { age })) => sealed.push(age),
+            _ => {}
+        }
+    }
+    let missing = || RepoError::NoWriterSecret {
+        location: store.location(),
+        state: state_file(opening.state, id).display().to_string(),
+    };
+    let identities = unlock(store, opening.secrets)?.ok_or_else(missing)?;
+    for age in &sealed {
+        if let Some(plain) = open_with_identities(&identities, age)
+            && let Some(secret) = plain.first_chunk::<32>()
+        {
+            return Ok((WriterKeys::new(Secret::from_bytes(*secret), config.encryption), identities));
+        }
+    }
+    Err(missing())
+}

@@ -1,0 +1,438 @@
+//! The real program, as a person or cron runs it.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use common::Noise;
+use common::repo::{differences, maildir, picture};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A place with a repository of its own.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("temporary folder") }
+    }
+
+    fn made(arguments: &[&str]) -> Self {
+        let place = Self::new();
+        let made = place.snap(&[&["init"], arguments].concat());
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("TZ", "UTC")
+            .env("SNAP_REPOSITORY", self.path("repo"))
+            .env("SNAP_STATE_DIR", self.path("state"))
+            .env("SNAP_PASSWORD", "correct horse")
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn snap(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("program runs")
+    }
+
+    /// Runs the program, which must succeed, and returns its last line of JSON.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.snap(&[&["--json"], arguments].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        last_json(&output)
+    }
+
+    /// Runs the program, which must end with `status` and one line of error; returns the line.
+    fn refused(&self, arguments: &[&str], status: i32) -> String {
+        let output = self.snap(arguments);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {error}");
+        assert!(!error.contains("panicked"), "{error}");
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(lines.len(), 1, "{arguments:?}: one line says it: {error}");
+        error
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn last_json(output: &Output) -> Value {
+    let out = text(&output.stdout);
+    serde_json::from_str(out.lines().last().expect("there is output")).expect("the last line is JSON")
+}
+
+#[test]
+fn a_tree_is_backed_up_without_the_passphrase_and_restored_with_it() {
+    let place = Place::made(&[]);
+    maildir(&place.path("mail"), 40, 2000, &mut Noise::new(1));
+    let output =
+        place.command(&["--json", "backup", "mail"]).env_remove("SNAP_PASSWORD").output().expect("runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let summary = last_json(&output);
+    assert_eq!(summary["type"], "summary");
+    assert_eq!(summary["files_new"], 40);
+    assert_eq!(summary["errors"], serde_json::json!([]));
+    for key in
+        ["bytes_scanned", "bytes_read", "bytes_added", "bytes_stored", "chunks_new", "duration_s", "dirs"]
+    {
+        assert!(summary[key].as_f64().is_some_and(|number| number > 0.0), "{key}: {summary}");
+    }
+    assert_eq!(summary["components"][0]["status"], "complete");
+    let refused =
+        place.command(&["restore", "latest", "--target", "out"]).env_remove("SNAP_PASSWORD").output();
+    let refused = refused.expect("runs");
+    assert_eq!(refused.status.code(), Some(2));
+    let error = text(&refused.stderr);
+    for way in ["--password-file", "SNAP_PASSWORD", "SNAP_PASSWORD_COMMAND", "--identity"] {
+        assert!(error.contains(way), "the message says how to give it: {error}");
+    }
+    let restored = place.json(&["restore", "latest", "--target", "out", "--verify"]);
+    assert_eq!((restored["files"].clone(), restored["files_verified"].clone()), (40.into(), 40.into()));
+    let below = place.path("out").join(place.path("mail").strip_prefix("/").expect("absolute"));
+    assert_eq!(differences(&picture(&place.path("mail")), &picture(&below)), Vec::<String>::new());
+}
+
+#[test]
+fn the_passphrase_comes_from_a_file_or_a_command_too() {
+    let place = Place::made(&[]);
+    fs::write(place.path("file"), b"content").expect("file is written");
+    place.json(&["backup", "file"]);
+    fs::write(place.path("passphrase"), b"correct horse\n").expect("file is written");
+    let at = format!("latest:{}", place.path("file").display());
+    let by_file =
+        place.command(&["cat", &at, "--password-file", "passphrase"]).env_remove("SNAP_PASSWORD").output();
+    assert_eq!(text(&by_file.expect("runs").stdout), "content");
+    let mut by_command = place.command(&["cat", &at]);
+    by_command.env_remove("SNAP_PASSWORD").env("SNAP_PASSWORD_COMMAND", "cat passphrase");
+    assert_eq!(text(&by_command.output().expect("runs").stdout), "content");
+    let mut wrong = place.command(&["cat", &at]);
+    let wrong = wrong.env("SNAP_PASSWORD", "incorrect horse").output().expect("runs");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("passphrase is wrong"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn a_component_lies_in_its_own_directory_and_is_restored_alone() {
+    let place = Place::made(&["--encryption", "none"]);
+    fs::create_dir(place.path("config")).expect("folder is made");
+    fs::write(place.path("config/main.cf"), b"x").expect("file is written");
+    place.json(&["backup", "config", "--component", "config"]);
+    let listed = place.snap(&["ls", "-R"]);
+    assert_eq!(text(&listed.stdout), "config\nconfig/main.cf\n");
+    place.json(&["restore", "latest:config", "--target", "out"]);
+    assert_eq!(fs::read(place.path("out/main.cf")).expect("file reads"), b"x");
+    let error = place.refused(&["restore", "latest", "--target", "other", "--component", "mail"], 2);
+    assert!(error.contains("it has: config"), "{error}");
+    place.json(&["restore", "latest", "--target", "whole", "--component", "config"]);
+    assert!(place.path("whole/config/main.cf").is_file());
+}
+
+#[test]
+fn a_stream_and_a_command_s_output_are_files() {
+    let place = Place::made(&["--encryption", "none"]);
+    let mut child = place
+        .command(&["--json", "backup", "--stdin-name", "dump.sql"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("program starts");
+    child.stdin.take().expect("piped").write_all(b"insert into t values (1);\n").expect("stream is taken");
+    assert!(child.wait_with_output().expect("ends").status.success());
+    assert_eq!(text(&place.snap(&["cat", "latest:dump.sql"]).stdout), "insert into t values (1);\n");
+    place.json(&[
+        "backup",
+        "--stdin-name",
+        "out.sql",
+        "--component",
+        "mysql",
+        "--",
+        "printf",
+        "a %s\\n",
+        "row",
+    ]);
+    assert_eq!(text(&place.snap(&["cat", "latest:mysql/out.sql"]).stdout), "a row\n");
+}
+
+#[test]
+fn a_command_that_fails_is_never_recorded_as_a_good_dump() {
+    let place = Place::made(&["--encryption", "none"]);
+    let script = "echo 'half a dump'; echo 'access denied' >&2; exit 3";
+    let error = place.refused_dump(&["backup", "--stdin-name", "dump.sql", "--", "sh", "-c", script]);
+    assert!(error.contains("access denied") && error.contains('3'), "{error}");
+    let missing = place.refused_dump(&["backup", "--stdin-name", "dump.sql", "--", "no-such-command-here"]);
+    assert!(missing.contains("no-such-command-here"), "{missing}");
+    assert_eq!(text(&place.snap(&["--json", "snapshots"]).stdout), "", "no snapshot was made");
+}
+
+impl Place {
+    fn refused_dump(&self, arguments: &[&str]) -> String {
+        let output = self.snap(arguments);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        text(&output.stderr)
+    }
+}
+
+#[test]
+fn snapshots_have_the_names_that_people_give() {
+    let place = Place::made(&["--encryption", "none"]);
+    fs::write(place.path("file"), b"1").expect("file is written");
+    let at = |time: &str, tag: &str| place.json(&["backup", "file", "--time", time, tag])["snapshot"].clone();
+    let first = at("2026-01-04T03:00", "--daily");
+    let second = at("2026-01-05T03:00", "--daily");
+    let weekly = at("2025-12-29T04:00", "--weekly");
+    let named = |spec: &str| {
+        let listed = place.json(&["find", "file", "--snapshot", spec]);
+        listed["snapshot"].clone()
+    };
+    assert_eq!(named("latest"), second);
+    assert_eq!(named("latest~1"), first);
+    assert_eq!(named("daily/2026-01-04"), first);
+    assert_eq!(named("weekly/2026-week-01"), weekly, "ISO week 1 of 2026 begins in December");
+    assert_eq!(named(&first.as_str().expect("text")[..8]), first);
+    for (spec, says) in
+        [("zzzz", "no snapshot has that name"), ("latest~9", "only 2 snapshots"), ("abc", "4 hex digits")]
+    {
+        let error = place.refused(&["ls", spec], 2);
+        assert!(error.contains(says), "{spec}: {error}");
+    }
+}
+
+#[test]
+fn diff_shows_a_rename_as_a_rename() {
+    let place = Place::made(&["--encryption", "none"]);
+    fs::create_dir(place.path("d")).expect("folder is made");
+    for (name, bytes) in [("d/renamed", &b"same"[..]), ("d/gone", b"x"), ("d/changed", b"old")] {
+        fs::write(place.path(name), bytes).expect("file is written");
+    }
+    place.json(&["backup", "d", "--component", "d"]);
+    fs::rename(place.path("d/renamed"), place.path("d/to")).expect("file moves");
+    fs::remove_file(place.path("d/gone")).expect("file goes");
+    fs::write(place.path("d/changed"), b"newer").expect("file is written");
+    fs::write(place.path("d/added"), b"x").expect("file is written");
+    place.json(&["backup", "d", "--component", "d"]);
+    let shown = text(&place.snap(&["diff", "latest~1", "latest", "--quiet"]).stdout);
+    assert_eq!(shown, "+ d/added\nM d/changed\n- d/gone\nR d/renamed -> d/to\n");
+}
+
+#[test]
+fn bad_input_gets_one_line_and_status_two() {
+    let place = Place::made(&["--encryption", "none"]);
+    fs::write(place.path("file"), b"x").expect("file is written");
+    place.json(&["backup", "file"]);
+    let nowhere = place.command(&["snapshots", "--repo", "nowhere"]).output().expect("runs");
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(text(&nowhere.stderr).contains("no repository here"), "{}", text(&nowhere.stderr));
+    assert!(place.refused(&["init"], 2).contains("there is a repository here already"));
+    assert!(place.refused(&["backup"], 2).contains("nothing to back up"));
+    assert!(place.refused(&["backup", "absent"], 2).contains("absent"));
+    assert!(place.refused(&["cat", "latest:nothing"], 2).contains("not in snapshot"));
+    assert!(place.refused(&["backup", "file", "--time", "yesterday"], 2).contains("is not a time"));
+    assert!(place.refused(&["restore", "latest", "--target", "repo"], 2).contains("target is not empty"));
+    let config = fs::read_to_string(place.path("repo/config")).expect("config reads");
+    for (bytes, says) in [
+        (config.replace("format = 1", "format = 2"), "use a newer snap"),
+        (config[..config.len() / 2].to_owned(), "cut short"),
+        ("MZ\u{0}not ours".to_owned(), "not TOML"),
+        (String::new(), "cut short"),
+    ] {
+        fs::write(place.path("repo/config"), bytes).expect("config is written");
+        assert!(place.refused(&["snapshots"], 2).contains(says));
+    }
+}
+
+#[test]
+fn an_unreadable_source_is_reported_and_the_rest_goes_on() {
+    let place = Place::made(&["--encryption", "none"]);
+    fs::write(place.path("there"), b"x").expect("file is written");
+    let output = place.snap(&["--json", "backup", "there", "not-there"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let summary = last_json(&output);
+    assert_eq!(summary["errors"].as_array().expect("a list").len(), 1);
+    assert!(summary["errors"][0]["path"].as_str().expect("text").ends_with("not-there"));
+    assert!(summary["snapshot"].is_string());
+    assert_eq!(summary["components"][0]["status"], "partial");
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let place = Place::made(&["--encryption", "none"]);
+    maildir(&place.path("mail"), 20, 2000, &mut Noise::new(1));
+    let before = picture(&place.path("repo"));
+    let summary = place.json(&["backup", "mail", "--dry-run"]);
+    assert_eq!((summary["files_new"].clone(), summary["snapshot"].clone()), (20.into(), Value::Null));
+    let mut after = picture(&place.path("repo"));
+    after.remove(&b"lock"[..]);
+    assert_eq!(differences(&before, &after), Vec::<String>::new());
+    place.json(&["backup", "mail"]);
+    let planned = place.json(&["restore", "latest", "--target", "out", "--dry-run"]);
+    assert_eq!(planned["files"], 20);
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn losing_the_state_directory_costs_one_passphrase() {
+    let place = Place::made(&[]);
+    fs::write(place.path("file"), b"x").expect("file is written");
+    place.json(&["backup", "file"]);
+    fs::remove_dir_all(place.path("state")).expect("state goes");
+    let refused = place.command(&["backup", "file"]).env_remove("SNAP_PASSWORD").output().expect("runs");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("snap key enroll"), "{}", text(&refused.stderr));
+    assert!(place.snap(&["key", "enroll"]).status.success());
+    let again = place.command(&["backup", "file"]).env_remove("SNAP_PASSWORD").output().expect("runs");
+    assert!(again.status.success(), "{}", text(&again.stderr));
+}
+
+#[test]
+fn keys_are_added_rotated_removed_and_exported() {
+    let place = Place::made(&[]);
+    fs::write(place.path("file"), b"content").expect("file is written");
+    place.json(&["backup", "file"]);
+    let at = format!("latest:{}", place.path("file").display());
+    let with = |passphrase: &str| {
+        let output = place.command(&["cat", &at]).env("SNAP_PASSWORD", passphrase).output().expect("runs");
+        output.status.success() && output.stdout == b"content"
+    };
+    let run = |arguments: &[&str], new: &str| {
+        let output = place.command(arguments).env("SNAP_NEW_PASSWORD", new).output().expect("runs");
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    run(&["key", "add", "--label", "second"], "second horse");
+    assert!(with("second horse") && with("correct horse"));
+    run(&["key", "rotate-passphrase"], "third horse");
+    assert!(with("third horse") && with("second horse") && !with("correct horse"));
+    let exported =
+        place.command(&["key", "export"]).env("SNAP_PASSWORD", "third horse").output().expect("runs");
+    fs::write(place.path("identity"), &exported.stdout).expect("identity is written");
+    let by_identity =
+        place.command(&["cat", &at, "--identity", "identity"]).env_remove("SNAP_PASSWORD").output();
+    assert_eq!(by_identity.expect("runs").stdout, b"content");
+    let listed = text(&place.snap(&["--json", "key", "list"]).stdout);
+    let second = listed.lines().find(|line| line.contains("second")).expect("the key is listed");
+    let second: Value = serde_json::from_str(second).expect("JSON");
+    run(&["key", "remove", second["id"].as_str().expect("text")], "unused horse");
+    assert!(with("third horse") && !with("second horse"));
+    let last = text(&place.snap(&["--json", "key", "list"]).stdout);
+    let last: Value = last
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .find(|key: &Value| key["kind"] == "passphrase")
+        .expect("one is left");
+    let error = place.refused(&["key", "remove", last["id"].as_str().expect("text")], 2);
+    assert!(error.contains("no other opens content"), "{error}");
+}
+
+#[test]
+fn content_for_an_offline_recipient_is_opened_by_its_identity_alone() {
+    let identity = age::x25519::Identity::generate();
+    let place = Place::made(&["--recipient", &identity.to_public().to_string()]);
+    fs::write(place.path("file"), b"content").expect("file is written");
+    place.json(&["backup", "file"]);
+    let at = format!("latest:{}", place.path("file").display());
+    assert_eq!(place.snap(&["cat", &at]).status.code(), Some(2), "no passphrase opens it");
+    let secret = age::secrecy::ExposeSecret::expose_secret(&identity.to_string()).to_owned();
+    fs::write(place.path("identity"), secret).expect("identity is written");
+    fs::remove_dir_all(place.path("state")).expect("state goes");
+    assert_eq!(text(&place.snap(&["cat", &at, "--identity", "identity"]).stdout), "content");
+}
+
+#[test]
+fn a_thief_of_the_disk_cannot_add_a_recipient_or_turn_encryption_off() {
+    let place = Place::made(&[]);
+    let thief = Place::made(&[]);
+    fs::write(place.path("file"), b"content").expect("file is written");
+    for entry in fs::read_dir(thief.path("repo/keys")).expect("folder lists") {
+        let path = entry.expect("entry reads").path();
+        fs::copy(&path, place.path("repo/keys").join(path.file_name().expect("has a name")))
+            .expect("file is copied");
+    }
+    let error = place.refused(&["backup", "file"], 2);
+    assert!(error.contains("was not written by this repository's owner"), "{error}");
+    let place = Place::made(&[]);
+    fs::write(place.path("file"), b"content").expect("file is written");
+    let config = fs::read_to_string(place.path("repo/config")).expect("config reads");
+    let body = config.split("checksum").next().expect("has a body").replace("\"age\"", "\"none\"");
+    let sum = blake3::hash(body.as_bytes());
+    fs::write(place.path("repo/config"), format!("{body}checksum = \"{sum}\"\n")).expect("config is written");
+    let error = place.refused(&["backup", "file"], 2);
+    assert!(error.contains("its encryption is not the one"), "{error}");
+}
+
+#[test]
+fn a_lost_index_is_made_anew_and_losing_every_fragment_too() {
+    let place = Place::made(&["--encryption", "none"]);
+    maildir(&place.path("mail"), 20, 2000, &mut Noise::new(1));
+    place.json(&["backup", "mail", "--component", "mail"]);
+    fs::remove_file(place.path("repo/index.redb")).expect("index goes");
+    fs::remove_dir_all(place.path("repo/index")).expect("fragments go");
+    let again = place.json(&["backup", "mail", "--component", "mail"]);
+    assert_eq!((again["bytes_added"].clone(), again["packs_taken_over"].clone()), (0.into(), 2.into()));
+    fs::write(place.path("repo/index.redb"), b"not a database").expect("index is spoilt");
+    let rebuilt = place.json(&["rebuild-index"]);
+    assert_eq!((rebuilt["packs"].clone(), rebuilt["packs_found"].clone()), (2.into(), 0.into()));
+    place.json(&["restore", "latest:mail", "--target", "out"]);
+    assert_eq!(
+        differences(&picture(&place.path("mail")), &picture(&place.path("out"))),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_locked_repository_is_refused_with_status_four() {
+    let place = Place::made(&["--encryption", "none"]);
+    fs::write(place.path("file"), b"x").expect("file is written");
+    let lock = fs::File::create(place.path("repo/lock")).expect("lock file opens");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("lock is taken");
+    assert!(place.refused(&["backup", "file"], 4).contains("locked by another run"));
+}
+
+#[test]
+fn help_completions_and_the_manual_page_come_from_one_definition() {
+    let place = Place::new();
+    for arguments in [&["--help"][..], &["backup", "--help"], &["man"], &["completions", "bash"]] {
+        let output = place.snap(arguments);
+        assert!(output.status.success() && output.stdout.len() > 500, "{arguments:?}");
+    }
+    assert_eq!(place.snap(&["no-such-verb"]).status.code(), Some(2));
+}
+
+#[test]
+fn no_path_of_the_repository_leaves_the_target() {
+    // Names are checked when a tree is read: tests in src/stage/tree.rs and src/base/entry.rs. Here:
+    // whatever a restore is asked for, what lies beside the target is untouched.
+    let place = Place::made(&["--encryption", "none"]);
+    fs::create_dir(place.path("d")).expect("folder is made");
+    std::os::unix::fs::symlink("../../beside", place.path("d/link")).expect("link is made");
+    fs::write(place.path("beside"), b"precious").expect("file is written");
+    place.json(&["backup", "d", "--component", "d"]);
+    place.json(&["restore", "latest", "--target", "out"]);
+    place.json(&["restore", "latest", "--target", "out", "--overwrite", "always", "--delete"]);
+    assert_eq!(fs::read(place.path("beside")).expect("file reads"), b"precious");
+    assert!(Path::new(&place.path("out/d/link")).is_symlink());
+}

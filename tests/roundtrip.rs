@@ -1,0 +1,410 @@
+//! Everything a file has comes back.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::Noise;
+use common::repo::{
+    backup, backup_with, create_plain, create_sealed, differences, maildir, open, picture, restore,
+    restore_request,
+};
+use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use snap::base::progress::Progress;
+use snap::op::backup::Rules;
+use snap::op::restore::Overwrite;
+use snap::repo::Repository;
+use snap::repo::config::Choices;
+use snap::repo::index::Index;
+use snap::repo::keys::{NoSecrets, Passphrase, Secrets};
+use snap::repo::reader::Reader;
+use snap::store::{LocalStore, MemoryStore};
+use tempfile::TempDir;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("temporary folder")
+}
+
+fn memory(state: &TempDir) -> Repository {
+    create_plain(Arc::new(MemoryStore::default()), state.path(), Choices::default())
+        .expect("repository is made")
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn set_mtime(path: &Path, seconds: i64, nanos: i64) {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanos };
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+        .expect("times are set");
+}
+
+/// Fills a directory with one of everything. Returns what could not be made here.
+fn one_of_everything(root: &Path) -> Vec<&'static str> {
+    let mut missing = Vec::new();
+    let name = |bytes: &[u8]| root.join(OsStr::from_bytes(bytes));
+    for bytes in
+        [&b"plain"[..], b"new\nline", b"\xff\xfe invalid", b" space ", b"-dash", b"\\back", &[b'x'; 255]]
+    {
+        fs::write(name(bytes), bytes).expect("file is written");
+    }
+    fs::write(name(b"empty"), b"").expect("file is written");
+    fs::create_dir(name(b"empty folder")).expect("folder is made");
+    let mut deep = root.to_owned();
+    (0..60).for_each(|_| deep.push("a fairly long name of a folder that is nested"));
+    fs::create_dir_all(&deep).expect("folders are made");
+    fs::write(deep.join("at the bottom"), b"deep").expect("file is written");
+    for (file, mode) in [("setuid", 0o4755), ("setgid", 0o2750), ("none", 0o000), ("all", 0o777)] {
+        fs::write(root.join(file), file).expect("file is written");
+        fs::set_permissions(root.join(file), fs::Permissions::from_mode(mode)).expect("mode is set");
+    }
+    fs::create_dir(root.join("sticky")).expect("folder is made");
+    fs::set_permissions(root.join("sticky"), fs::Permissions::from_mode(0o1777)).expect("mode is set");
+    fs::write(root.join("linked"), b"one file, three names").expect("file is written");
+    fs::hard_link(root.join("linked"), root.join("linked too")).expect("link is made");
+    fs::hard_link(root.join("linked"), root.join("empty folder/linked as well")).expect("link is made");
+    symlink("plain", root.join("link")).expect("link is made");
+    symlink("nowhere/at all", root.join("dangling")).expect("link is made");
+    symlink("/etc/passwd", root.join("absolute")).expect("link is made");
+    symlink(OsStr::from_bytes(b"\xff\n"), root.join("link to bytes")).expect("link is made");
+    let node = |name: &str, kind, device| {
+        rustix::fs::mknodat(rustix::fs::CWD, root.join(name), kind, Mode::from_raw_mode(0o640), device)
+    };
+    node("fifo", FileType::Fifo, 0).expect("fifo is made");
+    if node("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3)).is_err()
+        || node("loop", FileType::BlockDevice, rustix::fs::makedev(7, 99)).is_err()
+    {
+        missing.push("devices");
+    }
+    let attribute =
+        |path: &Path, name: &str, value: &[u8]| rustix::fs::lsetxattr(path, name, value, XattrFlags::empty());
+    if attribute(&root.join("plain"), "user.colour", b"\0blue\xff").is_err()
+        || attribute(&root.join("sticky"), "user.folder", b"too").is_err()
+    {
+        missing.push("user attributes");
+    }
+    // version 2: owner rwx, user 1234 r--, group r-x, mask rwx, other ---
+    let acl = [
+        &2u32.to_le_bytes()[..],
+        &[1, 0, 7, 0, 255, 255, 255, 255],
+        &[2, 0, 4, 0, 0xd2, 4, 0, 0],
+        &[4, 0, 5, 0, 255, 255, 255, 255],
+        &[16, 0, 7, 0, 255, 255, 255, 255],
+        &[32, 0, 0, 0, 255, 255, 255, 255],
+    ]
+    .concat();
+    if attribute(&root.join("all"), "system.posix_acl_access", &acl).is_err()
+        || attribute(&root.join("sticky"), "system.posix_acl_default", &acl).is_err()
+    {
+        missing.push("ACLs");
+    }
+    if is_root() {
+        let give = |name: &str, uid, gid| {
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            rustix::fs::chownat(rustix::fs::CWD, root.join(name), uid, gid, flags).expect("owner is set");
+        };
+        give("plain", 12345, 54321);
+        give("link", 1, 2);
+        give("empty folder", 8, 8);
+    } else {
+        missing.push("owners");
+    }
+    let sparse = fs::File::create(root.join("sparse")).expect("file is made");
+    sparse.write_all_at(b"start", 0).expect("file is written");
+    sparse.write_all_at(&[7; 70_000], 3 << 20).expect("file is written");
+    sparse.set_len(8 << 20).expect("file grows");
+    fs::File::create(root.join("one hole")).expect("file is made").set_len(1 << 30).expect("file grows");
+    let mut big = Noise::new(5).bytes(3 << 20);
+    big.extend(vec![b'z'; 2 << 20]);
+    fs::write(root.join("several frames"), big).expect("file is written");
+    UnixListener::bind(root.join("socket")).expect("socket is made");
+    set_mtime(&root.join("plain"), -5, 1);
+    set_mtime(&root.join("empty"), 4_102_444_800, 999_999_999);
+    set_mtime(&root.join("link"), 1_000_000_000, 123_456_789);
+    set_mtime(&root.join("fifo"), 1_000_000_001, 5);
+    set_mtime(&root.join("empty folder"), 1_000_000_002, 7);
+    missing
+}
+
+#[test]
+fn one_of_everything_comes_back() {
+    let (source, state, target) = (folder(), folder(), folder());
+    let missing = one_of_everything(source.path());
+    if !missing.is_empty() {
+        println!("skipped here, for want of privileges or file system support: {missing:?}");
+    }
+    let repository = memory(&state);
+    let report = backup(&repository, source.path(), 1).expect("backup");
+    assert!(report.is_whole(), "{:?}", report.lacks);
+    assert_eq!(report.skipped.len(), 1, "the socket is left out, and said so: {:?}", report.skipped);
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    let restored = restore(&repository, &snapshots[0], target.path()).expect("restore");
+    assert!(restored.lacks.is_empty(), "{:?}", restored.lacks);
+    assert!(restored.warnings.is_empty(), "{:?}", restored.warnings);
+    fs::remove_file(source.path().join("socket")).expect("socket goes");
+    set_mtime(source.path(), 0, 0);
+    let wrong = differences(&picture(source.path()), &picture(target.path()));
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let inode = |name: &str| fs::metadata(target.path().join(name)).expect("file is there").ino();
+    assert_eq!(inode("linked"), inode("empty folder/linked as well"), "hard links are one file again");
+    let blocks = |name: &str| fs::metadata(target.path().join(name)).expect("file is there").blocks();
+    assert!(blocks("sparse") <= 400, "holes come back as holes: {} blocks", blocks("sparse"));
+    assert!(blocks("one hole") <= 8);
+}
+
+#[test]
+fn an_unchanged_tree_is_read_no_second_time() {
+    let (source, state) = (folder(), folder());
+    one_of_everything(source.path());
+    let repository = memory(&state);
+    let first = backup(&repository, source.path(), 1).expect("backup");
+    let second = backup(&repository, source.path(), 2).expect("backup");
+    let totals = second.manifest.totals;
+    assert_eq!((totals.bytes_read, totals.chunks_new, totals.bytes_stored), (0, 0, 0), "{totals:?}");
+    assert_eq!(totals.files_unmodified, first.manifest.totals.files_new);
+    assert_eq!(second.manifest.root, first.manifest.root, "the same root to the byte");
+}
+
+#[test]
+fn flag_changes_and_moves_cost_no_read() {
+    let (source, state, target) = (folder(), folder(), folder());
+    let inbox = source.path().join("anna");
+    let trash = inbox.join(".Trash");
+    maildir(&inbox, 100, 5000, &mut Noise::new(1));
+    maildir(&trash, 0, 0, &mut Noise::new(1));
+    let repository = memory(&state);
+    backup(&repository, source.path(), 1).expect("backup");
+    let mut moved = 0;
+    for side in ["new", "cur"] {
+        for (number, entry) in fs::read_dir(inbox.join(side)).expect("folder lists").enumerate() {
+            let path = entry.expect("entry reads").path();
+            let name = path.file_name().expect("has a name").to_string_lossy().into_owned();
+            let unique = name.split(":2,").next().expect("has a first part");
+            let to = match number % 3 {
+                0 => inbox.join("cur").join(format!("{unique}:2,RS")),
+                1 => trash.join("cur").join(format!("{unique}:2,ST")),
+                _ => continue,
+            };
+            fs::rename(&path, to).expect("message moves");
+            moved += 1;
+        }
+    }
+    let report = backup(&repository, source.path(), 2).expect("backup");
+    let totals = report.manifest.totals;
+    assert_eq!((totals.bytes_read, totals.files_renamed, totals.files_new), (0, moved, 0), "{totals:?}");
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    restore(&repository, &snapshots[1], target.path()).expect("restore");
+    assert_eq!(differences(&picture(source.path()), &picture(target.path())), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_changed_in_place_with_its_mtime_set_back_is_read_again() {
+    let (source, state, target) = (folder(), folder(), folder());
+    let file = source.path().join("file");
+    fs::write(&file, b"one").expect("file is written");
+    set_mtime(&file, 1_000, 0);
+    let repository = memory(&state);
+    backup(&repository, source.path(), 1).expect("backup");
+    fs::write(&file, b"two").expect("file is written");
+    set_mtime(&file, 1_000, 0);
+    backup(&repository, source.path(), 2).expect("backup");
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    restore(&repository, &snapshots[1], target.path()).expect("restore");
+    assert_eq!(fs::read(target.path().join("file")).expect("file reads"), b"two");
+}
+
+/// Messages are renamed as fast as the machine can while ten backups are taken.
+#[test]
+fn messages_renamed_during_a_backup_are_each_in_it_exactly_once() {
+    let (source, state) = (folder(), folder());
+    let root = source.path().join("anna");
+    maildir(&root, 0, 0, &mut Noise::new(1));
+    let count = 400usize;
+    for n in 0..count {
+        fs::write(root.join(format!("new/{n}.host")), format!("From: a\n\nmessage {n}"))
+            .expect("message is written");
+    }
+    let repository = memory(&state);
+    let stop = AtomicBool::new(false);
+    let renames = std::thread::scope(|scope| {
+        let renaming = scope.spawn(|| {
+            let mut names: Vec<String> = (0..count).map(|n| format!("new/{n}.host")).collect();
+            let mut turn = 0usize;
+            while !stop.load(Ordering::Relaxed) {
+                let n = (turn * 7919) % count;
+                let flags = ["", "S", "RS", "FS"][turn % 4];
+                let to = format!("cur/{n}.host:2,{flags}");
+                fs::rename(root.join(&names[n]), root.join(&to)).expect("message moves");
+                names[n] = to;
+                turn += 1;
+            }
+            turn
+        });
+        for round in 0..10 {
+            let report = backup(&repository, source.path(), round).expect("backup");
+            assert!(report.is_whole(), "{:?}", report.lacks);
+            let snapshots = repository.snapshots().expect("snapshots list").all;
+            let target = folder();
+            let lacks =
+                restore(&repository, &snapshots[snapshots.len() - 1], target.path()).expect("restore").lacks;
+            assert!(lacks.is_empty(), "{lacks:?}");
+            let mut texts: Vec<String> = ["anna/new", "anna/cur"]
+                .iter()
+                .flat_map(|side| fs::read_dir(target.path().join(side)).expect("folder lists"))
+                .map(|entry| fs::read_to_string(entry.expect("entry reads").path()).expect("message reads"))
+                .collect();
+            texts.sort();
+            let total = texts.len();
+            texts.dedup();
+            assert_eq!((total, texts.len()), (count, count), "round {round}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        renaming.join().expect("renaming ends")
+    });
+    assert!(renames > 2000, "renamed {renames} times");
+}
+
+#[test]
+fn a_folder_of_many_entries_comes_back() {
+    let (source, state, target) = (folder(), folder(), folder());
+    for n in 0..20_000 {
+        fs::write(source.path().join(format!("{n:06}")), b"").expect("file is written");
+    }
+    let repository = memory(&state);
+    backup(&repository, source.path(), 1).expect("backup");
+    fs::write(source.path().join("010000 and a half"), b"new").expect("file is written");
+    let report = backup(&repository, source.path(), 2).expect("backup");
+    assert!(
+        report.manifest.totals.bytes_added < 200_000,
+        "one new name rewrites little: {:?}",
+        report.manifest.totals
+    );
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    restore(&repository, &snapshots[1], target.path()).expect("restore");
+    assert_eq!(fs::read_dir(target.path()).expect("folder lists").count(), 20_001);
+}
+
+struct Known(&'static str);
+
+impl Secrets for Known {
+    fn passphrase(&self) -> Result<Option<Passphrase>, snap::repo::RepoError> {
+        Ok(Some(Passphrase::new(self.0.to_owned())))
+    }
+
+    fn identities(&self) -> Result<Vec<age::x25519::Identity>, snap::repo::RepoError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn an_encrypted_repository_is_written_without_the_passphrase_and_read_only_with_it() {
+    let (source, state, place, target) = (folder(), folder(), folder(), folder());
+    fs::write(source.path().join("mail"), b"From: a\n\nsecret words in the mail").expect("file is written");
+    let store = Arc::new(LocalStore::new(place.path().join("repo")));
+    create_sealed(store.clone(), state.path(), "correct horse").expect("repository is made");
+    let repository = open(store, state.path(), Some(place.path().join("repo/index.redb"))).expect("opens");
+    backup(&repository, source.path(), 1).expect("backup needs no passphrase");
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    let refused = restore(&repository, &snapshots[0], target.path());
+    assert!(matches!(refused, Err(snap::repo::RepoError::Locked)), "{refused:?}");
+    let progress = Progress::default();
+    let request = restore_request(b"mail", target.path(), &progress);
+    let reader = Reader::new(&repository, Index::open(&repository).expect("index opens"), 1 << 20);
+    let wrong = snap::op::restore::restore(&reader, &snapshots[0], &Known("wrong horse"), &request);
+    assert!(matches!(wrong, Err(snap::repo::RepoError::WrongPassphrase { .. })), "{wrong:?}");
+    let report = snap::op::restore::restore(&reader, &snapshots[0], &Known("correct horse"), &request)
+        .expect("restore");
+    assert_eq!((report.files, report.lacks.len()), (1, 0));
+    for (path, bytes) in picture_bytes(place.path()) {
+        for words in [&b"secret words"[..], b"correct horse", b"AGE-SECRET-KEY"] {
+            assert!(!bytes.windows(words.len()).any(|part| part == words), "{path} holds {words:?}");
+        }
+    }
+}
+
+fn picture_bytes(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let below = picture(root);
+    let files = below.keys().map(|path| root.join(OsStr::from_bytes(path))).filter(|path| path.is_file());
+    files.map(|path| (path.display().to_string(), fs::read(&path).expect("file reads"))).collect()
+}
+
+#[test]
+fn a_link_planted_in_the_target_is_not_followed() {
+    let (source, state, target, outside) = (folder(), folder(), folder(), folder());
+    fs::create_dir(source.path().join("sub")).expect("folder is made");
+    fs::write(source.path().join("sub/file"), b"from the backup").expect("file is written");
+    fs::write(outside.path().join("file"), b"precious").expect("file is written");
+    symlink(outside.path(), target.path().join("sub")).expect("link is made");
+    let repository = memory(&state);
+    backup(&repository, source.path(), 1).expect("backup");
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    let reader = Reader::new(&repository, Index::open(&repository).expect("index opens"), 1 << 20);
+    let progress = Progress::default();
+    let mut request = restore_request(b"mail", target.path(), &progress);
+    request.overwrite = Overwrite::Always;
+    let report = snap::op::restore::restore(&reader, &snapshots[0], &NoSecrets, &request).expect("restore");
+    assert_eq!(fs::read(outside.path().join("file")).expect("file reads"), b"precious");
+    assert_eq!(fs::read_dir(outside.path()).expect("folder lists").count(), 1);
+    let is_replaced = fs::read(target.path().join("sub/file")).is_ok_and(|bytes| bytes == b"from the backup");
+    assert!(is_replaced && report.lacks.is_empty(), "the link gave way to the folder: {:?}", report.lacks);
+}
+
+#[test]
+fn delete_removes_what_the_snapshot_does_not_have_and_nothing_else() {
+    let (source, state, target) = (folder(), folder(), folder());
+    fs::create_dir_all(source.path().join("a/b")).expect("folders are made");
+    fs::write(source.path().join("a/b/file"), b"kept").expect("file is written");
+    let repository = memory(&state);
+    backup(&repository, source.path(), 1).expect("backup");
+    fs::create_dir_all(target.path().join("a/b/old")).expect("folders are made");
+    fs::write(target.path().join("a/b/old/file"), b"goes").expect("file is written");
+    fs::write(target.path().join("a/b/file"), b"older").expect("file is written");
+    fs::write(target.path().join("other"), b"goes").expect("file is written");
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    let reader = Reader::new(&repository, Index::open(&repository).expect("index opens"), 1 << 20);
+    let progress = Progress::default();
+    let mut request = restore_request(b"mail", target.path(), &progress);
+    request.overwrite = Overwrite::IfChanged;
+    request.delete = true;
+    let report = snap::op::restore::restore(&reader, &snapshots[0], &NoSecrets, &request).expect("restore");
+    assert_eq!((report.deleted, report.files, report.lacks.len()), (2, 1, 0));
+    set_mtime(target.path(), 0, 0);
+    assert_eq!(differences(&picture(source.path()), &picture(target.path())), Vec::<String>::new());
+    let again = snap::op::restore::restore(&reader, &snapshots[0], &NoSecrets, &request).expect("restore");
+    assert_eq!((again.deleted, again.files, again.unchanged), (0, 0, 1));
+}
+
+#[test]
+fn an_excluded_name_is_left_out_and_an_unreadable_file_is_reported() {
+    let (source, state) = (folder(), folder());
+    fs::write(source.path().join("mail.tmp"), b"x").expect("file is written");
+    fs::create_dir(source.path().join("cache")).expect("folder is made");
+    fs::write(source.path().join("cache/CACHEDIR.TAG"), b"x").expect("file is written");
+    fs::write(source.path().join("mail"), b"x").expect("file is written");
+    let repository = memory(&state);
+    let rules = Rules { exclude_if_present: vec![b"CACHEDIR.TAG".to_vec()], ..Rules::default() };
+    let report = backup_with(&repository, source.path(), 1, rules, &Progress::default()).expect("backup");
+    assert_eq!(report.manifest.totals.files_new, 2, "mail and mail.tmp");
+    let cancelled = Progress::default();
+    cancelled.cancel();
+    fs::write(source.path().join("another"), b"x").expect("file is written");
+    let stopped = backup_with(&repository, source.path(), 2, Rules::default(), &cancelled);
+    assert!(matches!(stopped, Err(snap::repo::RepoError::Interrupted)));
+    assert_eq!(repository.snapshots().expect("snapshots list").all.len(), 1);
+}
