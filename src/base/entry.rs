@@ -3,7 +3,7 @@
 use bincode::{BorrowDecode, Decode, Encode};
 
 use crate::base::content::Content;
-use crate::base::limits::{NAME_BYTES_MAX, TARGET_BYTES_MAX};
+use crate::base::limits::{LIST_DEPTH_MAX, NAME_BYTES_MAX, TARGET_BYTES_MAX};
 use crate::base::time::Time;
 
 /// What an entry is. The numbers are stored.
@@ -87,7 +87,7 @@ pub struct Entry<'a> {
     pub target: &'a [u8],
     /// Extended attributes, sorted by name, POSIX ACLs among them.
     pub xattrs: Vec<(&'a [u8], &'a [u8])>,
-    /// Holes of a sparse file, ascending, apart from one another. The content is the file without them.
+    /// Holes of a sparse file, ascending, none over another. The content is the file without them.
     pub holes: Vec<Hole>,
     /// Content of a file, entries of a directory; empty for other kinds.
     pub content: Content<'a>,
@@ -127,6 +127,13 @@ impl Entry<'_> {
                 Some(end) if hole.bytes > 0 && hole.offset >= at && end <= self.size => at = end,
                 _ => return fail("holes overlap or lie outside the file"),
             }
+        }
+        let times = [Some(self.mtime), Some(self.ctime), self.btime];
+        if times.iter().flatten().any(|time| time.nanos >= 1_000_000_000) {
+            return fail("a time has more nanoseconds than a second");
+        }
+        if self.content.depth > LIST_DEPTH_MAX {
+            return fail("content is nested too deeply");
         }
         if !crate::base::content::is_list(self.content.list) {
             return fail("content is not a whole number of references");

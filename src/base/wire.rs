@@ -171,6 +171,9 @@ pub fn unwrap_prefix(kind: RecordKind, bytes: &[u8]) -> Result<(&[u8], usize), W
         return Err(WireError::Length { found: bytes.len() as u64, expected: ENVELOPE_BYTES as u64 });
     };
     let version = u16::from_le_bytes([head[4], head[5]]);
+    if version == 0 {
+        return Err(WireError::record("format version 0 never was"));
+    }
     if version > FORMAT_VERSION {
         return Err(WireError::Newer { found: version, supported: FORMAT_VERSION });
     }

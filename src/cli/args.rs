@@ -114,7 +114,7 @@ pub struct Init {
     /// zstd level
     #[arg(long, value_name = "LEVEL", default_value = "3", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub compression: i32,
-    /// Size at which a pack is closed, from 1MiB to 1GiB
+    /// Size at which a pack is closed, from 1MiB to 512MiB
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     pub pack_size: u64,
 }

@@ -1,6 +1,5 @@
 //! Exit status, and how an error is shown.
 
-use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -42,14 +41,8 @@ impl From<Exit> for ExitCode {
 }
 
 /// Shows an error on one line of standard error, causes after it.
-pub fn report(error: &RepoError, _verbosity: u8) {
-    let mut line = format!("snap: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
+pub fn report(error: &RepoError) {
+    let mut line = format!("snap: {}", error.chain());
     if matches!(error, RepoError::Store(error) if error.is_full()) {
         line.push_str("; earlier snapshots are unharmed: make room and run it again");
     }

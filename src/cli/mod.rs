@@ -18,11 +18,10 @@ pub use exit::Exit;
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse(); // a usage error exits with 2
-    let verbosity = arguments.global.verbose;
     match command::run(arguments) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            exit::report(&error, verbosity);
+            exit::report(&error);
             Exit::of(&error).into()
         }
     }

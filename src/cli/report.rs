@@ -41,6 +41,9 @@ impl Output {
 }
 
 fn failed(error: io::Error) -> RepoError {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(141); // nobody listens any more: end as if by SIGPIPE
+    }
     RepoError::Source { path: "standard output".to_owned(), reason: error.to_string() }
 }
 

@@ -40,7 +40,7 @@ pub fn add_passphrase(
         recipient: identity.to_public().to_string(),
         label: label.to_owned(),
         created,
-        wrapped: wrap_identity(identity, passphrase)?,
+        wrapped: wrap_identity(identity, passphrase, repository.id(), repository.writer_keys())?,
     })
 }
 

@@ -55,7 +55,7 @@ pub struct Choices {
     pub chunks: ChunkSizes,
     /// zstd level, 1..=19.
     pub compression: i32,
-    /// Size at which a pack is closed, in bytes: 1 MiB to 1 GiB.
+    /// Size at which a pack is closed, in bytes: 1 MiB to 512 MiB.
     pub pack_bytes: u32,
 }
 
@@ -128,7 +128,7 @@ impl Config {
         self.id()?;
         self.chunk_sizes()?;
         let frame_fits = (64 << 10..=FRAME_BYTES_CAP / 2).contains(&self.frame_bytes);
-        let pack_fits = (1 << 20..=PACK_BYTES_CAP).contains(&u64::from(self.pack_bytes));
+        let pack_fits = (1 << 20..=PACK_BYTES_CAP / 2).contains(&u64::from(self.pack_bytes));
         match frame_fits && pack_fits && (1..=19).contains(&self.compression) {
             true => Ok(()),
             false => Err("frame_bytes, pack_bytes or compression is out of bounds".to_owned()),

@@ -125,7 +125,7 @@ pub enum RepoError {
     },
     /// This machine has no writer secret for the repository.
     #[error(
-        "{location}: this machine has no writer secret for it ({state}); give the passphrase once, and 'snap key enroll' keeps the secret here"
+        "{location}: this machine does not know this repository (no {state}); if it is yours, run 'snap key enroll' once, with the passphrase if it has one"
     )]
     NoWriterSecret {
         /// The repository.
@@ -194,6 +194,18 @@ impl RepoError {
     /// Returns the error for a sealed record that was read from `path`.
     pub fn seal(path: &impl ToString, source: SealError) -> Self {
         Self::Seal { path: path.to_string(), source }
+    }
+
+    /// Returns the error and its causes on one line.
+    pub fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            cause = error.source();
+        }
+        line
     }
 
     /// Returns whether the bytes in the repository are wrong or gone, so that trying again is of no use.

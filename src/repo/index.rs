@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use crate::base::directory::Directory;
 use crate::base::id::{ChunkId, FragmentId, PackId};
 use crate::base::layout::PACK_TRAILER_BYTES;
 use crate::base::limits::{PACK_BYTES_CAP, RECORD_BYTES_CAP};
@@ -10,7 +11,7 @@ use crate::repo::open::read_named;
 use crate::repo::{RepoError, Repository};
 use crate::stage::dedup::IdHash;
 use crate::stage::index::{Cache, CacheError, Fragment, Location, PackEntry, PackNumber, PackRow};
-use crate::stage::pack::{Directory, Trailer};
+use crate::stage::pack::Trailer;
 use crate::stage::seal::{open_record, seal_record};
 use crate::store::{Folder, Name, Store};
 

@@ -34,16 +34,39 @@ pub fn read_key(store: &dyn Store, id: KeyFileId) -> Result<(KeyFile, KeyBody), 
     KeyFile::parse(&bytes).map_err(|e| RepoError::record(&name, e))
 }
 
+/// Identities that were given or unwrapped, and what those that were unwrapped vouch for.
+pub struct Unlocked {
+    /// The identities.
+    pub identities: Vec<Identity>,
+    marks: Vec<[u8; 32]>,
+}
+
+impl Unlocked {
+    /// Returns whether every passphrase-wrapped identity was wrapped by who had this writer secret.
+    /// An identity that was given directly vouches for nothing.
+    pub fn vouches_for(&self, writer: &WriterKeys) -> bool {
+        self.marks.iter().all(|mark| *mark == writer.mark())
+    }
+}
+
 /// Returns the identities that `secrets` give; none if they give neither identity nor passphrase.
-pub fn unlock(store: &dyn Store, secrets: &dyn Secrets) -> Result<Option<Vec<Identity>>, RepoError> {
-    let mut identities = secrets.identities()?;
+///
+/// # Errors
+/// [`RepoError::WrongPassphrase`]; [`RepoError::Distrusted`] if what the passphrase opens was wrapped
+/// for another repository.
+pub fn unlock(
+    store: &dyn Store,
+    id: RepositoryId,
+    secrets: &dyn Secrets,
+) -> Result<Option<Unlocked>, RepoError> {
+    let identities = secrets.identities()?;
     if !identities.is_empty() {
-        return Ok(Some(identities));
+        return Ok(Some(Unlocked { identities, marks: Vec::new() }));
     }
     let mut wrapped_keys = Vec::new();
     for found in store.list(Folder::Keys)? {
-        let Some(Name::Key(id)) = found.name else { continue };
-        if let Ok((_, KeyBody::Identity { wrapped, .. })) = read_key(store, id) {
+        let Some(Name::Key(key)) = found.name else { continue };
+        if let Ok((_, KeyBody::Identity { wrapped, .. })) = read_key(store, key) {
             wrapped_keys.push(wrapped);
         }
     }
@@ -51,14 +74,32 @@ pub fn unlock(store: &dyn Store, secrets: &dyn Secrets) -> Result<Option<Vec<Ide
         return Ok(None); // no passphrase could open anything
     }
     let Some(passphrase) = secrets.passphrase()? else { return Ok(None) };
-    identities.extend(wrapped_keys.iter().filter_map(|wrapped| unwrap_identity(wrapped, &passphrase)));
-    match identities.is_empty() {
+    let mut unlocked = Unlocked { identities: Vec::new(), marks: Vec::new() };
+    for unwrapped in wrapped_keys.iter().filter_map(|wrapped| unwrap_identity(wrapped, &passphrase)) {
+        if unwrapped.repository != id {
+            return Err(distrusted(store));
+        }
+        unlocked.identities.push(unwrapped.identity);
+        unlocked.marks.push(unwrapped.writer);
+    }
+    match unlocked.identities.is_empty() {
         true => Err(RepoError::WrongPassphrase { tried: wrapped_keys.len(), location: store.location() }),
-        false => Ok(Some(identities)),
+        false => Ok(Some(unlocked)),
+    }
+}
+
+/// Returns the error for a repository whose keys belong to another one.
+pub fn distrusted(store: &dyn Store) -> RepoError {
+    RepoError::Distrusted {
+        location: store.location(),
+        what: "its keys were made for another repository: somebody put this one in its place".to_owned(),
     }
 }
 
 /// Finds the writer secret under `keys/`.
+///
+/// # Errors
+/// [`RepoError::NoWriterSecret`] if nothing that is given opens it, or as [`unlock`].
 pub fn recover_secret(
     opening: &Opening<'_>,
     config: &Config,
@@ -67,8 +108,8 @@ pub fn recover_secret(
     let store = opening.store.as_ref();
     let mut sealed = Vec::new();
     for found in store.list(Folder::Keys)? {
-        let Some(Name::Key(id)) = found.name else { continue };
-        match read_key(store, id) {
+        let Some(Name::Key(key)) = found.name else { continue };
+        match read_key(store, key) {
             Ok((_, KeyBody::PlainWriter { secret })) if config.encryption == Encryption::None => {
                 return Ok((WriterKeys::new(Secret::from_bytes(secret), config.encryption), Vec::new()));
             }
@@ -80,12 +121,16 @@ pub fn recover_secret(
         location: store.location(),
         state: state_file(opening.state, id).display().to_string(),
     };
-    let identities = unlock(store, opening.secrets)?.ok_or_else(missing)?;
+    let unlocked = unlock(store, id, opening.secrets)?.ok_or_else(missing)?;
     for age in &sealed {
-        if let Some(plain) = open_with_identities(&identities, age)
+        if let Some(plain) = open_with_identities(&unlocked.identities, age)
             && let Some(secret) = plain.first_chunk::<32>()
         {
-            return Ok((WriterKeys::new(Secret::from_bytes(*secret), config.encryption), identities));
+            let writer = WriterKeys::new(Secret::from_bytes(*secret), config.encryption);
+            return match unlocked.vouches_for(&writer) {
+                true => Ok((writer, unlocked.identities)),
+                false => Err(distrusted(store)),
+            };
         }
     }
     Err(missing())

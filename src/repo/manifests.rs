@@ -31,18 +31,19 @@ pub struct Snapshots {
 }
 
 impl Repository {
-    /// Seals a manifest and makes it durable: the moment from which the snapshot exists.
+    /// Seals a manifest and makes it durable: the moment from which the snapshot exists. Returns its
+    /// name and the file's length in bytes.
     ///
     /// # Errors
     /// [`RepoError::Store`].
-    pub fn put_manifest(&self, manifest: &Manifest) -> Result<SnapshotId, RepoError> {
+    pub fn put_manifest(&self, manifest: &Manifest) -> Result<(SnapshotId, u64), RepoError> {
         let path = "snapshots/";
         let record = wire::encode(manifest).map_err(|e| RepoError::record(&path, e))?;
         let sealed = seal_record(self.writer_keys().metadata(), MANIFEST_PURPOSE, &record);
         let bytes = wire::wrap(RecordKind::Snapshot, &sealed.map_err(|e| RepoError::seal(&path, e))?);
         let id = SnapshotId::from_bytes(*blake3::hash(&bytes).as_bytes());
         self.store().put_new(&Name::Snapshot(id), &bytes)?;
-        Ok(id)
+        Ok((id, bytes.len() as u64))
     }
 
     /// Reads one manifest.

@@ -9,7 +9,7 @@ use crate::base::id::RepositoryId;
 use crate::base::time::Time;
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
-use crate::repo::key_ring::{put_key, read_key, recover_secret, unlock};
+use crate::repo::key_ring::{distrusted, put_key, read_key, recover_secret, unlock};
 use crate::repo::keys::{
     KeyBody, KeyInfo, Passphrase, Secrets, WriterKeys, seal_to_recipients, wrap_identity,
 };
@@ -93,7 +93,7 @@ impl Repository {
                         recipient: identity.to_public().to_string(),
                         label: "first".to_owned(),
                         created,
-                        wrapped: wrap_identity(&identity, passphrase)?,
+                        wrapped: wrap_identity(&identity, passphrase, id, &writer)?,
                     });
                 }
                 for recipient in recipients {
@@ -215,6 +215,14 @@ impl Repository {
         state_file(&self.state, self.id)
     }
 
+    /// Returns the error for who wants to write and does not know the repository yet.
+    pub fn not_enrolled(&self) -> RepoError {
+        RepoError::NoWriterSecret {
+            location: self.store.location(),
+            state: self.secret_file().display().to_string(),
+        }
+    }
+
     /// Keeps the writer secret in this machine's state directory.
     ///
     /// # Errors
@@ -234,7 +242,13 @@ impl Repository {
         }
         let identities = match self.config.encryption {
             Encryption::None => Vec::new(),
-            Encryption::Age => unlock(self.store(), secrets)?.ok_or(RepoError::Locked)?,
+            Encryption::Age => {
+                let unlocked = unlock(self.store(), self.id, secrets)?.ok_or(RepoError::Locked)?;
+                if !unlocked.vouches_for(&self.writer) {
+                    return Err(distrusted(self.store()));
+                }
+                unlocked.identities
+            }
         };
         Ok(self.identities.get_or_init(|| identities))
     }

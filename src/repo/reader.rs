@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::base::content::{ChunkRef, Content, REF_BYTES, is_list, refs};
 use crate::base::id::{KeyId, PackId};
+use crate::base::kind::FrameKind;
 use crate::base::layout::FRAME_HEADER_BYTES;
 use crate::base::limits::{LIST_DEPTH_MAX, RECORD_BYTES_CAP};
 use crate::base::wire::{self, RecordKind, WireError};
 use crate::repo::index::Index;
 use crate::repo::keys::open_data_key;
 use crate::repo::{RepoError, Repository};
-use crate::stage::frame::{Expander, FrameError, FrameHeader, FrameKind};
+use crate::stage::frame::{Expander, FrameError, FrameHeader};
 use crate::stage::index::{FrameSpan, Location, PackRow};
 use crate::stage::pack::PackHeader;
 use crate::stage::seal::{SealError, SealKey};
@@ -239,7 +240,7 @@ pub fn verified<'f>(
     let start = location.offset as usize;
     let bytes = raw.get(start..start.saturating_add(chunk.bytes as usize));
     let bytes = bytes.filter(|bytes| {
-        chunk.bytes == location.bytes && repository.writer_keys().namer().name(bytes) == chunk.id
+        chunk.bytes == location.bytes && repository.writer_keys().namer(pack.kind()).name(bytes) == chunk.id
     });
     bytes.ok_or_else(|| RepoError::DamagedChunk {
         id: chunk.id,

@@ -3,16 +3,18 @@
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::base::content::ChunkRef;
+use crate::base::directory::{Directory, FrameRow};
 use crate::base::id::{KeyId, PackId};
+use crate::base::kind::FrameKind;
 use crate::base::layout::FRAME_HEADER_BYTES;
 use crate::base::limits::PACK_FRAMES_MAX;
 use crate::base::wire::{self, RecordKind};
 use crate::repo::index::build_directory;
 use crate::repo::keys::DataKey;
 use crate::repo::{RepoError, Repository};
-use crate::stage::frame::{Compressor, FrameHeader, FrameKind, RawFrame};
+use crate::stage::frame::{Compressor, FrameHeader, RawFrame};
 use crate::stage::index::PackEntry;
-use crate::stage::pack::{Directory, FrameRow, PackHeader, Trailer};
+use crate::stage::pack::{PackHeader, Trailer};
 use crate::stage::seal::{SealKey, TAG_BYTES, random};
 use crate::store::{Name, StoreError, Upload};
 

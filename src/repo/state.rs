@@ -35,9 +35,7 @@ pub fn kept_secret(state: &Path, id: RepositoryId) -> Result<Option<WriterState>
     let path = state_file(state, id);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => {
-            return Ok(None);
-        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(state_error(&path, "read", e)),
     };
     let path = path.display();

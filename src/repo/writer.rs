@@ -8,7 +8,8 @@ use crossbeam_channel::Sender;
 
 use crate::base::content::{ChunkRef, ContentBuf, REF_BYTES};
 use crate::base::id::{FragmentId, SnapshotId};
-use crate::base::limits::{FRAGMENT_CHUNKS_MAX, INLINE_CHUNKS_MAX, LIST_DEPTH_MAX};
+use crate::base::kind::FrameKind;
+use crate::base::limits::{FRAGMENT_CHUNKS_MAX, INLINE_CHUNKS_MAX, LIST_DEPTH_MAX, RECORD_BYTES_CAP};
 use crate::repo::config::Encryption;
 use crate::repo::index::{Index, put_fragment};
 use crate::repo::keys::DataKey;
@@ -16,7 +17,7 @@ use crate::repo::open::read_named;
 use crate::repo::sealer::{Packs, seal_frames, write_packs};
 use crate::repo::{RepoError, Repository};
 use crate::stage::dedup::Claims;
-use crate::stage::frame::{FrameKind, RawFrame};
+use crate::stage::frame::RawFrame;
 use crate::stage::index::{Cache, Fragment, PackEntry};
 use crate::stage::snapshot::Manifest;
 use crate::store::Name;
@@ -170,6 +171,9 @@ impl<'w> Writer<'w> {
     /// # Errors
     /// As [`Self::push_frame`].
     pub fn store_tree(&self, bytes: &[u8]) -> Result<ContentBuf, RepoError> {
+        if bytes.len() > RECORD_BYTES_CAP {
+            return Err(RepoError::Content { what: "a directory has more entries than can be read back" });
+        }
         let mut list = self.store_tree_chunks(bytes)?;
         let mut depth = 0;
         while list.len() > INLINE_CHUNKS_MAX * REF_BYTES && depth < LIST_DEPTH_MAX {
@@ -193,7 +197,7 @@ impl<'w> Writer<'w> {
 
     fn store_tree_chunks(&self, bytes: &[u8]) -> Result<Vec<u8>, RepoError> {
         let chunker = self.repository.chunker();
-        let namer = self.repository.writer_keys().namer();
+        let namer = self.repository.writer_keys().namer(FrameKind::Tree);
         let mut list = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -267,7 +271,8 @@ impl Written {
 }
 
 /// Makes the snapshot exist, then brings the cache up to date. `index` must be closed by then: the
-/// cache takes one writer and no reader. A cache that is in use elsewhere catches up next time.
+/// cache takes one writer and no reader. A cache that is in use elsewhere catches up next time. Returns
+/// the snapshot and the length of its manifest, in bytes.
 ///
 /// # Errors
 /// [`RepoError::Store`].
@@ -276,13 +281,13 @@ pub fn commit(
     index: Index,
     written: Written,
     manifest: &Manifest,
-) -> Result<SnapshotId, RepoError> {
-    let id = repository.put_manifest(manifest)?;
+) -> Result<(SnapshotId, u64), RepoError> {
+    let (id, bytes) = repository.put_manifest(manifest)?;
     drop(index);
     if let Some(path) = repository.index_path()
         && !written.fragments.is_empty()
     {
         let _ = Cache::add(path, repository.id(), &written.fragments, false);
     }
-    Ok(id)
+    Ok((id, bytes))
 }

@@ -1,38 +1,10 @@
 //! Stage 5: chunks that lie side by side → one frame, compressed together; and back.
 
-use std::fmt;
-
 use crate::base::content::ChunkRef;
 use crate::base::id::KeyId;
+use crate::base::kind::FrameKind;
 use crate::base::layout::{FRAME_HEADER_BYTES, FRAME_MAGIC};
 use crate::base::limits::{FRAME_BYTES_CAP, FRAME_CHUNKS_MAX};
-
-/// What the chunks of a frame or pack belong to. The numbers are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
-pub enum FrameKind {
-    /// Content of files: only who holds an age identity can open it.
-    Content,
-    /// Trees and lists of chunks: the writer secret opens it.
-    Tree,
-}
-
-impl FrameKind {
-    fn number(self) -> u8 {
-        match self {
-            Self::Content => 1,
-            Self::Tree => 2,
-        }
-    }
-}
-
-impl fmt::Display for FrameKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Content => "content",
-            Self::Tree => "tree",
-        })
-    }
-}
 
 /// Chunks on their way into one frame.
 #[derive(Debug)]
@@ -162,7 +134,9 @@ impl FrameHeader {
             key_id: KeyId::from_bytes(key_id),
             salt,
         };
+        let is_keyed = header.key_id != KeyId::from_bytes([0; 8]) || header.salt != [0; 16];
         match header {
+            h if is_keyed && !h.sealed => fail("a frame that is not sealed names a key"),
             h if h.raw_bytes == 0 || h.raw_bytes > FRAME_BYTES_CAP => fail("raw length is out of bounds"),
             h if h.stored_bytes == 0 || h.stored_bytes > FRAME_BYTES_CAP + 1024 => {
                 fail("stored length is out of bounds")

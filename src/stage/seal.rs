@@ -192,6 +192,9 @@ pub fn open_record(key: Option<&SealKey>, purpose: &str, sealed: &[u8]) -> Resul
     if found != expected {
         return Err(SealError::OtherKey { found, expected });
     }
+    if head[16..24] != [0; 8] || (key.is_none() && salt != [0; 16]) {
+        return Err(SealError::Record { what: "a reserved byte is set" });
+    }
     let mut body = body.to_vec();
     if let Some(key) = key {
         let associated = [&head[..], purpose.as_bytes()].concat();

@@ -75,7 +75,7 @@ pub struct Totals {
     pub bytes_read: u64,
     /// Raw bytes of chunks that were new.
     pub bytes_added: u64,
-    /// Bytes by which the repository's files grew.
+    /// Bytes of packs and fragments that were written.
     pub bytes_stored: u64,
     /// Chunks that were new.
     pub chunks_new: u64,

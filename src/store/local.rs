@@ -3,11 +3,13 @@
 //! A new file is written under `tmp/`, synced, linked to its name only if that is free, and its
 //! folder synced. A file under `tmp/` is locked by the run that writes it.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -23,12 +25,13 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub struct LocalStore {
     root: PathBuf,
+    durable: DurableFolders,
 }
 
 impl LocalStore {
     /// Names a repository at `root`; nothing is touched yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), durable: DurableFolders::default() }
     }
 
     /// Returns the repository's directory.
@@ -55,19 +58,33 @@ fn io_error(path: &Path, verb: &'static str, source: io::Error) -> StoreError {
     }
 }
 
-/// Makes `folder` and what leads to it, each durable in its parent.
-fn make_folder(folder: &Path) -> Result<(), StoreError> {
-    if folder.is_dir() {
+/// Folders that this process knows to be durable in their parents.
+type DurableFolders = Arc<Mutex<HashSet<PathBuf>>>;
+
+/// Makes `folder` and what leads to it, each durable in its parent; also those that are there
+/// already, for who made them may have been killed before they were durable.
+fn make_folder(folder: &Path, durable: &DurableFolders) -> Result<(), StoreError> {
+    if durable.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
         return Ok(());
     }
-    let parent = folder.parent().unwrap_or(Path::new("."));
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    make_folder(parent)?;
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(io_error(folder, "create", e)),
-        _ => {}
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound && folder != parent => {
+            make_folder(parent, durable)?;
+            match fs::DirBuilder::new().mode(0o700).create(folder) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io_error(folder, "create", e));
+                }
+                _ => {}
+            }
+        }
+        Err(e) => return Err(io_error(folder, "create", e)),
     }
-    sync_folder(parent)
+    sync_folder(parent)?;
+    durable.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+    Ok(())
 }
 
 /// Makes the names in `folder` durable.
@@ -78,6 +95,7 @@ fn sync_folder(folder: &Path) -> Result<(), StoreError> {
 
 struct LocalUpload {
     root: PathBuf,
+    durable: DurableFolders,
     path: PathBuf,
     file: File,
 }
@@ -97,11 +115,12 @@ impl Upload for LocalUpload {
     fn commit(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
         let to = self.root.join(name.to_string());
         let folder = to.parent().unwrap_or(&self.root);
-        make_folder(folder)?;
+        make_folder(folder, &self.durable)?;
         self.file.sync_all().map_err(|e| io_error(&self.path, "sync", e))?; // 1. the bytes, before they have a name
         match fs::hard_link(&self.path, &to) {
             Ok(()) => {} // 2. the name, only if it is free
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                sync_folder(folder)?; // who put it there may have been killed before this
                 return Err(StoreError::Taken { path: to.display().to_string() });
             }
             Err(e) if has_no_links(&e) => rename_if_free(&self.path, &to)?,
@@ -157,7 +176,7 @@ impl Store for LocalStore {
 
     fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
         let folder = self.root.join(UPLOADS);
-        make_folder(&folder)?;
+        make_folder(&folder, &self.durable)?;
         loop {
             let temporary = tempfile::Builder::new()
                 .prefix("upload-")
@@ -170,7 +189,12 @@ impl Store for LocalStore {
             let links = file.metadata().map_err(|e| io_error(&path, "read", e))?.nlink();
             match is_locked {
                 Ok(()) if links > 0 => {
-                    return Ok(Box::new(LocalUpload { root: self.root.clone(), path, file }));
+                    return Ok(Box::new(LocalUpload {
+                        root: self.root.clone(),
+                        durable: self.durable.clone(),
+                        path,
+                        file,
+                    }));
                 }
                 Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => {}
                 Err(e) => return Err(io_error(&path, "lock", e.into())),

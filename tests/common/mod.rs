@@ -1,6 +1,7 @@
 //! What several test crates share.
 #![allow(dead_code, reason = "each test crate uses a part of this")]
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test's own files need not be durable")]
 
 pub mod fault;
 pub mod repo;

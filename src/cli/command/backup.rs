@@ -191,7 +191,7 @@ fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
             "bytes_scanned": totals.bytes_scanned,
             "bytes_read": totals.bytes_read,
             "bytes_added": totals.bytes_added,
-            "bytes_stored": totals.bytes_stored,
+            "bytes_stored": report.bytes_stored,
             "chunks_new": totals.chunks_new,
             "packs_taken_over": report.taken_over,
             "duration_s": report.manifest.duration_ms as f64 / 1000.0,
@@ -228,7 +228,7 @@ fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
         "  added   {} in {}, stored in {}",
         bytes(totals.bytes_added),
         counted(totals.chunks_new, "new chunk", "new chunks"),
-        bytes(totals.bytes_stored)
+        bytes(report.bytes_stored)
     ))?;
     if report.taken_over > 0 {
         out.line(format_args!(

@@ -17,8 +17,8 @@ pub fn run(session: &Session, options: &Init) -> Result<Exit, RepoError> {
         |path: &str, reason: &str| RepoError::Source { path: path.to_owned(), reason: reason.to_owned() };
     let avg = u32::try_from(options.chunk_avg).ok().and_then(ChunkSizes::around);
     let chunks = avg.ok_or_else(|| bad("--chunk-avg", "must be a power of two from 1KiB to 1MiB"))?;
-    let pack_bytes = u32::try_from(options.pack_size).ok().filter(|size| (1 << 20..=1 << 30).contains(size));
-    let pack_bytes = pack_bytes.ok_or_else(|| bad("--pack-size", "must be from 1MiB to 1GiB"))?;
+    let pack_bytes = u32::try_from(options.pack_size).ok().filter(|size| (1 << 20..=1 << 29).contains(size));
+    let pack_bytes = pack_bytes.ok_or_else(|| bad("--pack-size", "must be from 1MiB to 512MiB"))?;
     let mut recipients = Vec::new();
     for text in &options.recipient {
         recipients.push(text.parse().map_err(|e: &str| bad(&format!("--recipient {text}"), e))?);

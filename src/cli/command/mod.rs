@@ -19,6 +19,7 @@ use clap::CommandFactory;
 
 use crate::cli::args::{Arguments, Command};
 use crate::cli::exit::Exit;
+use crate::cli::report::Output;
 use crate::cli::session::Session;
 use crate::repo::RepoError;
 
@@ -44,19 +45,25 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Stats => stats::run(&session),
         Command::RebuildIndex => rebuild_index::run(&session),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "snap", &mut std::io::stdout());
-            Ok(Exit::Done)
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "snap", &mut text);
+            print(&text)
         }
         Command::Man => {
-            let man = clap_mangen::Man::new(Arguments::command());
-            let written = man.render(&mut std::io::stdout());
-            written.map_err(|e| RepoError::Source {
-                path: "standard output".to_owned(),
-                reason: e.to_string(),
-            })?;
-            Ok(Exit::Done)
+            let mut text = Vec::new();
+            let rendered = clap_mangen::Man::new(Arguments::command()).render(&mut text);
+            rendered
+                .map_err(|e| RepoError::Source { path: "manual page".to_owned(), reason: e.to_string() })?;
+            print(&text)
         }
     }
+}
+
+fn print(text: &[u8]) -> Result<Exit, RepoError> {
+    let mut out = Output::new();
+    out.line(String::from_utf8_lossy(text).trim_end())?;
+    out.finish()?;
+    Ok(Exit::Done)
 }
 
 fn log_to_standard_error(quiet: bool, verbose: u8) {

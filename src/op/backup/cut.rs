@@ -10,13 +10,14 @@ use rustix::io::Errno;
 
 use crate::base::content::ChunkRef;
 use crate::base::entry::{Hole, Kind};
+use crate::base::kind::FrameKind;
 use crate::base::progress::Done;
 use crate::op::backup::links::{Read as LinkRead, Waiting};
 use crate::op::backup::pending::Pending;
 use crate::op::backup::run::{Part, Run, Scanned, count};
 use crate::repo::RepoError;
 use crate::stage::chunk::{HEADER_BYTES_MAX, header_bytes};
-use crate::stage::frame::{FrameKind, RawFrame};
+use crate::stage::frame::RawFrame;
 use crate::stage::scan::{self, Maildir};
 
 /// Bytes read at a time.
@@ -266,7 +267,7 @@ impl<'r> Cutter<'r> {
 
     fn piece(&mut self, bytes: &[u8], in_header: bool, list: &mut Vec<u8>) -> Result<(), RepoError> {
         let repository = self.run.reader.repository();
-        let id = repository.writer_keys().namer().name(bytes);
+        let id = repository.writer_keys().namer(FrameKind::Content).name(bytes);
         let length =
             u32::try_from(bytes.len()).map_err(|_| RepoError::Content { what: "chunk is too long" })?;
         let chunk = ChunkRef { id, bytes: length };

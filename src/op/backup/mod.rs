@@ -87,6 +87,8 @@ pub struct Report {
     pub snapshot: Option<SnapshotId>,
     /// The manifest.
     pub manifest: Manifest,
+    /// Bytes by which the repository's files grew, the manifest too.
+    pub bytes_stored: u64,
     /// Every entry that is lacking, and why.
     pub lacks: Vec<Lack>,
     /// Entries left out on purpose, and why.
@@ -113,6 +115,9 @@ impl Report {
 /// read is no error: see [`Report::lacks`]. [`RepoError::Source`] if nothing at all can be read.
 pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, RepoError> {
     let started = Instant::now();
+    if !repository.is_enrolled() {
+        return Err(repository.not_enrolled()); // it may be another one, put in the place of ours
+    }
     repository.store().sweep_uploads()?;
     let snapshots = repository.snapshots()?;
     let reader = Reader::new(repository, Index::open(repository)?, TREE_CACHE_BYTES);
@@ -199,9 +204,14 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
         root,
         extra: Vec::new(),
     };
+    let mut bytes_stored = written.bytes_stored;
     let snapshot = match request.dry_run {
         true => None,
-        false => Some(commit(repository, reader.into_index(), written, &manifest)?),
+        false => {
+            let (id, bytes) = commit(repository, reader.into_index(), written, &manifest)?;
+            bytes_stored += bytes;
+            Some(id)
+        }
     };
-    Ok(Report { snapshot, manifest, lacks, skipped, torn, taken_over, problems })
+    Ok(Report { snapshot, manifest, bytes_stored, lacks, skipped, torn, taken_over, problems })
 }

@@ -213,7 +213,7 @@ impl Fill<'_> {
                     }
                 }
                 (Some((_, Err(e))), _) if !e.is_damage() => {
-                    self.deliver(file, need, Err(e.to_string()), at);
+                    self.deliver(file, need, Err(e.chain()), at);
                     continue;
                 }
                 _ => None,
@@ -222,7 +222,7 @@ impl Fill<'_> {
                 Some(bytes) => self.deliver(file, need, Ok(bytes), at),
                 None => match self.reader.chunk(need.chunk) {
                     Ok(bytes) => self.deliver(file, need, Ok(&bytes), at), // another copy
-                    Err(e) => self.deliver(file, need, Err(e.to_string()), at),
+                    Err(e) => self.deliver(file, need, Err(e.chain()), at),
                 },
             }
         }

@@ -104,8 +104,10 @@ pub fn restore(
     request: &Request<'_>,
 ) -> Result<Report, RepoError> {
     let place = find(reader, snapshot, &request.path)?;
+    if !request.dry_run {
+        reader.repository().unlock(secrets)?;
+    }
     let target = Target::open(&request.target, request.overwrite, request.dry_run)?;
-    reader.repository().unlock(secrets)?;
     let filter = Filter::new(request)?;
     let totals = &snapshot.manifest.components;
     let wanted = |name: &String| request.components.is_empty() || request.components.contains(name);

@@ -7,7 +7,7 @@ use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
 use crate::base::content::refs;
-use crate::base::entry::{Entry, Kind};
+use crate::base::entry::{Entry, Kind, quoted as shown};
 use crate::base::progress::Done;
 use crate::op::restore::attributes::{Attributes, On};
 use crate::op::restore::fill::{Filled, Need, Portion};
@@ -117,7 +117,12 @@ impl<'p> Plan<'p> {
         for link in std::mem::take(&mut self.links) {
             if let Err(e) = self.link(&link) {
                 let path = self.path_of(link.directory, &link.name);
-                self.report.lacks.push(lack(&path, format!("hard link: {}", std::io::Error::from(e))));
+                let first = shown(&self.path_of(link.first.0, &link.first.1));
+                let reason = match e {
+                    Errno::NOENT => format!("its other name {first} was not restored"),
+                    e => format!("cannot be linked to {first}: {}", std::io::Error::from(e)),
+                };
+                self.report.lacks.push(lack(&path, reason));
             }
         }
         // From the deepest up: what is made in a directory changes its times.
@@ -129,7 +134,7 @@ impl<'p> Plan<'p> {
             match (self.target.directory(&directory.path), record.entry()) {
                 (Ok(fd), Ok(entry)) => self.attributes.set(&On::File(&fd), &entry),
                 (Err(e), _) => self.report.lacks.push(lack(&directory.path, std::io::Error::from(e))),
-                (_, Err(e)) => self.report.lacks.push(lack(&directory.path, e)),
+                (_, Err(e)) => self.report.lacks.push(lack(&directory.path, e.chain())),
             }
         }
         self.report.warnings = self.attributes.warnings();
@@ -242,7 +247,7 @@ impl<'p> Plan<'p> {
         let list = match self.reader.flatten(entry.content) {
             Ok(list) => list,
             Err(e) => {
-                self.report.lacks.push(lack(&path, e));
+                self.report.lacks.push(lack(&path, e.chain()));
                 return Ok(());
             }
         };
@@ -383,7 +388,7 @@ impl Visitor for Plan<'_> {
         } else if let Some((_, met)) = self.stack.last_mut() {
             *met = None;
         }
-        self.report.lacks.push(lack(path, error));
+        self.report.lacks.push(lack(path, error.chain()));
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use rustix::io::Errno;
 
 use crate::base::entry::Entry;
+use crate::base::kind::FrameKind;
 use crate::op::restore::holes::around_holes;
 use crate::repo::reader::Reader;
 
@@ -26,7 +27,7 @@ pub fn read_back(reader: &Reader<'_>, parent: &OwnedFd, entry: &Entry<'_>) -> Re
         let mut bytes = vec![0; chunk.bytes as usize];
         around_holes(entry, at, bytes.len(), |from, range| written.read_exact_at(&mut bytes[range], from))
             .map_err(|e| format!("cannot be read back: {e}"))?;
-        if reader.repository().writer_keys().namer().name(&bytes) != chunk.id {
+        if reader.repository().writer_keys().namer(FrameKind::Content).name(&bytes) != chunk.id {
             return Err("read back, and it is not what was written: the target disk fails".to_owned());
         }
         at += u64::from(chunk.bytes);

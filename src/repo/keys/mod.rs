@@ -7,7 +7,9 @@ mod files;
 mod wrap;
 
 pub use files::{KeyBody, KeyFile, KeyInfo};
-pub use wrap::{open_with_identities, seal_to_recipients, unwrap_identity, wrap_identity};
+pub use wrap::{
+    Unwrapped, WrappedIdentity, open_with_identities, seal_to_recipients, unwrap_identity, wrap_identity,
+};
 
 use std::fmt;
 
@@ -15,6 +17,7 @@ use age::x25519::{Identity, Recipient};
 use zeroize::Zeroizing;
 
 use crate::base::id::KeyId;
+use crate::base::kind::FrameKind;
 use crate::repo::RepoError;
 use crate::repo::config::Encryption;
 use crate::stage::hash::ChunkNamer;
@@ -55,7 +58,8 @@ impl Secrets for NoSecrets {
 /// The writer secret, and what is derived from it.
 pub struct WriterKeys {
     secret: Secret,
-    namer: ChunkNamer,
+    content_namer: ChunkNamer,
+    tree_namer: ChunkNamer,
     gear: [u8; 32],
     metadata: Option<SealKey>,
     proof: SealKey,
@@ -72,7 +76,8 @@ impl WriterKeys {
     pub fn new(secret: Secret, encryption: Encryption) -> Self {
         let metadata = SealKey::new(secret.derive("snap v1 metadata"));
         Self {
-            namer: ChunkNamer::new(*secret.derive("snap v1 chunk id").expose()),
+            content_namer: ChunkNamer::new(*secret.derive("snap v1 chunk id").expose()),
+            tree_namer: ChunkNamer::new(*secret.derive("snap v1 tree chunk id").expose()),
             gear: *secret.derive("snap v1 gear table").expose(),
             metadata: (encryption == Encryption::Age).then_some(metadata),
             proof: SealKey::new(secret.derive("snap v1 key files")),
@@ -80,9 +85,14 @@ impl WriterKeys {
         }
     }
 
-    /// Returns what names chunks.
-    pub fn namer(&self) -> &ChunkNamer {
-        &self.namer
+    /// Returns what names chunks of a kind. A tree never has the name of a file's chunk: else
+    /// somebody could store a file that is a tree to the byte, and the tree would be found among
+    /// content, which the writer secret does not open.
+    pub fn namer(&self, kind: FrameKind) -> &ChunkNamer {
+        match kind {
+            FrameKind::Content => &self.content_namer,
+            FrameKind::Tree => &self.tree_namer,
+        }
     }
 
     /// Returns the key of the chunker's gear table.
@@ -98,6 +108,11 @@ impl WriterKeys {
     /// Returns the secret, to be kept on this machine or wrapped.
     pub fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// Returns what tells this writer secret from any other, and nothing else of it.
+    pub fn mark(&self) -> [u8; 32] {
+        *self.secret.derive("snap v1 writer mark").expose()
     }
 
     /// Returns proof that a key file was written by who has the writer secret.

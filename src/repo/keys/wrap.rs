@@ -8,7 +8,10 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use bincode::{Decode, Encode};
 use zeroize::Zeroizing;
 
+use crate::base::id::RepositoryId;
+use crate::base::wire;
 use crate::repo::RepoError;
+use crate::repo::keys::WriterKeys;
 use crate::stage::seal::{SealKey, Secret, random};
 
 /// Memory that deriving a key takes, in KiB: 64 MiB, RFC 9106's second recommendation.
@@ -32,8 +35,29 @@ pub struct WrappedIdentity {
     pub lanes: u32,
     /// Salt of the derivation.
     pub salt: [u8; 16],
-    /// The identity's text (`AGE-SECRET-KEY-1…`), sealed.
+    /// A [`Bound`] identity, encoded and sealed.
     pub sealed: Vec<u8>,
+}
+
+/// An identity, and the repository that it belongs to: so that no other repository that somebody
+/// puts in its place opens with the same passphrase.
+#[derive(Encode, Decode)]
+struct Bound {
+    /// The identity's text (`AGE-SECRET-KEY-1…`).
+    identity: String,
+    repository: RepositoryId,
+    /// [`WriterKeys::mark`] of the repository's writer secret.
+    writer: [u8; 32],
+}
+
+/// What a passphrase opened.
+pub struct Unwrapped {
+    /// The identity.
+    pub identity: Identity,
+    /// The repository that it was wrapped for.
+    pub repository: RepositoryId,
+    /// [`WriterKeys::mark`] of that repository's writer secret.
+    pub writer: [u8; 32],
 }
 
 /// What is bound to the sealed identity.
@@ -51,13 +75,20 @@ fn derive(passphrase: &str, wrapped: &WrappedIdentity) -> Option<SealKey> {
 ///
 /// # Errors
 /// [`RepoError::System`] without memory or random bytes.
-pub fn wrap_identity(identity: &Identity, passphrase: &str) -> Result<WrappedIdentity, RepoError> {
+pub fn wrap_identity(
+    identity: &Identity,
+    passphrase: &str,
+    repository: RepositoryId,
+    writer: &WriterKeys,
+) -> Result<WrappedIdentity, RepoError> {
     let mut salt = [0; 16];
     random(&mut salt).map_err(|_| RepoError::System { what: "random bytes" })?;
     let mut wrapped =
         WrappedIdentity { memory_kib: MEMORY_KIB, passes: PASSES, lanes: 1, salt, sealed: Vec::new() };
     let key = derive(passphrase, &wrapped).ok_or(RepoError::System { what: "memory for Argon2id" })?;
-    let mut sealed = identity.to_string().expose_secret().as_bytes().to_vec();
+    let identity = identity.to_string().expose_secret().to_owned();
+    let bound = Bound { identity, repository, writer: writer.mark() };
+    let mut sealed = wire::encode(&bound).map_err(|e| RepoError::record(&"keys/", e))?;
     key.seal(&wrapped.salt, PURPOSE, &mut sealed).map_err(|_| RepoError::System { what: "seal" })?;
     wrapped.sealed = sealed;
     Ok(wrapped)
@@ -65,14 +96,16 @@ pub fn wrap_identity(identity: &Identity, passphrase: &str) -> Result<WrappedIde
 
 /// Unwraps an identity; none if the passphrase is another, or the file was changed. The time and
 /// memory that a hostile file can ask for are bounded.
-pub fn unwrap_identity(wrapped: &WrappedIdentity, passphrase: &str) -> Option<Identity> {
+pub fn unwrap_identity(wrapped: &WrappedIdentity, passphrase: &str) -> Option<Unwrapped> {
     if wrapped.memory_kib > MEMORY_KIB_MAX || wrapped.passes > PASSES_MAX || wrapped.lanes > 16 {
         return None;
     }
     let key = derive(passphrase, wrapped)?;
     let mut plain = Zeroizing::new(wrapped.sealed.clone());
     key.open(&wrapped.salt, PURPOSE, &mut plain).ok()?;
-    std::str::from_utf8(&plain).ok()?.parse().ok()
+    let bound: Bound = wire::decode(&plain).ok()?;
+    let identity = Zeroizing::new(bound.identity).parse().ok()?;
+    Some(Unwrapped { identity, repository: bound.repository, writer: bound.writer })
 }
 
 /// Seals bytes to age recipients (age-encryption.org/v1).
@@ -103,19 +136,26 @@ pub fn open_with_identities(identities: &[Identity], sealed: &[u8]) -> Option<Ze
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repo::config::Encryption;
+
+    fn wrapped(identity: &Identity) -> WrappedIdentity {
+        let writer = WriterKeys::new(Secret::from_bytes([9; 32]), Encryption::Age);
+        wrap_identity(identity, "right", RepositoryId::from_bytes([1; 16]), &writer).unwrap()
+    }
 
     #[test]
     fn a_wrapped_identity_needs_its_passphrase() {
         let identity = Identity::generate();
-        let wrapped = wrap_identity(&identity, "right").unwrap();
+        let wrapped = wrapped(&identity);
         let back = unwrap_identity(&wrapped, "right").unwrap();
-        assert_eq!(back.to_public().to_string(), identity.to_public().to_string());
+        assert_eq!(back.identity.to_public().to_string(), identity.to_public().to_string());
+        assert_eq!(back.repository, RepositoryId::from_bytes([1; 16]));
         assert!(unwrap_identity(&wrapped, "wrong").is_none());
     }
 
     #[test]
     fn a_file_that_asks_for_too_much_memory_is_refused_at_once() {
-        let mut wrapped = wrap_identity(&Identity::generate(), "right").unwrap();
+        let mut wrapped = wrapped(&Identity::generate());
         wrapped.memory_kib = u32::MAX;
         assert!(unwrap_identity(&wrapped, "right").is_none());
     }

@@ -136,7 +136,12 @@ impl Cache {
         let database = builder.create(path).map_err(failed)?;
         let mut write = database.begin_write().map_err(failed)?;
         write.set_quick_repair(true);
-        if from_scratch {
+        let is_foreign = {
+            let meta = write.open_table(META).map_err(failed)?;
+            let kept = meta.get("repository").map_err(failed)?;
+            kept.is_some_and(|kept| kept.value() != repository.as_bytes())
+        };
+        if from_scratch || is_foreign {
             write.delete_table(CHUNKS).map_err(failed)?;
             write.delete_table(PACKS).map_err(failed)?;
             write.delete_table(FRAGMENTS).map_err(failed)?;
@@ -197,8 +202,8 @@ fn unpack(bytes: &[u8; 14]) -> Location {
 mod tests {
     use super::*;
     use crate::base::content::ChunkRef;
+    use crate::base::directory::{Directory, FrameRow};
     use crate::stage::index::PackEntry;
-    use crate::stage::pack::{Directory, FrameRow};
 
     fn fragment(seed: u8) -> Fragment {
         let mut directory = Directory::default();

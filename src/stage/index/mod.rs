@@ -4,8 +4,9 @@ mod cache;
 
 use bincode::{Decode, Encode};
 
+use crate::base::directory::Directory;
 use crate::base::id::{FragmentId, PackId};
-use crate::stage::pack::Directory;
+use crate::base::kind::FrameKind;
 
 pub use cache::{Cache, CacheError};
 
@@ -68,6 +69,13 @@ pub struct PackRow {
     pub frames: Vec<FrameSpan>,
 }
 
+impl PackRow {
+    /// Returns what the pack's chunks belong to.
+    pub fn kind(&self) -> FrameKind {
+        if self.is_tree { FrameKind::Tree } else { FrameKind::Content }
+    }
+}
+
 impl PackEntry {
     /// Returns what is known of the pack without its chunks.
     pub fn row(&self) -> PackRow {
@@ -87,7 +95,7 @@ impl PackEntry {
             let mut offset = 0;
             for chunk in crate::base::content::refs(chunks) {
                 visit(chunk.id, Location { pack, frame, offset, bytes: chunk.bytes });
-                offset += chunk.bytes;
+                offset = u32::saturating_add(offset, chunk.bytes); // exact in a directory that was validated
             }
         }
     }
