@@ -191,9 +191,11 @@ fn flag_changes_and_moves_cost_no_read() {
     let repository = memory(&state);
     backup(&repository, source.path(), 1).expect("backup");
     let mut moved = 0;
-    for side in ["new", "cur"] {
-        for (number, entry) in fs::read_dir(inbox.join(side)).expect("folder lists").enumerate() {
-            let path = entry.expect("entry reads").path();
+    let listed = ["new", "cur"].map(|side| fs::read_dir(inbox.join(side)).expect("folder lists"));
+    let paths: Vec<_> =
+        listed.into_iter().flatten().map(|entry| entry.expect("entry reads").path()).collect();
+    {
+        for (number, path) in paths.into_iter().enumerate() {
             let name = path.file_name().expect("has a name").to_string_lossy().into_owned();
             let unique = name.split(":2,").next().expect("has a first part");
             let to = match number % 3 {

@@ -102,8 +102,9 @@ impl Config {
     /// One line that says what is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "not text".to_owned())?;
-        let table: toml::Table =
-            text.parse().map_err(|_| "not TOML: damaged, or not a repository of snap".to_owned())?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|_| "not TOML: cut short, damaged, or not a repository of snap".to_owned())?;
         match table.get("format").and_then(toml::Value::as_integer) {
             None => return Err("no format version: cut short, or not a repository of snap".to_owned()),
             Some(found) if found > i64::from(FORMAT_VERSION) => {

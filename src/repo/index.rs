@@ -21,11 +21,35 @@ const DIRECTORY_PURPOSE: &str = "snap v1 pack directory";
 /// Numbers of packs that are not in the cache start here.
 const OVERLAY_START: u32 = 1 << 31;
 
+/// How a pack that is listed lies in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// As long as it should be.
+    Whole,
+    /// There, with another length: frames of it may be left.
+    Cut,
+    /// Not there.
+    Gone,
+}
+
+impl Presence {
+    /// Judges a pack of `listed` bytes of which `found` are there.
+    pub fn of(listed: u64, found: Option<u64>) -> Self {
+        match found {
+            None => Self::Gone,
+            Some(found) if found == listed => Self::Whole,
+            Some(_) => Self::Cut,
+        }
+    }
+}
+
 /// Where every chunk of a repository lies, as it was when the index was opened.
 #[derive(Default)]
 pub struct Index {
     cache: Option<Cache>,
     overlay: HashMap<ChunkId, Location, IdHash>,
+    /// Further copies, and copies in packs that are cut.
+    others: HashMap<ChunkId, Vec<Location>, IdHash>,
     packs: HashMap<PackNumber, PackRow>,
     lost: HashSet<PackNumber>,
     orphans: Vec<PackEntry>,
@@ -51,7 +75,7 @@ impl Index {
                 let cached = opened.as_ref().map(|cache| cache.fragments().clone()).unwrap_or_default();
                 let is_stale = !cached.is_subset(&present);
                 let missing: BTreeSet<FragmentId> = match is_stale {
-                    true => present,
+                    true => present.clone(),
                     false => present.difference(&cached).copied().collect(),
                 };
                 if missing.is_empty() && !is_stale {
@@ -59,7 +83,7 @@ impl Index {
                     missing
                 } else {
                     drop(opened);
-                    index.refresh_cache(repository, path, missing, is_stale || is_broken)
+                    index.refresh_cache(repository, path, present, missing, is_stale || is_broken)
                 }
             }
         };
@@ -80,35 +104,32 @@ impl Index {
         Ok(index)
     }
 
-    /// Adds `missing` fragments to the cache at `path` and opens it; returns those that it lacks still.
+    /// Adds `missing` fragments to the cache at `path` and opens it; returns those of `present` that
+    /// it lacks still.
     fn refresh_cache(
         &mut self,
         repository: &Repository,
         path: &std::path::Path,
+        present: BTreeSet<FragmentId>,
         missing: BTreeSet<FragmentId>,
         from_scratch: bool,
     ) -> BTreeSet<FragmentId> {
-        let fragments = self.read_fragments(repository, missing.clone());
+        let fragments = self.read_fragments(repository, missing);
+        self.problems.clear(); // they are met again among those that are left
         if from_scratch && matches!(Cache::open(path, repository.id()), Err(CacheError::Failed { .. })) {
             let _ = std::fs::remove_file(path); // a cache: its loss costs a rebuild
         }
         let replaces_known = fragments.iter().any(|(_, fragment)| !fragment.replaces.is_empty());
-        if fragments.is_empty() && !from_scratch {
-            return missing;
-        }
-        let is_added = !(replaces_known && !from_scratch)
-            && Cache::add(path, repository.id(), &fragments, from_scratch).is_ok();
+        let is_needed = from_scratch || !(fragments.is_empty() || replaces_known);
+        let is_added = is_needed && Cache::add(path, repository.id(), &fragments, from_scratch).is_ok();
         match Cache::open(path, repository.id()) {
-            Ok(cache) if is_added => {
-                let left = missing.difference(cache.fragments()).copied().collect();
+            // What could not be added is kept in memory, beside what the cache has had before.
+            Ok(cache) if is_added || !from_scratch => {
+                let left = present.difference(cache.fragments()).copied().collect();
                 self.cache = Some(cache);
-                self.problems.clear(); // they are met again among those left
                 left
             }
-            _ => {
-                self.problems.clear();
-                missing
-            }
+            _ => present,
         }
     }
 
@@ -153,15 +174,14 @@ impl Index {
         }
         for pack in live.into_iter().flat_map(|(_, fragment)| fragment.packs) {
             if listed.insert(pack.id) {
-                let is_lost = there.get(&pack.id) != Some(&pack.bytes);
-                self.insert(&pack, is_lost);
+                self.add(&pack, Presence::of(pack.bytes, there.get(&pack.id).copied()));
             }
         }
         for (id, bytes) in there.into_iter().filter(|(id, _)| !listed.contains(id)) {
             match read_directory(repository, id, bytes) {
                 Ok(directory) => {
                     let pack = PackEntry { id, bytes, directory };
-                    self.insert(&pack, false);
+                    self.add(&pack, Presence::Whole);
                     self.orphans.push(pack);
                 }
                 Err(e) => self.problems.push((Name::Pack(id).to_string(), e)),
@@ -170,15 +190,26 @@ impl Index {
         Ok(())
     }
 
-    fn insert(&mut self, pack: &PackEntry, is_lost: bool) {
+    /// Adds a pack that is not in the cache. Chunks of a pack that is cut are among
+    /// [`Self::others`] only; those of one that is gone are nowhere.
+    pub fn add(&mut self, pack: &PackEntry, presence: Presence) {
         let number = PackNumber(OVERLAY_START.saturating_add(u32::try_from(self.packs.len()).unwrap_or(0)));
         self.packs.insert(number, pack.row());
-        if is_lost {
-            self.lost.insert(number);
-            return;
+        let (overlay, others) = (&mut self.overlay, &mut self.others);
+        match presence {
+            Presence::Whole => pack.locations(number, |chunk, location| {
+                if let Some(other) = overlay.insert(chunk, location) {
+                    others.entry(chunk).or_default().push(other);
+                }
+            }),
+            Presence::Cut => {
+                pack.locations(number, |chunk, location| others.entry(chunk).or_default().push(location));
+            }
+            Presence::Gone => {}
         }
-        let overlay = &mut self.overlay;
-        pack.locations(number, |chunk, location| _ = overlay.insert(chunk, location));
+        if presence != Presence::Whole {
+            self.lost.insert(number);
+        }
     }
 
     /// Returns where a chunk lies; none if no pack that is there holds it.
@@ -192,6 +223,12 @@ impl Index {
         let Some(cache) = &self.cache else { return Ok(None) };
         let found = cache.find(id)?;
         Ok(found.filter(|location| !self.lost.contains(&location.pack)))
+    }
+
+    /// Returns where else a chunk may lie: in further packs, and in what is left of packs that are
+    /// cut. What the cache alone knows is not among them.
+    pub fn others(&self, id: &ChunkId) -> &[Location] {
+        self.others.get(id).map_or(&[], Vec::as_slice)
     }
 
     /// Returns what is known of a pack.

@@ -1,7 +1,7 @@
 //! Up from a name to bytes: index → pack range → open → expand → chunk, re-hashed.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::base::content::{ChunkRef, Content, REF_BYTES, is_list, refs};
@@ -15,7 +15,7 @@ use crate::repo::keys::open_data_key;
 use crate::repo::{RepoError, Repository};
 use crate::stage::frame::{Expander, FrameError, FrameHeader};
 use crate::stage::index::{FrameSpan, Location, PackRow};
-use crate::stage::pack::PackHeader;
+use crate::stage::pack::{PackHeader, SealedKey};
 use crate::stage::seal::{SealError, SealKey};
 use crate::store::Name;
 
@@ -31,6 +31,7 @@ pub struct Reader<'r> {
     index: Index,
     second: OnceLock<Option<Index>>,
     keys: Mutex<HashMap<KeyId, SealKey>>,
+    lost_keys: Mutex<HashSet<KeyId>>,
     frames: Mutex<FrameCache>,
 }
 
@@ -45,8 +46,15 @@ impl<'r> Reader<'r> {
             index,
             second: OnceLock::new(),
             keys: Mutex::default(),
+            lost_keys: Mutex::default(),
             frames: Mutex::new(FrameCache { limit: cache_bytes, ..FrameCache::default() }),
         }
+    }
+
+    /// Relies on its index alone, even where that leads to bytes that are wrong.
+    pub fn without_fallback(self) -> Self {
+        let _ = self.second.set(None);
+        self
     }
 
     /// Returns the repository.
@@ -140,12 +148,38 @@ impl<'r> Reader<'r> {
             return Ok(key.clone());
         }
         let identities = self.repository.identities().ok_or(RepoError::Locked)?;
-        let pack_header = read_pack_header(self.repository, pack.id)?;
-        let sealed = pack_header.keys.iter().find(|sealed| sealed.key_id == header.key_id);
-        let sealed = sealed.ok_or(RepoError::NoIdentity { path: path.clone(), key: header.key_id })?;
-        let key = open_data_key(sealed, identities, &path)?;
+        let sealed = match self.sealed_key(pack.id, header.key_id) {
+            Ok(Some(sealed)) => sealed,
+            own => {
+                // Damaged. Every pack of a run carries the run's key: another one may have it.
+                let Some(sealed) = self.look_elsewhere(header.key_id) else {
+                    return Err(own.err().unwrap_or_else(|| RepoError::seal(&path, SealError::Broken)));
+                };
+                sealed
+            }
+        };
+        let key = open_data_key(&sealed, identities, &path)?;
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id(), key.clone());
         Ok(key)
+    }
+
+    fn sealed_key(&self, pack: PackId, key: KeyId) -> Result<Option<SealedKey>, RepoError> {
+        let header = read_pack_header(self.repository, pack)?;
+        Ok(header.keys.into_iter().find(|sealed| sealed.key_id == key))
+    }
+
+    /// Looks for a data key in the headers of all packs, once.
+    fn look_elsewhere(&self, key: KeyId) -> Option<SealedKey> {
+        let mut lost = self.lost_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost.contains(&key) {
+            return None;
+        }
+        let mut packs = self.index.packs().filter(|(_, pack, _)| !pack.is_tree);
+        let found = packs.find_map(|(_, pack, _)| self.sealed_key(pack.id, key).ok().flatten());
+        if found.is_none() {
+            lost.insert(key);
+        }
+        found
     }
 
     /// Returns a chunk's bytes, hashed again. If where the cache points is wrong, the fragments
@@ -175,12 +209,30 @@ impl<'r> Reader<'r> {
     }
 
     fn append_from(&self, index: &Index, chunk: ChunkRef, out: &mut Vec<u8>) -> Result<(), RepoError> {
-        let unknown = RepoError::UnknownChunk { id: chunk.id };
-        let Some(location) = index.find(&chunk.id)? else { return Err(unknown) };
-        let Some(pack) = index.pack(location.pack) else { return Err(unknown) };
+        let first = match index.find(&chunk.id)? {
+            Some(location) => self.append_at(index, location, chunk, out),
+            None => Err(RepoError::UnknownChunk { id: chunk.id }),
+        };
+        match first {
+            Err(e) if e.is_damage() => {
+                let mut others = index.others(&chunk.id).iter();
+                let found = others.any(|location| self.append_at(index, *location, chunk, out).is_ok());
+                if found { Ok(()) } else { Err(e) }
+            }
+            other => other,
+        }
+    }
+
+    fn append_at(
+        &self,
+        index: &Index,
+        location: Location,
+        chunk: ChunkRef,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RepoError> {
+        let pack = index.pack(location.pack).ok_or(RepoError::UnknownChunk { id: chunk.id })?;
         let raw = self.frame(pack, location.frame)?;
-        let bytes = verified(self.repository, pack, location, chunk, &raw)?;
-        out.extend_from_slice(bytes);
+        out.extend_from_slice(verified(self.repository, pack, location, chunk, &raw)?);
         Ok(())
     }
 

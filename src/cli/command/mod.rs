@@ -2,6 +2,7 @@
 
 mod backup;
 mod cat;
+mod check;
 
 mod diff;
 mod find;
@@ -40,7 +41,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Cat(options) => cat::run(&session, &options),
         Command::Restore(options) => restore::run(&session, options),
 
-        Command::Check(_) => Ok(Exit::Fatal),
+        Command::Check(options) => check::run(&session, &options),
         Command::Key(options) => key::run(&session, options),
         Command::Stats => stats::run(&session),
         Command::RebuildIndex => rebuild_index::run(&session),

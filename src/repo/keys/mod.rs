@@ -8,7 +8,8 @@ mod wrap;
 
 pub use files::{KeyBody, KeyFile, KeyInfo};
 pub use wrap::{
-    Unwrapped, WrappedIdentity, open_with_identities, seal_to_recipients, unwrap_identity, wrap_identity,
+    Unwrapped, WrappedIdentity, open_with_identities, recipient_count, seal_to_recipients, unwrap_identity,
+    wrap_identity,
 };
 
 use std::fmt;

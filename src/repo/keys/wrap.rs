@@ -133,6 +133,12 @@ pub fn open_with_identities(identities: &[Identity], sealed: &[u8]) -> Option<Ze
     Some(plain)
 }
 
+/// Returns to how many X25519 recipients an age file is sealed.
+pub fn recipient_count(sealed: &[u8]) -> usize {
+    let lines = sealed.split(|byte| *byte == b'\n').take_while(|line| !line.starts_with(b"---"));
+    lines.filter(|line| line.starts_with(b"-> X25519 ")).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +170,7 @@ mod tests {
     fn what_is_sealed_to_one_is_not_opened_by_another() {
         let (one, other) = (Identity::generate(), Identity::generate());
         let sealed = seal_to_recipients(&[one.to_public()], b"plain").unwrap();
+        assert_eq!(recipient_count(&sealed), 1);
         assert_eq!(open_with_identities(&[one], &sealed).unwrap().as_slice(), b"plain");
         assert!(open_with_identities(&[other], &sealed).is_none());
     }

@@ -1,6 +1,8 @@
 //! `index.redb`: chunk id → pack, frame, offset, length. A cache: fragments rebuild it.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use redb::{ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
@@ -47,13 +49,46 @@ fn failed(error: impl Into<redb::Error>) -> CacheError {
     }
 }
 
+thread_local! {
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns whether this thread is inside redb, whose panics are caught: a panic hook may be silent.
+pub fn is_guarded() -> bool {
+    IS_GUARDED.get()
+}
+
+/// Runs `act`; redb panics on some damaged pages, and that is an error like any other. The caller
+/// uses nothing afterwards that `act` may have left half-changed.
+fn guarded<R>(act: impl FnOnce() -> Result<R, CacheError>) -> Result<R, CacheError> {
+    let outer = IS_GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(act));
+    IS_GUARDED.set(outer);
+    result.unwrap_or_else(|_| Err(CacheError::Failed { what: "its pages make no sense".to_owned() }))
+}
+
 /// An open cache, as it was when it was opened.
 pub struct Cache {
-    chunks: ReadOnlyTable<[u8; ChunkId::BYTES], [u8; 14]>,
-    packs: ReadOnlyTable<u32, &'static [u8]>,
+    /// None only while it is dropped.
+    tables: Option<Tables>,
     fragments: BTreeSet<FragmentId>,
     is_empty: bool,
+}
+
+struct Tables {
+    chunks: ReadOnlyTable<[u8; ChunkId::BYTES], [u8; 14]>,
+    packs: ReadOnlyTable<u32, &'static [u8]>,
     _database: ReadOnlyDatabase,
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let tables = self.tables.take();
+        let _ = guarded(|| {
+            drop(tables);
+            Ok(())
+        });
+    }
 }
 
 impl Cache {
@@ -62,36 +97,16 @@ impl Cache {
     /// # Errors
     /// [`CacheError`]; nothing was changed.
     pub fn open(path: &Path, repository: RepositoryId) -> Result<Self, CacheError> {
-        let mut builder = redb::Builder::new();
-        builder.set_cache_size(PAGES_BYTES);
-        let database = builder.open_read_only(path).map_err(failed)?;
-        let read = database.begin_read().map_err(failed)?;
-        let meta = read.open_table(META).map_err(failed)?;
-        let is = |key: &str, value: &[u8]| -> Result<bool, CacheError> {
-            Ok(meta.get(key).map_err(failed)?.is_some_and(|found| found.value() == value))
-        };
-        if !is("schema", SCHEMA)? || !is("repository", repository.as_bytes())? {
-            return Err(CacheError::Absent);
-        }
-        let table = read.open_table(FRAGMENTS).map_err(failed)?;
-        let mut fragments = BTreeSet::new();
-        for row in table.iter().map_err(failed)? {
-            fragments.insert(FragmentId::from_bytes(row.map_err(failed)?.0.value()));
-        }
-        let chunks = read.open_table(CHUNKS).map_err(failed)?;
-        let is_empty = chunks.first().map_err(failed)?.is_none();
-        Ok(Self {
-            is_empty,
-            chunks,
-            packs: read.open_table(PACKS).map_err(failed)?,
-            fragments,
-            _database: database,
-        })
+        guarded(|| open(path, repository))
     }
 
     /// Returns the fragments whose packs are in the cache.
     pub fn fragments(&self) -> &BTreeSet<FragmentId> {
         &self.fragments
+    }
+
+    fn tables(&self) -> Result<&Tables, CacheError> {
+        self.tables.as_ref().ok_or(CacheError::Absent)
     }
 
     /// Returns where a chunk lies. 2–5 µs; nothing for an empty cache.
@@ -102,8 +117,24 @@ impl Cache {
         if self.is_empty {
             return Ok(None);
         }
-        let found = self.chunks.get(*id.as_bytes()).map_err(failed)?;
-        Ok(found.map(|value| unpack(&value.value())))
+        guarded(|| {
+            let found = self.tables()?.chunks.get(*id.as_bytes()).map_err(failed)?;
+            Ok(found.map(|value| unpack(&value.value())))
+        })
+    }
+
+    /// Calls `visit` with every chunk and where it lies, by ascending id.
+    ///
+    /// # Errors
+    /// [`CacheError::Failed`].
+    pub fn visit(&self, mut visit: impl FnMut(ChunkId, Location)) -> Result<(), CacheError> {
+        guarded(|| {
+            for row in self.tables()?.chunks.iter().map_err(failed)? {
+                let (id, value) = row.map_err(failed)?;
+                visit(ChunkId::from_bytes(id.value()), unpack(&value.value()));
+            }
+            Ok(())
+        })
     }
 
     /// Returns all packs, by number.
@@ -111,13 +142,16 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Failed`].
     pub fn packs(&self) -> Result<Vec<(PackNumber, PackRow)>, CacheError> {
-        let mut rows = Vec::new();
-        for row in self.packs.iter().map_err(failed)? {
-            let (number, bytes) = row.map_err(failed)?;
-            let row = wire::decode(bytes.value()).map_err(|e| CacheError::Failed { what: e.to_string() })?;
-            rows.push((PackNumber(number.value()), row));
-        }
-        Ok(rows)
+        guarded(|| {
+            let mut rows = Vec::new();
+            for row in self.tables()?.packs.iter().map_err(failed)? {
+                let (number, bytes) = row.map_err(failed)?;
+                let row =
+                    wire::decode(bytes.value()).map_err(|e| CacheError::Failed { what: e.to_string() })?;
+                rows.push((PackNumber(number.value()), row));
+            }
+            Ok(rows)
+        })
     }
 
     /// Adds fragments to the cache at `path` in one transaction, in key order; makes the cache if
@@ -131,50 +165,82 @@ impl Cache {
         fragments: &[(FragmentId, Fragment)],
         from_scratch: bool,
     ) -> Result<(), CacheError> {
-        let mut builder = redb::Builder::new();
-        builder.set_cache_size(PAGES_BYTES);
-        let database = builder.create(path).map_err(failed)?;
-        let mut write = database.begin_write().map_err(failed)?;
-        write.set_quick_repair(true);
-        let is_foreign = {
-            let meta = write.open_table(META).map_err(failed)?;
-            let kept = meta.get("repository").map_err(failed)?;
-            kept.is_some_and(|kept| kept.value() != repository.as_bytes())
-        };
-        if from_scratch || is_foreign {
-            write.delete_table(CHUNKS).map_err(failed)?;
-            write.delete_table(PACKS).map_err(failed)?;
-            write.delete_table(FRAGMENTS).map_err(failed)?;
-        }
-        {
-            let mut meta = write.open_table(META).map_err(failed)?;
-            meta.insert("schema", SCHEMA).map_err(failed)?;
-            meta.insert("repository", repository.as_bytes().as_slice()).map_err(failed)?;
-            let mut known = write.open_table(FRAGMENTS).map_err(failed)?;
-            let mut packs = write.open_table(PACKS).map_err(failed)?;
-            let mut next = packs.last().map_err(failed)?.map_or(0, |(number, _)| number.value() + 1);
-            let mut rows = Vec::with_capacity(
-                fragments.iter().flat_map(|(_, f)| &f.packs).map(|p| p.directory.chunk_count()).sum(),
-            );
-            let mut seen: BTreeSet<PackId> = BTreeSet::new();
-            for (id, fragment) in fragments {
-                known.insert(id.as_bytes(), ()).map_err(failed)?;
-                for pack in fragment.packs.iter().filter(|pack| seen.insert(pack.id)) {
-                    let row =
-                        wire::encode(&pack.row()).map_err(|e| CacheError::Failed { what: e.to_string() })?;
-                    packs.insert(next, row.as_slice()).map_err(failed)?;
-                    pack.locations(PackNumber(next), |chunk, location| rows.push((chunk, location)));
-                    next += 1;
-                }
-            }
-            rows.sort_unstable();
-            let mut chunks = write.open_table(CHUNKS).map_err(failed)?;
-            for (chunk, location) in &rows {
-                chunks.insert(chunk.as_bytes(), pack_up(location)).map_err(failed)?;
-            }
-        }
-        write.commit().map_err(failed)
+        guarded(|| add(path, repository, fragments, from_scratch))
     }
+}
+
+fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(PAGES_BYTES);
+    let database = builder.open_read_only(path).map_err(failed)?;
+    let read = database.begin_read().map_err(failed)?;
+    let meta = read.open_table(META).map_err(failed)?;
+    let is = |key: &str, value: &[u8]| -> Result<bool, CacheError> {
+        Ok(meta.get(key).map_err(failed)?.is_some_and(|found| found.value() == value))
+    };
+    if !is("schema", SCHEMA)? || !is("repository", repository.as_bytes())? {
+        return Err(CacheError::Absent);
+    }
+    let table = read.open_table(FRAGMENTS).map_err(failed)?;
+    let mut fragments = BTreeSet::new();
+    for row in table.iter().map_err(failed)? {
+        fragments.insert(FragmentId::from_bytes(row.map_err(failed)?.0.value()));
+    }
+    let chunks = read.open_table(CHUNKS).map_err(failed)?;
+    let is_empty = chunks.first().map_err(failed)?.is_none();
+    let packs = read.open_table(PACKS).map_err(failed)?;
+    Ok(Cache { tables: Some(Tables { chunks, packs, _database: database }), fragments, is_empty })
+}
+
+fn add(
+    path: &Path,
+    repository: RepositoryId,
+    fragments: &[(FragmentId, Fragment)],
+    from_scratch: bool,
+) -> Result<(), CacheError> {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(PAGES_BYTES);
+    let database = builder.create(path).map_err(failed)?;
+    let mut write = database.begin_write().map_err(failed)?;
+    write.set_quick_repair(true);
+    let is_foreign = {
+        let meta = write.open_table(META).map_err(failed)?;
+        let kept = meta.get("repository").map_err(failed)?;
+        kept.is_some_and(|kept| kept.value() != repository.as_bytes())
+    };
+    if from_scratch || is_foreign {
+        write.delete_table(CHUNKS).map_err(failed)?;
+        write.delete_table(PACKS).map_err(failed)?;
+        write.delete_table(FRAGMENTS).map_err(failed)?;
+    }
+    {
+        let mut meta = write.open_table(META).map_err(failed)?;
+        meta.insert("schema", SCHEMA).map_err(failed)?;
+        meta.insert("repository", repository.as_bytes().as_slice()).map_err(failed)?;
+        let mut known = write.open_table(FRAGMENTS).map_err(failed)?;
+        let mut packs = write.open_table(PACKS).map_err(failed)?;
+        let mut next = packs.last().map_err(failed)?.map_or(0, |(number, _)| number.value() + 1);
+        let mut rows = Vec::with_capacity(
+            fragments.iter().flat_map(|(_, f)| &f.packs).map(|p| p.directory.chunk_count()).sum(),
+        );
+        let mut seen: BTreeSet<PackId> = BTreeSet::new();
+        for (id, fragment) in fragments {
+            known.insert(id.as_bytes(), ()).map_err(failed)?;
+            for pack in fragment.packs.iter().filter(|pack| seen.insert(pack.id)) {
+                let row =
+                    wire::encode(&pack.row()).map_err(|e| CacheError::Failed { what: e.to_string() })?;
+                packs.insert(next, row.as_slice()).map_err(failed)?;
+                pack.locations(PackNumber(next), |chunk, location| rows.push((chunk, location)));
+                next += 1;
+            }
+        }
+        rows.sort_unstable();
+        let mut chunks = write.open_table(CHUNKS).map_err(failed)?;
+        for (chunk, location) in &rows {
+            chunks.insert(chunk.as_bytes(), pack_up(location)).map_err(failed)?;
+        }
+    }
+    write.commit().map_err(failed)
 }
 
 /// Returns a location as the cache holds it.

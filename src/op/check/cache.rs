@@ -1,0 +1,190 @@
+//! `index.redb` held against the fragments.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+
+use crate::base::id::{ChunkId, FragmentId, PackId};
+use crate::op::check::findings::Findings;
+use crate::op::check::ledger::Ledger;
+use crate::repo::index::read_fragment;
+use crate::repo::{RepoError, Repository};
+use crate::stage::index::{Cache, CacheError, Location, PackNumber, PackRow};
+use crate::store::Name;
+
+/// What to do about a damaged cache.
+const REBUILD: &str = "rebuild it with 'snap rebuild-index'";
+
+/// What comparing the cache showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheState {
+    /// It is in order, or there is none to be in order.
+    Fit,
+    /// It is not what the fragments say.
+    Unfit,
+}
+
+/// Returns the cache's path as messages give it: in the repository, or elsewhere.
+pub fn shown_path(repository: &Repository, path: &Path) -> String {
+    let inside = path.strip_prefix(repository.store().location());
+    inside.unwrap_or(path).display().to_string()
+}
+
+/// Compares fragments and packs; with `deep` also where every chunk lies. A cache that fails is a damage.
+pub fn check_cache(
+    repository: &Repository,
+    ledger: &Ledger,
+    deep: bool,
+    findings: &mut Findings,
+) -> CacheState {
+    let Some(path) = repository.index_path() else { return CacheState::Fit };
+    let shown = shown_path(repository, path);
+    let cache = match Cache::open(path, repository.id()) {
+        Ok(cache) => cache,
+        Err(CacheError::Busy) => {
+            findings.notes.push(format!("{shown}: open in another process, and not compared"));
+            return CacheState::Fit;
+        }
+        Err(CacheError::Absent) if !path.exists() => {
+            if !ledger.present.is_empty() {
+                findings.notes.push(format!("{shown}: not there; the next run makes it anew"));
+            }
+            return CacheState::Unfit;
+        }
+        Err(e) => {
+            findings.damage(shown, format!("{e}; {REBUILD}"));
+            return CacheState::Unfit;
+        }
+    };
+    tell_gone(&cache, ledger, findings, &shown);
+    match compare(repository, &cache, ledger, deep) {
+        Ok(()) => CacheState::Fit,
+        Err(what) => {
+            findings.damage(shown, format!("{what}; {REBUILD}"));
+            CacheState::Unfit
+        }
+    }
+}
+
+/// Tells of fragments that the cache knows and that are gone, though their packs are there.
+fn tell_gone(cache: &Cache, ledger: &Ledger, findings: &mut Findings, shown: &str) {
+    let gone: Vec<FragmentId> = cache.fragments().difference(&ledger.present).copied().collect();
+    if gone.is_empty() {
+        return;
+    }
+    let rows = cache.packs().unwrap_or_default();
+    let is_orphan = |row: &PackRow| ledger.packs.get(&row.id).is_some_and(|pack| pack.fragment.is_none());
+    let orphans = rows.iter().filter(|(_, row)| is_orphan(row)).count();
+    match orphans {
+        0 => findings.notes.push(format!(
+            "{shown}: lists {} fragments that are gone, and no pack is the worse for it; the next run makes it anew",
+            gone.len()
+        )),
+        _ => {
+            for id in gone {
+                findings.damage(
+                    Name::Fragment(id),
+                    format!("not there, and {orphans} packs that {shown} knows are listed by no fragment; they are read from their own directories; 'snap check --repair' lists them anew"),
+                );
+            }
+        }
+    }
+}
+
+fn compare(repository: &Repository, cache: &Cache, ledger: &Ledger, deep: bool) -> Result<(), String> {
+    let cached = cache.fragments();
+    let rows = cache.packs().map_err(|e| e.to_string())?;
+    if !cached.is_subset(&ledger.present) {
+        return Ok(()); // older than what is there: it is made anew before it is used
+    }
+    // A fragment that is damaged, which is told elsewhere: what the cache has of it can't be judged.
+    let is_judged = cached.iter().all(|id| ledger.fragments.contains(id));
+    let fits = |pack: &PackRow| ledger.packs.get(&pack.id).map_or(!is_judged, |known| known.row == *pack);
+    if let Some((_, row)) = rows.iter().find(|(_, row)| !fits(row)) {
+        return Err(format!("lists {} otherwise than the fragments do", Name::Pack(row.id)));
+    }
+    let in_cache: BTreeSet<PackId> = rows.iter().map(|(_, row)| row.id).collect();
+    let should = |id: &FragmentId| cached.contains(id);
+    let mut listed = ledger.packs.iter().filter(|(_, pack)| pack.fragment.as_ref().is_some_and(should));
+    if let Some((id, _)) = listed.find(|(id, _)| !in_cache.contains(id)) {
+        return Err(format!("lacks {}", Name::Pack(*id)));
+    }
+    if deep && is_judged { compare_chunks(repository, cache, &rows) } else { Ok(()) }
+}
+
+/// A sum over chunks and where they lie that is the same in every order.
+#[derive(Default, PartialEq, Eq)]
+struct Sum {
+    chunks: u64,
+    sum: u64,
+}
+
+impl Sum {
+    fn add(&mut self, chunk: &ChunkId, location: &Location) {
+        let mut hasher = DefaultHasher::new();
+        (chunk, location).hash(&mut hasher);
+        self.chunks += 1;
+        self.sum = self.sum.wrapping_add(hasher.finish());
+    }
+}
+
+/// Compares where each chunk lies: all at once by a sum, and one by one only if that differs, for
+/// then a chunk may just lie in two packs.
+fn compare_chunks(
+    repository: &Repository,
+    cache: &Cache,
+    rows: &[(PackNumber, PackRow)],
+) -> Result<(), String> {
+    let mut found = Sum::default();
+    let said = |e: CacheError| e.to_string();
+    cache.visit(|chunk, location| found.add(&chunk, &location)).map_err(said)?;
+    let mut expected = Sum::default();
+    each_listed(repository, cache, rows, |chunk, location| {
+        expected.add(&chunk, &location);
+        Ok(())
+    })?;
+    if found == expected {
+        return Ok(());
+    }
+    let (mut right, mut lacking) = (0, 0);
+    each_listed(repository, cache, rows, |chunk, location| {
+        match cache.find(&chunk).map_err(said)? {
+            Some(other) if other == location => right += 1,
+            Some(_) => {}
+            None => lacking += 1,
+        }
+        Ok(())
+    })?;
+    match (found.chunks - right.min(found.chunks), lacking) {
+        (0, 0) => Ok(()),
+        (wrong, lacking) => Err(format!(
+            "{wrong} of its chunks lie elsewhere than the fragments say, and {lacking} are missing"
+        )),
+    }
+}
+
+/// Calls `visit` with every chunk of the cache's fragments and where the cache should say it lies.
+fn each_listed(
+    repository: &Repository,
+    cache: &Cache,
+    rows: &[(PackNumber, PackRow)],
+    mut visit: impl FnMut(ChunkId, Location) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut numbers: BTreeMap<PackId, Vec<PackNumber>> = BTreeMap::new();
+    rows.iter().for_each(|(number, row)| numbers.entry(row.id).or_default().push(*number));
+    for id in cache.fragments() {
+        let fragment = read_fragment(repository, *id).map_err(|e: RepoError| e.to_string())?;
+        for pack in fragment.packs {
+            for number in numbers.remove(&pack.id).unwrap_or_default() {
+                let mut result = Ok(());
+                pack.locations(number, |chunk, location| {
+                    if result.is_ok() {
+                        result = visit(chunk, location);
+                    }
+                });
+                result?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! What a check has found so far: damaged files, and the chunks that are lost with them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::error::Error;
+use std::fmt::Display;
+
+use crate::base::content::ChunkRef;
+use crate::base::id::ChunkId;
+use crate::op::check::prints::Prints;
+use crate::op::check::{Damage, Hurt};
+use crate::repo::RepoError;
+use crate::stage::dedup::IdHash;
+use crate::store::StoreError;
+
+/// What to do about a damaged pack.
+pub const MEND_PACK: &str =
+    "put back a good copy of it, or remove it and back up again: what the sources still have is stored anew";
+
+/// What to do about a damaged file that nothing can be made anew from.
+pub const PUT_BACK: &str = "put back a good copy of it";
+
+/// Rows for damaged frames of one pack; the rest are counted.
+const FRAME_ROWS_MAX: u64 = 8;
+
+/// Lost chunks whose pack is remembered, for the reasons; of more it is only known that they are lost.
+const LOST_MAX: usize = 1 << 20;
+
+/// Why a chunk is bad.
+#[derive(Clone, Copy)]
+pub struct Cause(u32);
+
+struct Bad {
+    /// Copies in packs that are there, and bad all the same.
+    copies: u32,
+    cause: Cause,
+}
+
+/// What a check has found so far.
+#[derive(Default)]
+pub struct Findings {
+    damages: BTreeSet<(String, String)>,
+    frames: BTreeMap<String, u64>,
+    /// Paths of the snapshots that are hurt.
+    pub hurt: Vec<Hurt>,
+    /// What is worth knowing and no damage.
+    pub notes: Vec<String>,
+    causes: Vec<String>,
+    chunks: HashMap<ChunkId, Bad, IdHash>,
+}
+
+impl Findings {
+    /// Notes a damaged repository file.
+    pub fn damage(&mut self, path: impl Display, what: impl Display) {
+        self.damages.insert((path.to_string(), what.to_string()));
+    }
+
+    /// Notes a damaged frame of a pack.
+    pub fn damaged_frame(&mut self, path: &str, offset: u32, what: impl Display) {
+        let rows = self.frames.entry(path.to_owned()).or_default();
+        *rows += 1;
+        if *rows <= FRAME_ROWS_MAX {
+            self.damage(path, format!("frame at byte {offset}: {what}"));
+        }
+    }
+
+    /// Returns whether a file is known to be damaged.
+    pub fn is_damaged(&self, path: &str) -> bool {
+        let first = (path.to_owned(), String::new());
+        self.damages.range(first..).next().is_some_and(|(damaged, _)| damaged == path)
+    }
+
+    /// Takes all damages, by path.
+    pub fn take_damages(&mut self) -> Vec<Damage> {
+        for (path, rows) in std::mem::take(&mut self.frames) {
+            if rows > FRAME_ROWS_MAX {
+                self.damage(path, format!("{} more of its frames are damaged", rows - FRAME_ROWS_MAX));
+            }
+        }
+        std::mem::take(&mut self.damages).into_iter().map(|(path, what)| Damage { path, what }).collect()
+    }
+
+    /// Names a cause, to be given with chunks.
+    pub fn cause(&mut self, text: String) -> Cause {
+        self.causes.push(text);
+        Cause(u32::try_from(self.causes.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    /// Notes that a pack which is gone, or the part of it which is cut off, held a chunk.
+    pub fn lost(&mut self, chunk: ChunkRef, cause: Cause) {
+        if self.chunks.len() < LOST_MAX {
+            self.chunks.entry(chunk.id).or_insert(Bad { copies: 0, cause });
+        }
+    }
+
+    /// Notes that one of the copies of a chunk that should be there is bad.
+    pub fn bad(&mut self, chunk: ChunkRef, cause: Cause) {
+        let bad = self.chunks.entry(chunk.id).or_insert(Bad { copies: 0, cause });
+        bad.copies += 1;
+        bad.cause = cause;
+    }
+
+    /// Returns why no pack gives the chunk; none if one does, as far as is known.
+    pub fn verdict(&self, prints: &Prints, chunk: ChunkRef) -> Verdict<'_> {
+        let copies = prints.copies(chunk);
+        if copies > 0 && self.chunks.is_empty() {
+            return Verdict::Good;
+        }
+        match self.chunks.get(&chunk.id) {
+            None if copies > 0 => Verdict::Good,
+            None => Verdict::Unknown,
+            Some(bad) if bad.copies < copies => Verdict::Good,
+            Some(bad) => Verdict::Bad(self.causes.get(bad.cause.0 as usize).map_or("lost", String::as_str)),
+        }
+    }
+}
+
+/// Whether a chunk can be had.
+pub enum Verdict<'f> {
+    /// It can, as far as is known.
+    Good,
+    /// It can't, and this is why.
+    Bad(&'f str),
+    /// No pack that anything tells of holds it.
+    Unknown,
+}
+
+/// Returns an error and its causes as one line about `path`, which it leaves out.
+pub fn told(error: &RepoError, path: &str) -> String {
+    if let RepoError::NameMismatch { .. } = error {
+        return "the bytes are not the ones its name stands for".to_owned();
+    }
+    if let RepoError::Store(StoreError::Missing { .. }) = error {
+        return "not there".to_owned();
+    }
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    match text.find(path) {
+        Some(at) if !path.is_empty() => {
+            let after = &text[at + path.len()..];
+            after.trim_start_matches([':', ',', ' ']).to_owned()
+        }
+        _ => text,
+    }
+}

@@ -1,0 +1,190 @@
+//! The configuration, key files and other small files: each is what its name says, and all that is
+//! needed to open the repository on a new machine is there.
+
+use std::collections::BTreeSet;
+
+use age::x25519::Identity;
+
+use crate::base::id::KeyFileId;
+use crate::base::limits::RECORD_BYTES_CAP;
+use crate::base::wire::{self, RecordKind};
+use crate::op::check::findings::{Findings, PUT_BACK, told};
+use crate::repo::config::{CONFIG_BYTES_MAX, Config, Encryption};
+use crate::repo::keys::{KeyBody, KeyFile, open_with_identities, recipient_count};
+use crate::repo::{RepoError, Repository};
+use crate::store::{Folder, Name};
+
+/// Longest key file that is read, in bytes.
+const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What the key files hold together.
+#[derive(Default)]
+pub struct KeysFound {
+    /// Recipients that new content is sealed to.
+    pub recipients: BTreeSet<String>,
+    /// Sealed copies of the writer secret.
+    pub sealed: Vec<(KeyFileId, Vec<u8>)>,
+    /// Whether the writer secret lies there unsealed.
+    pub has_plain: bool,
+    /// Whether a key file is damaged.
+    pub has_damage: bool,
+}
+
+/// Reads `config` again.
+pub fn check_config(repository: &Repository, findings: &mut Findings) {
+    let path = Name::Config.to_string();
+    match repository.store().read(&Name::Config, CONFIG_BYTES_MAX) {
+        Err(e) => {
+            let what = told(&e.into(), &path);
+            findings.damage(path, format!("{what}; {PUT_BACK}: without it nothing can be opened"));
+        }
+        Ok(bytes) => match Config::from_bytes(&bytes) {
+            Ok(config) if config == *repository.config() => {}
+            Ok(_) => findings.damage(path, "it changed while it was in use; nothing may change it"),
+            Err(what) => findings.damage(path, format!("{what}; {PUT_BACK}")),
+        },
+    }
+}
+
+/// Reads all key files. With `identities`, tries whether they open the writer secret.
+///
+/// # Errors
+/// [`RepoError::Store`] if they can't be listed.
+pub fn check_keys(
+    repository: &Repository,
+    identities: &[Identity],
+    findings: &mut Findings,
+) -> Result<KeysFound, RepoError> {
+    let mut found = KeysFound::default();
+    for file in repository.store().list(Folder::Keys)? {
+        let Some(Name::Key(id)) = file.name else {
+            findings.damage(file.path, FOREIGN);
+            continue;
+        };
+        match read_key(repository, id) {
+            Ok(body) => found.note(repository, id, body, findings),
+            Err(what) => {
+                found.has_damage = true;
+                findings.damage(file.path, format!("{what}; {PUT_BACK}"));
+            }
+        }
+    }
+    match repository.config().encryption {
+        Encryption::None if !found.has_plain => {
+            let what = "no file there holds the writer secret: only machines that keep it in their state directory can open the repository; put back a good copy of the folder";
+            findings.damage("keys/", what);
+        }
+        Encryption::None => {}
+        Encryption::Age => found.judge_sealed(repository, identities, findings),
+    }
+    Ok(found)
+}
+
+/// What is said of files that have no name of ours.
+pub const FOREIGN: &str = "not a repository file; remove it if you put it there";
+
+fn read_key(repository: &Repository, id: KeyFileId) -> Result<KeyBody, String> {
+    let name = Name::Key(id);
+    let path = name.to_string();
+    let said = |e: RepoError| told(&e, &path);
+    let bytes = repository.store().read(&name, KEY_FILE_BYTES_MAX).map_err(|e| said(e.into()))?;
+    if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
+        return Err(said(RepoError::NameMismatch { path: path.clone() }));
+    }
+    let (file, body) = KeyFile::parse(&bytes).map_err(|e| said(RepoError::record(&name, e)))?;
+    match repository.writer_keys().proof(&file.body) == file.proof {
+        true => Ok(body),
+        false => {
+            Err("whoever wrote it had no writer secret of this repository; remove it, or ask who added it"
+                .to_owned())
+        }
+    }
+}
+
+impl KeysFound {
+    fn note(&mut self, repository: &Repository, id: KeyFileId, body: KeyBody, findings: &mut Findings) {
+        match body {
+            KeyBody::Identity { recipient, .. } | KeyBody::Recipient { recipient, .. } => {
+                if let Err(e) = recipient.parse::<age::x25519::Recipient>() {
+                    self.has_damage = true;
+                    findings.damage(Name::Key(id), format!("recipient {recipient}: {e}"));
+                }
+                self.recipients.insert(recipient);
+            }
+            KeyBody::SealedWriter { age } => self.sealed.push((id, age)),
+            KeyBody::PlainWriter { secret } => {
+                self.has_plain = secret == *repository.writer_keys().secret().expose();
+                if !self.has_plain {
+                    let what =
+                        "holds another writer secret than this machine uses; no snapshot opens with it";
+                    findings.damage(Name::Key(id), what);
+                }
+            }
+        }
+    }
+
+    fn judge_sealed(&self, repository: &Repository, identities: &[Identity], findings: &mut Findings) {
+        if self.recipients.is_empty() {
+            let what = "no file there names a recipient: nothing can be backed up; put back a good copy of the folder";
+            findings.damage("keys/", what);
+        }
+        if self.sealed.is_empty() {
+            let what = "no file there holds the sealed writer secret: only machines that keep it in their state directory can open the repository; 'snap check --repair' on such a machine makes it anew";
+            findings.damage("keys/", what);
+            return;
+        }
+        let sealed_to = self.sealed.iter().map(|(_, age)| recipient_count(age));
+        let (least, named) = (sealed_to.min().unwrap_or(0), self.recipients.len());
+        if least > named && !self.has_damage {
+            let what = format!(
+                "the writer secret is sealed to {least} recipients, the files there name {named}: a key file is gone, and its owner could not open what is backed up from now on; put back a good copy of the folder, or add the recipient again"
+            );
+            findings.damage("keys/", what);
+        }
+        if least < named {
+            findings.notes.push(format!(
+                "keys/: the writer secret is sealed to {least} of {named} recipients: 'snap key' was interrupted; remove the key that was being added or removed, and do it again"
+            ));
+        }
+        let secret = repository.writer_keys().secret().expose();
+        for (id, age) in self.sealed.iter().filter(|_| !identities.is_empty()) {
+            match open_with_identities(identities, age) {
+                None => findings.notes.push(format!(
+                    "{}: the sealed writer secret opens with none of the identities at hand, and was not compared",
+                    Name::Key(*id)
+                )),
+                Some(plain) if plain.as_slice() == secret => {}
+                Some(_) => findings.damage(
+                    Name::Key(*id),
+                    "holds another writer secret than this machine uses; no snapshot opens with it",
+                ),
+            }
+        }
+    }
+}
+
+/// Reads the files under `condemned/`.
+///
+/// # Errors
+/// [`RepoError::Store`] if they can't be listed.
+pub fn check_condemned(repository: &Repository, findings: &mut Findings) -> Result<(), RepoError> {
+    for file in repository.store().list(Folder::Condemned)? {
+        let Some(name) = file.name else {
+            findings.damage(file.path, FOREIGN);
+            continue;
+        };
+        let said = |e: RepoError| told(&e, &file.path);
+        let read = repository.store().read(&name, RECORD_BYTES_CAP as u64).map_err(|e| said(e.into()));
+        let judged = read.and_then(|bytes| {
+            if name.hash() != Some(*blake3::hash(&bytes).as_bytes()) {
+                return Err(said(RepoError::NameMismatch { path: file.path.clone() }));
+            }
+            let unwrapped = wire::unwrap(RecordKind::Condemned, &bytes).map(|_| ());
+            unwrapped.map_err(|e| said(RepoError::record(&name, e)))
+        });
+        if let Err(what) = judged {
+            findings.damage(file.path, format!("{what}; remove it: the next prune makes its list anew"));
+        }
+    }
+    Ok(())
+}
