@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::base::content::ContentBuf;
 use crate::base::entry::{Entry, Kind};
+use crate::base::time::Time;
 use crate::repo::browse::{Place, Record, Step, Visitor, find, walk};
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
@@ -77,7 +78,7 @@ fn directory(place: Result<Place, RepoError>) -> Result<ContentBuf, RepoError> {
 }
 
 /// What makes a file the same under another name.
-type Identity = (u64, u64, u64, Vec<u8>);
+type Identity = (u64, u64, u64, Time, Option<Time>, Vec<u8>);
 
 struct Diff<'d> {
     reader: &'d Reader<'d>,
@@ -162,7 +163,8 @@ impl Diff<'_> {
             self.report.changes.insert(path, if is_new { Change::Added } else { Change::Removed });
             return;
         }
-        let identity = (entry.filesystem, entry.inode, entry.size, entry.content.list.to_vec());
+        let content = entry.content.list.to_vec();
+        let identity = (entry.filesystem, entry.inode, entry.size, entry.mtime, entry.btime, content);
         match is_new {
             true => self.come.push((path, identity, entry.size)),
             false => self.gone.entry(identity).or_default().push((path, entry.size)),

@@ -213,14 +213,16 @@ impl<'r> Reader<'r> {
             Some(location) => self.append_at(index, location, chunk, out),
             None => Err(RepoError::UnknownChunk { id: chunk.id }),
         };
-        match first {
-            Err(e) if e.is_damage() => {
-                let mut others = index.others(&chunk.id).iter();
-                let found = others.any(|location| self.append_at(index, *location, chunk, out).is_ok());
-                if found { Ok(()) } else { Err(e) }
+        let Err(mut error) = first else { return Ok(()) };
+        if error.is_damage() {
+            for location in index.others(&chunk.id) {
+                match self.append_at(index, *location, chunk, out) {
+                    Ok(()) => return Ok(()),
+                    Err(other) => error = other,
+                }
             }
-            other => other,
         }
+        Err(error)
     }
 
     fn append_at(

@@ -198,17 +198,17 @@ impl Fill<'_> {
             self.done(|done| done.bytes_fetched += fetched);
             (pack, self.reader.read_frame(pack, location.frame))
         });
-        let mut last: Option<(u32, bool)> = None; // offset, and whether the chunk there is right
+        let mut last: Option<(ChunkRef, u32)> = None; // the chunk that was found right, and its offset
         for need in needs {
             let file = &self.files[need.file as usize];
             let found = match (&frame, need.location) {
                 (Some((pack, Ok((_, raw)))), Some(location)) => {
                     let start = location.offset as usize;
-                    if last == Some((location.offset, true)) && need.chunk.bytes == location.bytes {
+                    if last == Some((need.chunk, location.offset)) {
                         Some(&raw[start..start + need.chunk.bytes as usize])
                     } else {
                         let right = verified(self.reader.repository(), pack, location, need.chunk, raw).ok();
-                        last = Some((location.offset, right.is_some()));
+                        last = right.map(|_| (need.chunk, location.offset));
                         right
                     }
                 }

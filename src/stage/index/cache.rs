@@ -172,7 +172,14 @@ impl Cache {
 fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
     let mut builder = redb::Builder::new();
     builder.set_cache_size(PAGES_BYTES);
-    let database = builder.open_read_only(path).map_err(failed)?;
+    let database = match builder.open_read_only(path) {
+        // A run was killed while it wrote: who may write puts it in order, in 0.05 s.
+        Err(redb::DatabaseError::RepairAborted) => {
+            drop(builder.open(path).map_err(failed)?);
+            builder.open_read_only(path).map_err(failed)?
+        }
+        other => other.map_err(failed)?,
+    };
     let read = database.begin_read().map_err(failed)?;
     let meta = read.open_table(META).map_err(failed)?;
     let is = |key: &str, value: &[u8]| -> Result<bool, CacheError> {

@@ -1,0 +1,870 @@
+//! Every kind of repository file, damaged in every way: check names the file and exactly the paths
+//! that are hurt, everything else restores bit by bit, and nothing ever comes back wrong.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "damage is done behind the store's back")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use age::x25519::Identity;
+use snap::base::content::refs;
+use snap::base::progress::Progress;
+use snap::base::time::Time;
+use snap::op::check::{self, Report, Subset, check};
+use snap::op::{backup, restore};
+use snap::repo::config::{Choices, Encryption};
+use snap::repo::index::{Index, read_fragment};
+use snap::repo::keys::{KeyBody, KeyFile, NoSecrets, Passphrase, Secrets};
+use snap::repo::reader::Reader;
+use snap::repo::{Opening, RepoError, Repository, Snapshot};
+use snap::store::{LocalStore, Name};
+
+const CACHE: &str = "index.redb";
+
+/// Identities, and no passphrase: Argon2id takes its time.
+struct Given(Vec<Identity>);
+
+impl Secrets for Given {
+    fn passphrase(&self) -> Result<Option<Passphrase>, RepoError> {
+        Ok(None)
+    }
+
+    fn identities(&self) -> Result<Vec<Identity>, RepoError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// What files a snapshot should give: path in the snapshot, hash of the bytes.
+type Files = BTreeMap<Vec<u8>, blake3::Hash>;
+
+/// A repository of two snapshots in which nothing is damaged.
+struct Pristine {
+    folder: tempfile::TempDir,
+    secrets: Given,
+    /// What the snapshots should give, oldest first.
+    files: Vec<Files>,
+    /// Paths of all repository files.
+    paths: BTreeSet<String>,
+}
+
+/// Two snapshots of a small Maildir, sealed; `keys/` names two recipients.
+fn sealed() -> &'static Pristine {
+    static SEALED: OnceLock<Pristine> = OnceLock::new();
+    SEALED.get_or_init(|| Pristine::make(Encryption::Age))
+}
+
+/// The same without encryption.
+fn plain() -> &'static Pristine {
+    static PLAIN: OnceLock<Pristine> = OnceLock::new();
+    PLAIN.get_or_init(|| Pristine::make(Encryption::None))
+}
+
+impl Pristine {
+    fn make(encryption: Encryption) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity::generate();
+        let passphrase = Passphrase::new("correct horse".to_owned());
+        let (repo, state) = (folder.path().join("repo"), folder.path().join("state"));
+        let choices = Choices { encryption, pack_bytes: 1 << 20, ..Choices::default() };
+        let opening = Opening {
+            store: Arc::new(LocalStore::new(&repo)),
+            state: &state,
+            index: Some(repo.join(CACHE)),
+            secrets: &NoSecrets,
+        };
+        let (wrapped, recipients) = match encryption {
+            Encryption::Age => (Some(&passphrase), vec![identity.to_public()]),
+            Encryption::None => (None, Vec::new()),
+        };
+        let created = Time::new(1_700_000_000, 0);
+        let repository = Repository::create(&opening, choices, wrapped, &recipients, created).unwrap();
+        let source = folder.path().join("source");
+        let mut files = Vec::new();
+        for day in 0..2 {
+            live_a_day(&source, day);
+            back_up(&repository, &source, day);
+            files.push(files_below(&source));
+        }
+        let paths = files_below(&repo).into_keys().map(|path| String::from_utf8(path).unwrap());
+        let paths = paths.filter(|path| path != "lock").collect();
+        Self { folder, secrets: Given(vec![identity]), files, paths }
+    }
+
+    fn repo(&self) -> PathBuf {
+        self.folder.path().join("repo")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Returns the paths that start with `start`.
+    fn under(&self, start: &str) -> Vec<String> {
+        self.paths.iter().filter(|path| path.starts_with(start)).cloned().collect()
+    }
+
+    /// Returns the paths of packs, longest first: of those that hold trees, or of the others.
+    fn packs(&self, is_tree: bool) -> Vec<String> {
+        let copy = self.copy();
+        let index = Index::open_without_cache(&copy.open(&NoSecrets)).unwrap();
+        let packs = index.packs().filter(|(_, pack, _)| pack.is_tree == is_tree);
+        let mut packs: Vec<_> =
+            packs.map(|(_, pack, _)| (pack.bytes, Name::Pack(pack.id).to_string())).collect();
+        packs.sort_unstable();
+        packs.into_iter().rev().map(|(_, path)| path).collect()
+    }
+
+    /// Returns the path of the key file that `wanted` picks.
+    fn key(&self, wanted: impl Fn(&KeyBody) -> bool) -> String {
+        let is_wanted = |path: &String| {
+            let (_, body) = KeyFile::parse(&fs::read(self.repo().join(path)).unwrap()).unwrap();
+            wanted(&body)
+        };
+        self.under("keys/").into_iter().find(is_wanted).unwrap()
+    }
+
+    /// Makes a copy to be damaged. Files are shared until [`Copy::put`] replaces them.
+    fn copy(&self) -> Copy<'_> {
+        let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
+        for path in &self.paths {
+            let (from, to) = (self.repo().join(path), folder.path().join(path));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            match path == CACHE {
+                true => _ = fs::copy(from, to).unwrap(),
+                false => fs::hard_link(from, to).unwrap(),
+            }
+        }
+        Copy { pristine: self, folder }
+    }
+}
+
+/// Endless bytes that do not compress.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn message(number: u64, body_bytes: usize) -> Vec<u8> {
+    let header = format!("From: a{number}@example.com\nTo: b@example.com\nSubject: message {number}\n\n");
+    [header.into_bytes(), noise(number, body_bytes)].concat()
+}
+
+/// Puts mail into Maildirs; the second day adds, removes and flags some.
+fn live_a_day(source: &Path, day: u32) {
+    let put = |path: String, bytes: &[u8]| {
+        let path = source.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    for (user, name) in ["alice", "bob", "carol"].into_iter().enumerate() {
+        let first = 1000 * user as u64 + 100 * u64::from(day);
+        let mails = if day == 0 { 30 } else { 5 };
+        for number in first..first + mails {
+            let bytes = message(number, 20_000 + 9_000 * (number as usize % 11));
+            put(format!("{name}/cur/{number}.host:2,"), &bytes);
+        }
+        put(format!("{name}/new/{}.host", first + 50), &message(first + 50, 300));
+        put(format!("{name}/.Archive/cur/{}.host:2,S", first + 51), &message(first + 51, 50_000));
+    }
+    // More chunks than a tree entry lists itself: its list lies in tree packs.
+    put(format!("carol/attachment {day}"), &noise(99_000 + u64::from(day), 700_000));
+    put("carol/empty".to_owned(), b"");
+    if day == 1 {
+        fs::rename(source.join("alice/cur/3.host:2,"), source.join("alice/cur/3.host:2,S")).unwrap();
+        fs::remove_file(source.join("bob/cur/1003.host:2,")).unwrap();
+    }
+}
+
+fn back_up(repository: &Repository, source: &Path, day: u32) {
+    let component = backup::Component {
+        name: "mail".to_owned(),
+        directory: b"mail".to_vec(),
+        paths: vec![source.to_owned()],
+        streams: Vec::new(),
+        excludes: Vec::new(),
+    };
+    let request = backup::Request {
+        components: vec![component],
+        rules: backup::Rules::default(),
+        tags: Vec::new(),
+        time: Time::new(1_700_000_000 + 86_400 * i64::from(day), 0),
+        host: "host".to_owned(),
+        user: "root".to_owned(),
+        threads: 2,
+        read_threads: 1,
+        dry_run: false,
+        progress: &Progress::default(),
+    };
+    assert!(backup::backup(repository, request).unwrap().is_whole());
+}
+
+/// Hashes all files below a folder; paths are relative, and for a source as its snapshot has them.
+fn files_below(root: &Path) -> Files {
+    let is_source = root.ends_with("source");
+    let mut files = Files::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+                continue;
+            }
+            let relative = path.strip_prefix(root).unwrap().as_os_str().as_bytes();
+            let name = if is_source { [b"mail/", relative].concat() } else { relative.to_vec() };
+            files.insert(name, blake3::hash(&fs::read(&path).unwrap()));
+        }
+    }
+    files
+}
+
+/// How far a check looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Default,
+    Packs,
+    Data,
+}
+
+const LEVELS: [Level; 3] = [Level::Default, Level::Packs, Level::Data];
+
+fn request(level: Level, progress: &Progress) -> check::Request<'_> {
+    check::Request {
+        read_packs: level == Level::Packs,
+        read_data: level == Level::Data,
+        subset: None,
+        seed: 0,
+        repair: false,
+        threads: 2,
+        progress,
+    }
+}
+
+/// A copy of a repository, about to be damaged.
+struct Copy<'p> {
+    pristine: &'p Pristine,
+    folder: tempfile::TempDir,
+}
+
+impl Copy<'_> {
+    fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    fn get(&self, path: &str) -> Vec<u8> {
+        fs::read(self.path(path)).unwrap()
+    }
+
+    /// Gives a file other bytes. The pristine file stays as it is.
+    fn put(&self, path: &str, bytes: &[u8]) {
+        let _ = fs::remove_file(self.path(path));
+        fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
+        fs::write(self.path(path), bytes).unwrap();
+    }
+
+    fn remove(&self, path: &str) {
+        fs::remove_file(self.path(path)).unwrap();
+    }
+
+    fn opening<'a>(&self, state: &'a Path, secrets: &'a dyn Secrets) -> Opening<'a> {
+        let store = Arc::new(LocalStore::new(self.folder.path()));
+        Opening { store, state, index: Some(self.path(CACHE)), secrets }
+    }
+
+    fn open(&self, secrets: &dyn Secrets) -> Repository {
+        Repository::open(&self.opening(&self.pristine.state(), secrets)).unwrap()
+    }
+
+    fn check(&self, level: Level) -> Report {
+        let secrets: &dyn Secrets = if level == Level::Data { &self.pristine.secrets } else { &NoSecrets };
+        check(&self.open(secrets), secrets, &request(level, &Progress::default())).unwrap()
+    }
+
+    fn repair(&self) -> Report {
+        let progress = Progress::default();
+        let request = check::Request { repair: true, ..request(Level::Default, &progress) };
+        check(&self.open(&NoSecrets), &NoSecrets, &request).unwrap()
+    }
+
+    /// Restores every snapshot, and compares: what is hurt is lacking, what is not is there as it was.
+    fn restores_all_but_what_hurts(&self, report: &Report) {
+        let repository = self.open(&NoSecrets);
+        for snapshot in repository.snapshots().unwrap().all {
+            let hurt = report.hurt.iter().filter(|hurt| hurt.snapshot == snapshot.id);
+            let hurt: BTreeSet<Vec<u8>> = hurt.map(|hurt| hurt.path.clone()).collect();
+            let (lacks, restored) = self.restore(&repository, &snapshot);
+            assert_eq!(shown(&lacks), shown(&hurt), "what check calls hurt is what restore lacks");
+            let day = (snapshot.manifest.time.seconds - 1_700_000_000) / 86_400;
+            let expected = &self.pristine.files[usize::try_from(day).unwrap()];
+            for (path, hash) in expected {
+                match is_below(path, &hurt) {
+                    true => assert_eq!(restored.get(path), None, "{}", path.escape_ascii()),
+                    false => assert_eq!(restored.get(path), Some(hash), "{}", path.escape_ascii()),
+                }
+            }
+            assert!(restored.keys().all(|path| expected.contains_key(path)));
+        }
+    }
+
+    /// Returns what could not be restored of a snapshot, and what could.
+    fn restore(&self, repository: &Repository, snapshot: &Snapshot) -> (BTreeSet<Vec<u8>>, Files) {
+        let target = tempfile::tempdir_in(self.pristine.folder.path()).unwrap();
+        let reader = Reader::new(repository, Index::open(repository).unwrap(), 8 << 20);
+        let request = restore::Request {
+            path: Vec::new(),
+            target: target.path().to_owned(),
+            components: Vec::new(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            overwrite: restore::Overwrite::Never,
+            delete: false,
+            numeric_ids: true,
+            dry_run: false,
+            verify: false,
+            threads: 2,
+            progress: &Progress::default(),
+        };
+        let report = restore::restore(&reader, snapshot, &self.pristine.secrets, &request).unwrap();
+        let lacks: BTreeSet<Vec<u8>> = report.lacks.iter().map(|lack| lack.path.clone()).collect();
+        assert_eq!(lacks.len(), report.lacks.len(), "no path is lacking twice");
+        (lacks, files_below(target.path()))
+    }
+}
+
+fn shown(paths: &BTreeSet<Vec<u8>>) -> Vec<String> {
+    paths.iter().map(|path| path.escape_ascii().to_string()).collect()
+}
+
+/// Returns whether a path or a directory above it is among `hurt`.
+fn is_below(path: &[u8], hurt: &BTreeSet<Vec<u8>>) -> bool {
+    hurt.iter().any(|above| {
+        let rest = path.strip_prefix(above.as_slice());
+        above.is_empty() || rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
+    })
+}
+
+fn damaged(report: &Report) -> BTreeSet<&str> {
+    report.damages.iter().map(|damage| damage.path.as_str()).collect()
+}
+
+/// What is done to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Harm {
+    Deleted,
+    Halved,
+    Emptied,
+    FlippedAtStart,
+    FlippedInside,
+    FlippedAtEnd,
+    Swapped,
+    DoubledUnderAnId,
+    DoubledAsBackup,
+}
+
+/// All there are; the first six concern one file alone.
+const HARMS: [Harm; 9] = [
+    Harm::Deleted,
+    Harm::Halved,
+    Harm::Emptied,
+    Harm::FlippedAtStart,
+    Harm::FlippedInside,
+    Harm::FlippedAtEnd,
+    Harm::Swapped,
+    Harm::DoubledUnderAnId,
+    Harm::DoubledAsBackup,
+];
+
+/// Does harm to a file; returns the paths that a check must name.
+fn harm(copy: &Copy<'_>, harm: Harm, path: &str, other: &str) -> Vec<String> {
+    let bytes = copy.get(path);
+    let flip = |at: usize| {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        copy.put(path, &bytes);
+    };
+    match harm {
+        Harm::Deleted => copy.remove(path),
+        Harm::Halved => copy.put(path, &bytes[..bytes.len() / 2]),
+        Harm::Emptied => copy.put(path, b""),
+        Harm::FlippedAtStart => flip(0),
+        Harm::FlippedInside => flip(bytes.len() / 2),
+        Harm::FlippedAtEnd => flip(bytes.len() - 1),
+        Harm::Swapped => {
+            copy.put(path, &copy.get(other));
+            copy.put(other, &bytes);
+            return vec![path.to_owned(), other.to_owned()];
+        }
+        Harm::DoubledUnderAnId => {
+            let digit = if path.ends_with('0') { "1" } else { "0" };
+            let double = format!("{}{digit}", &path[..path.len() - 1]);
+            copy.put(&double, &bytes);
+            return vec![double];
+        }
+        Harm::DoubledAsBackup => {
+            let double = format!("{path}.bak");
+            copy.put(&double, &bytes);
+            return vec![double];
+        }
+    }
+    vec![path.to_owned()]
+}
+
+/// Returns the damaged files that nobody damaged. A damaged key file may leave `keys/` without
+/// something that must be there.
+fn found_elsewhere(report: &Report, named: &[String]) -> Vec<String> {
+    let in_keys = named.iter().any(|path| path.starts_with("keys/"));
+    let found = damaged(report).into_iter().filter(|path| !(in_keys && *path == "keys/"));
+    found.map(str::to_owned).filter(|path| !named.contains(path)).collect()
+}
+
+/// What is expected of a check: how far it must look to find a harm, and what it names instead of
+/// a file that is gone, its name with it.
+struct Expected {
+    least: Option<Level>,
+    instead: Option<&'static str>,
+}
+
+fn found_at(least: Level) -> Expected {
+    Expected { least: Some(least), instead: None }
+}
+
+/// Does every harm to a file, and looks at what check and restore make of it.
+fn every_harm(pristine: &Pristine, path: &str, other: &str, expect: impl Fn(Harm) -> Expected) {
+    for done in HARMS {
+        let copy = pristine.copy();
+        let mut named = harm(&copy, done, path, other);
+        let Expected { least, instead } = expect(done);
+        if let Some(instead) = instead {
+            named = vec![instead.to_owned()];
+        }
+        let mut last = Report::default();
+        for level in LEVELS {
+            let report = copy.check(level);
+            let found = damaged(&report);
+            let is_expected = least.is_some_and(|least| least <= level);
+            let is_named = named.iter().all(|name| found.contains(name.as_str()));
+            assert_eq!(is_named, is_expected, "{done:?} {path} {level:?}: {report:#?}");
+            assert!(is_expected || report.is_sound(), "{done:?} {path} {level:?}: {report:#?}");
+            assert_eq!(found_elsewhere(&report, &named), [""; 0], "{done:?} {path} {level:?}: {report:#?}");
+            last = report;
+        }
+        copy.restores_all_but_what_hurts(&last);
+    }
+}
+
+#[test]
+fn an_undamaged_repository_is_sound_at_every_level() {
+    for pristine in [sealed(), plain()] {
+        let packs = (pristine.packs(false).len(), pristine.packs(true).len());
+        assert!(packs.0 >= 4 && packs.1 >= 2, "{packs:?}");
+        let copy = pristine.copy();
+        let before = files_below(copy.folder.path());
+        for level in LEVELS {
+            let report = copy.check(level);
+            assert!(report.is_sound() && report.notes.is_empty(), "{level:?}: {report:#?}");
+            assert_eq!((report.snapshots, report.fragments), (2, 2));
+            let packs = (packs.0 + packs.1) as u64;
+            assert_eq!(report.packs, packs);
+            assert_eq!(report.packs_read, if level == Level::Default { 0 } else { packs });
+            assert_eq!(report.chunks_read, if level == Level::Data { report.chunks } else { 0 });
+        }
+        assert_eq!(files_below(copy.folder.path()), before, "a check changes nothing");
+        copy.restores_all_but_what_hurts(&copy.check(Level::Data));
+    }
+}
+
+/// Only who reads a pack finds a flipped bit. Its length tells at once.
+fn of_a_pack(done: Harm) -> Expected {
+    match done {
+        Harm::Deleted | Harm::Halved | Harm::Emptied | Harm::Swapped | Harm::DoubledAsBackup => {
+            found_at(Level::Default)
+        }
+        _ => found_at(Level::Packs),
+    }
+}
+
+#[test]
+fn a_damaged_content_pack_hurts_the_files_in_it_and_no_others() {
+    for pristine in [sealed(), plain()] {
+        let packs = pristine.packs(false);
+        every_harm(pristine, &packs[0], &packs[packs.len() - 1], of_a_pack);
+    }
+}
+
+#[test]
+fn a_damaged_tree_pack_hurts_what_its_trees_lead_to() {
+    for pristine in [sealed(), plain()] {
+        let packs = pristine.packs(true);
+        every_harm(pristine, &packs[0], &packs[1], |done| match done {
+            Harm::FlippedInside => found_at(Level::Default), // trees are always read
+            done => of_a_pack(done),
+        });
+    }
+}
+
+#[test]
+fn a_damaged_fragment_hurts_nothing() {
+    for pristine in [sealed(), plain()] {
+        let fragments = pristine.under("index/");
+        every_harm(pristine, &fragments[0], &fragments[1], |_| found_at(Level::Default));
+    }
+}
+
+#[test]
+fn a_damaged_fragment_hurts_nothing_without_the_cache_either() {
+    let pristine = sealed();
+    let fragments = pristine.under("index/");
+    for done in HARMS {
+        let copy = pristine.copy();
+        copy.remove(CACHE);
+        let named = harm(&copy, done, &fragments[0], &fragments[1]);
+        let report = copy.check(Level::Default);
+        let found = damaged(&report);
+        match done {
+            // Nothing says that it was there: its packs are taken for those of a killed run.
+            Harm::Deleted => assert!(report.notes.iter().any(|note| note.contains("listed by no fragment"))),
+            _ => assert_eq!(found, named.iter().map(String::as_str).collect()),
+        }
+        assert!(report.hurt.is_empty());
+        copy.restores_all_but_what_hurts(&report);
+    }
+}
+
+#[test]
+fn a_damaged_manifest_is_a_lost_snapshot_and_the_other_restores() {
+    for pristine in [sealed(), plain()] {
+        let manifests = pristine.under("snapshots/");
+        every_harm(pristine, &manifests[0], &manifests[1], |done| match done {
+            // Nothing leads to a manifest: a snapshot that is gone is one that never was.
+            Harm::Deleted => Expected { least: None, instead: None },
+            _ => found_at(Level::Default),
+        });
+        let copy = pristine.copy();
+        harm(&copy, Harm::Halved, &manifests[0], &manifests[1]);
+        let report = copy.check(Level::Default);
+        assert!(report.damages[0].what.contains("the snapshot is lost"), "{:?}", report.damages);
+        assert_eq!(report.snapshots, 1);
+    }
+}
+
+#[test]
+fn damaged_key_files_hurt_nothing_where_the_writer_secret_is_kept() {
+    let pristine = sealed();
+    let identity = pristine.key(|body| matches!(body, KeyBody::Identity { .. }));
+    let recipient = pristine.key(|body| matches!(body, KeyBody::Recipient { .. }));
+    let writer = pristine.key(|body| matches!(body, KeyBody::SealedWriter { .. }));
+    for (path, other) in [(&identity, &recipient), (&recipient, &writer), (&writer, &identity)] {
+        every_harm(pristine, path, other, |done| Expected {
+            least: Some(Level::Default),
+            instead: (done == Harm::Deleted).then_some("keys/"),
+        });
+    }
+}
+
+#[test]
+fn a_damaged_writer_secret_hurts_nothing_without_encryption_either() {
+    let writer = &plain().under("keys/")[0];
+    for done in HARMS.into_iter().filter(|done| *done != Harm::Swapped) {
+        let copy = plain().copy();
+        let named = harm(&copy, done, writer, writer);
+        let report = copy.check(Level::Default);
+        let found = damaged(&report);
+        match done {
+            Harm::Deleted => assert_eq!(found, BTreeSet::from(["keys/"])),
+            Harm::DoubledUnderAnId | Harm::DoubledAsBackup => assert_eq!(found, BTreeSet::from([&*named[0]])),
+            _ => assert_eq!(found, BTreeSet::from(["keys/", &*named[0]])),
+        }
+        copy.restores_all_but_what_hurts(&report);
+    }
+}
+
+#[test]
+fn a_damaged_config_is_refused_with_words_that_say_so() {
+    for pristine in [sealed(), plain()] {
+        for done in HARMS.into_iter().take(6) {
+            let copy = pristine.copy();
+            let before = copy.open(&NoSecrets);
+            harm(&copy, done, "config", "config");
+            let refused = Repository::open(&copy.opening(&pristine.state(), &NoSecrets)).err().unwrap();
+            let said = refused.to_string();
+            match done {
+                Harm::Deleted => assert!(matches!(refused, RepoError::NotThere { .. }), "{said}"),
+                _ => {
+                    assert!(matches!(refused, RepoError::Config { .. }) && said.contains("config"), "{said}")
+                }
+            }
+            // A check that had it open already tells.
+            let progress = Progress::default();
+            let report = check(&before, &NoSecrets, &request(Level::Default, &progress)).unwrap();
+            assert_eq!(damaged(&report), BTreeSet::from(["config"]), "{done:?}");
+            assert!(report.hurt.is_empty());
+        }
+    }
+    let copy = sealed().copy();
+    copy.put("config", &fs::read(plain().repo().join("config")).unwrap());
+    let refused = Repository::open(&copy.opening(&sealed().state(), &NoSecrets)).err().unwrap();
+    assert!(matches!(refused, RepoError::NoWriterSecret { .. }), "another repository's config: {refused}");
+}
+
+#[test]
+fn a_damaged_cache_hurts_nothing() {
+    for (pristine, other) in [(sealed(), plain()), (plain(), sealed())] {
+        for done in HARMS.into_iter().take(6) {
+            let copy = pristine.copy();
+            harm(&copy, done, CACHE, CACHE);
+            let report = copy.check(Level::Packs);
+            match done {
+                Harm::Deleted => assert!(report.notes.iter().any(|note| note.starts_with(CACHE))),
+                // Most of the file is unused: what is not read can't be wrong.
+                Harm::FlippedInside | Harm::FlippedAtEnd => {}
+                _ => assert_eq!(damaged(&report), BTreeSet::from([CACHE]), "{done:?}"),
+            }
+            assert!(report.hurt.is_empty() && found_elsewhere(&report, &[CACHE.to_owned()]).is_empty());
+            copy.restores_all_but_what_hurts(&report);
+        }
+        let copy = pristine.copy();
+        copy.put(CACHE, &fs::read(other.repo().join(CACHE)).unwrap());
+        let report = copy.check(Level::Default);
+        assert_eq!(damaged(&report), BTreeSet::from([CACHE]), "another repository's cache");
+        copy.restores_all_but_what_hurts(&report);
+    }
+}
+
+#[test]
+fn flipped_bits_all_over_the_cache_never_panic_and_never_hurt() {
+    let good = fs::read(plain().repo().join(CACHE)).unwrap();
+    let used: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();
+    let copy = plain().copy();
+    for round in 0..200 {
+        let mut bytes = good.clone();
+        bytes[used[round * used.len() / 200]] ^= 1 << (round % 8);
+        copy.put(CACHE, &bytes);
+        let report = copy.check(Level::Packs);
+        assert_eq!(found_elsewhere(&report, &[CACHE.to_owned()]), [""; 0]);
+        assert!(report.hurt.is_empty());
+        let index = Index::open(&copy.open(&NoSecrets)).unwrap();
+        assert_eq!(index.packs().filter(|(_, _, is_lost)| !is_lost).count() as u64, report.packs);
+    }
+}
+
+#[test]
+fn a_wrong_row_of_the_cache_is_found_by_who_reads_packs() {
+    let copy = plain().copy();
+    let Some(Name::Fragment(id)) = Name::parse(&plain().under("index/")[0]) else { panic!("a fragment") };
+    let fragment = read_fragment(&copy.open(&NoSecrets), id).unwrap();
+    let good = copy.get(CACHE);
+    for chunk in refs(&fragment.packs[0].directory.chunks).step_by(20) {
+        // Wherever its row lies: pages that are no longer used hold copies of it.
+        let mut bytes = good.clone();
+        for at in 0..bytes.len() - 16 {
+            if bytes[at..].starts_with(chunk.id.as_bytes()) {
+                bytes[at] ^= 1;
+            }
+        }
+        assert_ne!(bytes, good);
+        copy.put(CACHE, &bytes);
+        assert_eq!(damaged(&copy.check(Level::Packs)), BTreeSet::from([CACHE]));
+    }
+}
+
+#[test]
+fn a_cache_that_gives_two_chunks_one_place_never_yields_wrong_bytes() {
+    use redb::{ReadableDatabase, ReadableTable};
+    const CHUNKS: redb::TableDefinition<'_, [u8; 16], [u8; 14]> = redb::TableDefinition::new("chunks");
+    let copy = plain().copy();
+    let database = redb::Database::open(copy.path(CACHE)).unwrap();
+    let mut by_length: BTreeMap<[u8; 4], Vec<([u8; 16], [u8; 14])>> = BTreeMap::new();
+    let read = database.begin_read().unwrap().open_table(CHUNKS).unwrap();
+    for row in read.iter().unwrap() {
+        let (id, place) = row.unwrap();
+        let place = place.value();
+        by_length.entry(*place.last_chunk().unwrap()).or_default().push((id.value(), place));
+    }
+    drop(read);
+    let write = database.begin_write().unwrap();
+    let mut moved = 0;
+    for alike in by_length.values() {
+        // Chunks of one length: each gets the place of the first.
+        let mut table = write.open_table(CHUNKS).unwrap();
+        for (id, _) in &alike[1..] {
+            table.insert(id, alike[0].1).unwrap();
+            moved += 1;
+        }
+    }
+    write.commit().unwrap();
+    drop(database);
+    assert!(moved > 10, "{moved} chunks have the length of another");
+    assert!(copy.check(Level::Default).is_sound(), "where chunks lie is compared when packs are read");
+    let report = copy.check(Level::Packs);
+    assert_eq!(damaged(&report), BTreeSet::from([CACHE]));
+    copy.restores_all_but_what_hurts(&report);
+}
+
+#[test]
+fn losing_all_fragments_and_the_cache_loses_nothing() {
+    for pristine in [sealed(), plain()] {
+        let copy = pristine.copy();
+        pristine.under("index").iter().for_each(|path| copy.remove(path));
+        let report = copy.check(Level::Default);
+        assert!(report.is_sound(), "{report:#?}");
+        assert!(report.notes.iter().any(|note| note.contains("listed by no fragment")), "{:?}", report.notes);
+        copy.restores_all_but_what_hurts(&report);
+        let _ = fs::remove_file(copy.path(CACHE)); // the restore may have made it
+        let repaired = copy.repair().repaired;
+        assert_eq!(repaired.len(), 2, "{repaired:?}");
+        let report = copy.check(Level::Data);
+        assert!(report.is_sound() && report.notes.is_empty(), "{report:#?}");
+        copy.restores_all_but_what_hurts(&report);
+    }
+}
+
+#[test]
+fn a_damaged_pack_is_not_listed_anew() {
+    let copy = sealed().copy();
+    sealed().under("index/").iter().for_each(|path| copy.remove(path));
+    let packs = sealed().packs(false);
+    harm(&copy, Harm::FlippedInside, &packs[0], &packs[1]);
+    let report = copy.repair();
+    assert!(damaged(&report).contains(&*packs[0]), "{report:#?}");
+    let repository = copy.open(&NoSecrets);
+    let fragments = repository.store().list(snap::store::Folder::Index).unwrap();
+    let Some(Name::Fragment(id)) = fragments[0].name else { panic!("a fragment") };
+    let listed = read_fragment(&repository, id).unwrap().packs;
+    assert_eq!(listed.len() + 1, packs.len() + sealed().packs(true).len());
+    assert!(listed.iter().all(|pack| Name::Pack(pack.id).to_string() != packs[0]));
+}
+
+#[test]
+fn a_damaged_fragment_and_a_damaged_cache_are_repaired() {
+    let copy = sealed().copy();
+    let fragments = sealed().under("index/");
+    harm(&copy, Harm::FlippedInside, &fragments[0], &fragments[1]);
+    copy.put(CACHE, b"no database");
+    let report = copy.repair();
+    assert_eq!(damaged(&report), BTreeSet::from([&*fragments[0], CACHE]));
+    assert_eq!(report.repaired.len(), 2, "{:?}", report.repaired);
+    let report = copy.check(Level::Data);
+    assert_eq!(damaged(&report), BTreeSet::from([&*fragments[0]]), "what to remove is the user's to say");
+    copy.remove(&fragments[0]);
+    let report = copy.check(Level::Data);
+    assert!(report.is_sound() && report.notes.is_empty(), "{report:#?}");
+    copy.restores_all_but_what_hurts(&report);
+}
+
+#[test]
+fn a_lost_writer_secret_is_sealed_anew_on_a_machine_that_keeps_it() {
+    let copy = sealed().copy();
+    copy.remove(&sealed().key(|body| matches!(body, KeyBody::SealedWriter { .. })));
+    let report = copy.check(Level::Data);
+    assert_eq!(damaged(&report), BTreeSet::from(["keys/"]));
+    copy.restores_all_but_what_hurts(&report);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let open_elsewhere = || Repository::open(&copy.opening(elsewhere.path(), &sealed().secrets));
+    assert!(matches!(open_elsewhere(), Err(RepoError::NoWriterSecret { .. })));
+    assert_eq!(copy.repair().repaired.len(), 1);
+    assert!(copy.check(Level::Data).is_sound());
+    open_elsewhere().unwrap();
+}
+
+#[test]
+fn frames_before_the_cut_of_a_pack_restore() {
+    for pristine in [sealed(), plain()] {
+        let index = Index::open_without_cache(&pristine.copy().open(&NoSecrets)).unwrap();
+        let packs = index.packs().map(|(_, pack, _)| pack).filter(|pack| !pack.is_tree);
+        let pack = packs.max_by_key(|pack| pack.frames.len()).unwrap();
+        let (path, frames) = (Name::Pack(pack.id).to_string(), &pack.frames);
+        assert!(frames.len() > 1);
+        let hurt_if_cut_to = |bytes: u32| {
+            let copy = pristine.copy();
+            copy.put(&path, &copy.get(&path)[..bytes as usize]);
+            let report = copy.check(Level::Data);
+            let key = |hurt: &check::Hurt| (hurt.snapshot, hurt.path.clone());
+            let cheap: Vec<_> = copy.check(Level::Default).hurt.iter().map(key).collect();
+            assert_eq!(report.hurt.iter().map(key).collect::<Vec<_>>(), cheap, "the length alone tells");
+            copy.restores_all_but_what_hurts(&report);
+            report.hurt.len()
+        };
+        let (all, some) = (hurt_if_cut_to(frames[0].offset), hurt_if_cut_to(frames[1].offset));
+        assert!(0 < some && some < all, "{some} of {all}");
+        assert_eq!(hurt_if_cut_to(frames[1].offset - 1), all, "the first frame is cut as well");
+    }
+}
+
+#[test]
+fn a_chunk_that_lies_intact_in_another_pack_is_not_hurt() {
+    let copy = sealed().copy();
+    let packs = sealed().packs(false);
+    let mut bytes = copy.get(&packs[0]);
+    copy.remove(&packs[0]);
+    let lost = copy.check(Level::Default);
+    // What the source still has is stored anew; then the old pack comes back, damaged.
+    back_up(&copy.open(&NoSecrets), &sealed().folder.path().join("source"), 1);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    copy.put(&packs[0], &bytes);
+    let report = copy.check(Level::Data);
+    assert_eq!(damaged(&report), BTreeSet::from([&*packs[0]]));
+    assert!(report.hurt.len() < lost.hurt.len(), "{:#?}", report.hurt);
+    copy.restores_all_but_what_hurts(&report);
+}
+
+#[test]
+fn without_a_key_every_file_of_a_damaged_pack_may_be_hurt() {
+    let paths = |report: &Report| -> BTreeSet<_> {
+        report.hurt.iter().map(|hurt| (hurt.snapshot, hurt.path.clone())).collect()
+    };
+    let is_guess = |hurt: &check::Hurt| hurt.reason.contains("may be hurt");
+    let copy = sealed().copy();
+    let packs = sealed().packs(false);
+    harm(&copy, Harm::FlippedInside, &packs[0], &packs[1]);
+    let (guessed, sure) = (copy.check(Level::Packs), copy.check(Level::Data));
+    assert_eq!(damaged(&guessed), damaged(&sure));
+    assert!(guessed.hurt.iter().all(is_guess) && !sure.hurt.iter().any(is_guess));
+    assert!(!sure.hurt.is_empty() && paths(&sure).is_subset(&paths(&guessed)));
+    // Without encryption there is no need to guess.
+    let copy = plain().copy();
+    let packs = plain().packs(false);
+    harm(&copy, Harm::FlippedInside, &packs[0], &packs[1]);
+    assert_eq!(copy.check(Level::Packs).hurt, copy.check(Level::Data).hurt);
+}
+
+#[test]
+fn parts_of_the_packs_can_be_read_and_together_they_find_all() {
+    let copy = sealed().copy();
+    let packs = sealed().packs(false);
+    harm(&copy, Harm::FlippedInside, &packs[0], &packs[1]);
+    let (repository, progress) = (copy.open(&NoSecrets), Progress::default());
+    let part = |subset: Subset| {
+        let request = check::Request { subset: Some(subset), ..request(Level::Data, &progress) };
+        check(&repository, &sealed().secrets, &request).unwrap()
+    };
+    let parts: Vec<Report> = (1..=3).map(|number| part(Subset::Part { number, of: 3 })).collect();
+    assert_eq!(parts.iter().map(|report| report.packs_read).sum::<u64>(), parts[0].packs);
+    assert_eq!(parts.iter().filter(|report| !report.is_sound()).count(), 1);
+    assert_eq!(part(Subset::Percent(1.0)).packs_read, 1);
+}
+
+#[test]
+fn data_is_not_read_without_a_key_and_a_stopped_check_ends() {
+    let copy = sealed().copy();
+    let (repository, progress) = (copy.open(&NoSecrets), Progress::default());
+    let locked = check(&repository, &NoSecrets, &request(Level::Data, &progress));
+    assert!(matches!(locked, Err(RepoError::Locked)));
+    progress.cancel();
+    let stopped = check(&repository, &NoSecrets, &request(Level::Packs, &progress));
+    assert!(matches!(stopped, Err(RepoError::Interrupted)));
+}
+
+#[test]
+fn content_sealed_to_somebody_else_is_counted_and_not_called_damaged() {
+    let copy = sealed().copy();
+    let stranger = Given(vec![Identity::generate()]);
+    let (repository, progress) = (copy.open(&NoSecrets), Progress::default());
+    let report = check(&repository, &stranger, &request(Level::Data, &progress)).unwrap();
+    assert!(report.is_sound(), "{report:#?}");
+    assert!(report.frames_closed > 0 && report.chunks_read > 0, "trees are read all the same");
+}
