@@ -677,7 +677,8 @@ fn a_cache_that_gives_two_chunks_one_place_never_yields_wrong_bytes() {
     const CHUNKS: redb::TableDefinition<'_, [u8; 16], [u8; 14]> = redb::TableDefinition::new("chunks");
     let copy = plain().copy();
     let database = redb::Database::open(copy.path(CACHE)).unwrap();
-    let mut by_length: BTreeMap<[u8; 4], Vec<([u8; 16], [u8; 14])>> = BTreeMap::new();
+    type Row = ([u8; 16], [u8; 14]);
+    let mut by_length: BTreeMap<[u8; 4], Vec<Row>> = BTreeMap::new();
     let read = database.begin_read().unwrap().open_table(CHUNKS).unwrap();
     for row in read.iter().unwrap() {
         let (id, place) = row.unwrap();
@@ -774,23 +775,28 @@ fn a_lost_writer_secret_is_sealed_anew_on_a_machine_that_keeps_it() {
 fn frames_before_the_cut_of_a_pack_restore() {
     for pristine in [sealed(), plain()] {
         let index = Index::open_without_cache(&pristine.copy().open(&NoSecrets)).unwrap();
-        let packs = index.packs().map(|(_, pack, _)| pack).filter(|pack| !pack.is_tree);
-        let pack = packs.max_by_key(|pack| pack.frames.len()).unwrap();
-        let (path, frames) = (Name::Pack(pack.id).to_string(), &pack.frames);
-        assert!(frames.len() > 1);
-        let hurt_if_cut_to = |bytes: u32| {
-            let copy = pristine.copy();
-            copy.put(&path, &copy.get(&path)[..bytes as usize]);
-            let report = copy.check(Level::Data);
-            let key = |hurt: &check::Hurt| (hurt.snapshot, hurt.path.clone());
-            let cheap: Vec<_> = copy.check(Level::Default).hurt.iter().map(key).collect();
-            assert_eq!(report.hurt.iter().map(key).collect::<Vec<_>>(), cheap, "the length alone tells");
-            copy.restores_all_but_what_hurts(&report);
-            report.hurt.len()
-        };
-        let (all, some) = (hurt_if_cut_to(frames[0].offset), hurt_if_cut_to(frames[1].offset));
-        assert!(0 < some && some < all, "{some} of {all}");
-        assert_eq!(hurt_if_cut_to(frames[1].offset - 1), all, "the first frame is cut as well");
+        let packs =
+            index.packs().map(|(_, pack, _)| pack).filter(|pack| !pack.is_tree && pack.frames.len() > 1);
+        let mut is_shown = false;
+        for pack in packs {
+            let path = Name::Pack(pack.id).to_string();
+            let hurt_if_cut_to = |bytes: u32| {
+                let copy = pristine.copy();
+                copy.put(&path, &copy.get(&path)[..bytes as usize]);
+                let report = copy.check(Level::Data);
+                let key = |hurt: &check::Hurt| (hurt.snapshot, hurt.path.clone());
+                let cheap: Vec<_> = copy.check(Level::Default).hurt.iter().map(key).collect();
+                assert_eq!(report.hurt.iter().map(key).collect::<Vec<_>>(), cheap, "the length alone tells");
+                copy.restores_all_but_what_hurts(&report);
+                report.hurt.len()
+            };
+            let (all, some) = (hurt_if_cut_to(pack.frames[0].offset), hurt_if_cut_to(pack.frames[1].offset));
+            assert!(0 < some && some <= all, "{some} of {all}");
+            assert_eq!(hurt_if_cut_to(pack.frames[1].offset - 1), all, "the first frame is cut as well");
+            // Where the second frame holds the headers of all that is in the first, all is hurt anyway.
+            is_shown |= some < all;
+        }
+        assert!(is_shown, "in some pack the first frame alone is of use");
     }
 }
 

@@ -3,7 +3,7 @@
 use globset::{GlobBuilder, GlobMatcher};
 
 use crate::base::entry::Entry;
-use crate::repo::browse::{Step, Visitor, walk};
+use crate::repo::browse::{EachEntry, Step, Visitor, walk};
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
 
@@ -44,14 +44,14 @@ pub fn find(
     reader: &Reader<'_>,
     snapshot: &Snapshot,
     pattern: &Pattern,
-    each: &mut dyn FnMut(&[u8], &Entry<'_>) -> Result<(), RepoError>,
+    each: &mut EachEntry<'_>,
 ) -> Result<(), RepoError> {
     walk(reader, &snapshot.manifest.root, &mut Finder { pattern, each })
 }
 
 struct Finder<'f> {
     pattern: &'f Pattern,
-    each: &'f mut dyn FnMut(&[u8], &Entry<'_>) -> Result<(), RepoError>,
+    each: &'f mut EachEntry<'f>,
 }
 
 impl Visitor for Finder<'_> {

@@ -1,7 +1,7 @@
 //! One snapshot → its entries, one by one.
 
 use crate::base::entry::{Entry, Kind};
-use crate::repo::browse::{Place, Step, Visitor, find, walk};
+use crate::repo::browse::{EachEntry, Place, Step, Visitor, find, walk};
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
 
@@ -15,7 +15,7 @@ pub fn list(
     snapshot: &Snapshot,
     path: &[u8],
     recursive: bool,
-    each: &mut dyn FnMut(&[u8], &Entry<'_>) -> Result<(), RepoError>,
+    each: &mut EachEntry<'_>,
 ) -> Result<(), RepoError> {
     let trimmed = path.iter().rposition(|byte| *byte != b'/').map_or(&path[..0], |last| &path[..=last]);
     let start = trimmed.iter().position(|byte| *byte != b'/').unwrap_or(trimmed.len());
@@ -36,7 +36,7 @@ pub fn list(
 struct Lister<'l> {
     prefix: &'l [u8],
     recursive: bool,
-    each: &'l mut dyn FnMut(&[u8], &Entry<'_>) -> Result<(), RepoError>,
+    each: &'l mut EachEntry<'l>,
 }
 
 impl Visitor for Lister<'_> {

@@ -78,6 +78,9 @@ pub fn find(reader: &Reader<'_>, snapshot: &Snapshot, path: &[u8]) -> Result<Pla
     Ok(place)
 }
 
+/// Takes entries one by one, each with its path in the snapshot; an error ends the walk.
+pub type EachEntry<'e> = dyn FnMut(&[u8], &Entry<'_>) -> Result<(), RepoError> + 'e;
+
 /// Whether to walk into a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {

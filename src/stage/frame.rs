@@ -93,7 +93,7 @@ impl FrameHeader {
         let mut out = [0; FRAME_HEADER_BYTES];
         out[0..4].copy_from_slice(&FRAME_MAGIC);
         out[4] = self.kind.number();
-        out[5] = u8::from(self.compressed) * FLAG_COMPRESSED | u8::from(self.sealed) * FLAG_SEALED;
+        out[5] = (u8::from(self.compressed) * FLAG_COMPRESSED) | (u8::from(self.sealed) * FLAG_SEALED);
         out[8..12].copy_from_slice(&self.raw_bytes.to_le_bytes());
         out[12..16].copy_from_slice(&self.stored_bytes.to_le_bytes());
         out[16..20].copy_from_slice(&self.chunk_count.to_le_bytes());

@@ -77,7 +77,7 @@ impl Attributes {
             self.note(result, "mode");
         }
         acls.iter().for_each(|(name, value)| self.xattr(on, name, value));
-        let keep = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT.into() };
+        let keep = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
         let times = Timestamps { last_access: keep, last_modification: timespec(entry.mtime) };
         let result = match on {
             On::File(file) => rustix::fs::futimens(file.fd(), &times),

@@ -312,6 +312,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "spoils a file on purpose")]
     fn a_file_that_is_no_cache_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index.redb");
