@@ -62,9 +62,9 @@ fn generated(number: usize) -> Vec<u8> {
             text.push_str(WORDS[next() % WORDS.len()]);
             text.push(' ');
         }
-        text.push_str(if line % 7 == 0 { "\n\n" } else { "\n" });
+        text.push_str(if usize::is_multiple_of(line, 7) { "\n\n" } else { "\n" });
     }
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         for _ in 0..300 {
             (0..76).for_each(|_| text.push(char::from(DIGITS[next() % 64])));

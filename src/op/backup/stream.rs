@@ -31,7 +31,7 @@ impl Input {
     /// Cuts all of the stream.
     ///
     /// # Errors
-    /// [`CutError::Source`] if it can't be read to its end, or the command fails: then nothing of
+    /// `CutError::Source` if it can't be read to its end, or the command fails: then nothing of
     /// it may be recorded.
     pub fn cut(self, cutter: &mut Cutter<'_>) -> Result<Cut, CutError> {
         let argv = match self {

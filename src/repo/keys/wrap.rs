@@ -35,7 +35,7 @@ pub struct WrappedIdentity {
     pub lanes: u32,
     /// Salt of the derivation.
     pub salt: [u8; 16],
-    /// A [`Bound`] identity, encoded and sealed.
+    /// The identity, bound to its repository (a `Bound` record), sealed.
     pub sealed: Vec<u8>,
 }
 
