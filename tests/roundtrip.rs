@@ -189,7 +189,7 @@ fn flag_changes_and_moves_cost_no_read() {
     maildir(&inbox, 100, 5000, &mut Noise::new(1));
     maildir(&trash, 0, 0, &mut Noise::new(1));
     let repository = memory(&state);
-    backup(&repository, source.path(), 1).expect("backup");
+    let _ = backup(&repository, source.path(), 1).expect("backup");
     let mut moved = 0;
     let listed = ["new", "cur"].map(|side| fs::read_dir(inbox.join(side)).expect("folder lists"));
     let paths: Vec<_> =
@@ -211,7 +211,7 @@ fn flag_changes_and_moves_cost_no_read() {
     let totals = report.manifest.totals;
     assert_eq!((totals.bytes_read, totals.files_renamed, totals.files_new), (0, moved, 0), "{totals:?}");
     let snapshots = repository.snapshots().expect("snapshots list").all;
-    restore(&repository, &snapshots[1], target.path()).expect("restore");
+    let _ = restore(&repository, &snapshots[1], target.path()).expect("restore");
     assert_eq!(differences(&picture(source.path()), &picture(target.path())), Vec::<String>::new());
 }
 
@@ -222,12 +222,12 @@ fn a_file_changed_in_place_with_its_mtime_set_back_is_read_again() {
     fs::write(&file, b"one").expect("file is written");
     set_mtime(&file, 1_000, 0);
     let repository = memory(&state);
-    backup(&repository, source.path(), 1).expect("backup");
+    let _ = backup(&repository, source.path(), 1).expect("backup");
     fs::write(&file, b"two").expect("file is written");
     set_mtime(&file, 1_000, 0);
-    backup(&repository, source.path(), 2).expect("backup");
+    let _ = backup(&repository, source.path(), 2).expect("backup");
     let snapshots = repository.snapshots().expect("snapshots list").all;
-    restore(&repository, &snapshots[1], target.path()).expect("restore");
+    let _ = restore(&repository, &snapshots[1], target.path()).expect("restore");
     assert_eq!(fs::read(target.path().join("file")).expect("file reads"), b"two");
 }
 
@@ -289,7 +289,7 @@ fn a_folder_of_many_entries_comes_back() {
         fs::write(source.path().join(format!("{n:06}")), b"").expect("file is written");
     }
     let repository = memory(&state);
-    backup(&repository, source.path(), 1).expect("backup");
+    let _ = backup(&repository, source.path(), 1).expect("backup");
     fs::write(source.path().join("010000 and a half"), b"new").expect("file is written");
     let report = backup(&repository, source.path(), 2).expect("backup");
     assert!(
@@ -298,7 +298,7 @@ fn a_folder_of_many_entries_comes_back() {
         report.manifest.totals
     );
     let snapshots = repository.snapshots().expect("snapshots list").all;
-    restore(&repository, &snapshots[1], target.path()).expect("restore");
+    let _ = restore(&repository, &snapshots[1], target.path()).expect("restore");
     assert_eq!(fs::read_dir(target.path()).expect("folder lists").count(), 20_001);
 }
 
@@ -321,7 +321,7 @@ fn an_encrypted_repository_is_written_without_the_passphrase_and_read_only_with_
     let store = Arc::new(LocalStore::new(place.path().join("repo")));
     create_sealed(store.clone(), state.path(), "correct horse").expect("repository is made");
     let repository = open(store, state.path(), Some(place.path().join("repo/index.redb"))).expect("opens");
-    backup(&repository, source.path(), 1).expect("backup needs no passphrase");
+    let _ = backup(&repository, source.path(), 1).expect("backup needs no passphrase");
     let snapshots = repository.snapshots().expect("snapshots list").all;
     let refused = restore(&repository, &snapshots[0], target.path());
     assert!(matches!(refused, Err(snap::repo::RepoError::Locked)), "{refused:?}");
@@ -354,7 +354,7 @@ fn a_link_planted_in_the_target_is_not_followed() {
     fs::write(outside.path().join("file"), b"precious").expect("file is written");
     symlink(outside.path(), target.path().join("sub")).expect("link is made");
     let repository = memory(&state);
-    backup(&repository, source.path(), 1).expect("backup");
+    let _ = backup(&repository, source.path(), 1).expect("backup");
     let snapshots = repository.snapshots().expect("snapshots list").all;
     let reader = Reader::new(&repository, Index::open(&repository).expect("index opens"), 1 << 20);
     let progress = Progress::default();
@@ -373,7 +373,7 @@ fn delete_removes_what_the_snapshot_does_not_have_and_nothing_else() {
     fs::create_dir_all(source.path().join("a/b")).expect("folders are made");
     fs::write(source.path().join("a/b/file"), b"kept").expect("file is written");
     let repository = memory(&state);
-    backup(&repository, source.path(), 1).expect("backup");
+    let _ = backup(&repository, source.path(), 1).expect("backup");
     fs::create_dir_all(target.path().join("a/b/old")).expect("folders are made");
     fs::write(target.path().join("a/b/old/file"), b"goes").expect("file is written");
     fs::write(target.path().join("a/b/file"), b"older").expect("file is written");
