@@ -65,6 +65,13 @@ impl Index {
     /// [`RepoError::Store`] if the folders can't be listed. A damaged fragment or pack is no error:
     /// see [`Self::problems`].
     pub fn open(repository: &Repository) -> Result<Self, RepoError> {
+        match Self::open_with_cache(repository) {
+            Err(RepoError::Cache(_)) => Self::open_without_cache(repository), // it opens, and its rows make no sense
+            other => other,
+        }
+    }
+
+    fn open_with_cache(repository: &Repository) -> Result<Self, RepoError> {
         let present = fragments_present(repository.store())?;
         let mut index = Self::default();
         let missing = match repository.index_path() {
@@ -221,7 +228,9 @@ impl Index {
             return Ok(Some(*location));
         }
         let Some(cache) = &self.cache else { return Ok(None) };
-        let found = cache.find(id)?;
+        // What a damaged cache does not tell counts as absent: a backup stores it again, a reader asks
+        // the fragments.
+        let found = cache.find(id).unwrap_or(None);
         Ok(found.filter(|location| !self.lost.contains(&location.pack)))
     }
 
