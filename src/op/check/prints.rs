@@ -58,7 +58,7 @@ impl Prints {
         let at = bucket(print, self.bits);
         let bucket = &self.sorted[self.starts[at]..self.starts[at + 1]];
         let first = bucket.partition_point(|other| *other < print);
-        let count = bucket[first..].iter().take_while(|other| **other == print).count();
+        let count = bucket[first..].partition_point(|other| *other == print);
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 }
