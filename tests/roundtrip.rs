@@ -10,6 +10,7 @@ mod common;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -285,8 +286,8 @@ fn messages_renamed_during_a_backup_are_each_in_it_exactly_once() {
 #[test]
 fn a_folder_of_many_entries_comes_back() {
     let (source, state, target) = (folder(), folder(), folder());
-    for n in 0..20_000 {
-        fs::write(source.path().join(format!("{n:06}")), b"").expect("file is written");
+    for n in 0..200_000 {
+        fs::File::create(source.path().join(format!("{n:06}"))).expect("file is made");
     }
     let repository = memory(&state);
     let _ = backup(&repository, source.path(), 1).expect("backup");
@@ -299,7 +300,66 @@ fn a_folder_of_many_entries_comes_back() {
     );
     let snapshots = repository.snapshots().expect("snapshots list").all;
     let _ = restore(&repository, &snapshots[1], target.path()).expect("restore");
-    assert_eq!(fs::read_dir(target.path()).expect("folder lists").count(), 20_001);
+    assert_eq!(fs::read_dir(target.path()).expect("folder lists").count(), 200_001);
+}
+
+/// Offsets and lengths beyond 32 bits, in a hole and in data. `scripts/soak` does the same without holes.
+#[test]
+fn a_file_beyond_4_gib_comes_back() {
+    let (source, state, target) = (folder(), folder(), folder());
+    let edge = 4 << 30;
+    let file = fs::File::create(source.path().join("large")).expect("file is made");
+    file.write_all_at(b"start", 0).expect("file is written");
+    file.write_all_at(&Noise::new(3).bytes(3 << 20), edge - (1 << 20)).expect("file is written");
+    file.write_all_at(b"end", edge + (600 << 20)).expect("file is written");
+    file.set_len(edge + (700 << 20)).expect("file grows");
+    let repository = memory(&state);
+    let report = backup(&repository, source.path(), 1).expect("backup");
+    assert!(report.is_whole(), "{:?}", report.lacks);
+    assert!(report.manifest.totals.bytes_read < 8 << 20, "holes are not read: {:?}", report.manifest.totals);
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    let restored = restore(&repository, &snapshots[0], target.path()).expect("restore");
+    assert!(restored.lacks.is_empty(), "{:?}", restored.lacks);
+    let back = fs::File::open(target.path().join("large")).expect("file is there");
+    let about = back.metadata().expect("file is there");
+    assert_eq!(about.len(), edge + (700 << 20));
+    assert!(about.blocks() * 512 < 8 << 20, "holes come back as holes: {} blocks", about.blocks());
+    let read = |at: u64, length: usize| {
+        let mut bytes = vec![1; length];
+        back.read_exact_at(&mut bytes, at).expect("file reads");
+        bytes
+    };
+    assert_eq!(read(0, 6), b"start\0");
+    assert_eq!(read(edge - (1 << 20), 3 << 20), Noise::new(3).bytes(3 << 20));
+    assert_eq!(read(edge + (600 << 20) - 1, 5), b"\0end\0");
+}
+
+/// All of its 4.5 GiB are data. Takes about a minute and 5 GiB of disk.
+#[test]
+#[ignore = "soak: scripts/soak runs it"]
+fn a_file_of_4_gib_of_data_comes_back() {
+    let (source, place, state, target) = (folder(), folder(), folder(), folder());
+    let mut file = fs::File::create(source.path().join("large")).expect("file is made");
+    let mut noise = Noise::new(4);
+    let filler = vec![b'x'; 8 << 20];
+    for _ in 0..576 {
+        // A little noise, so that no piece repeats, and much that compresses.
+        file.write_all(&noise.bytes(4096)).expect("file is written");
+        file.write_all(&filler[4096..]).expect("file is written");
+    }
+    file.write_all(b"the end").expect("file is written");
+    let store = Arc::new(LocalStore::new(place.path().join("repo")));
+    let repository = create_plain(store, state.path(), Choices::default()).expect("repository is made");
+    let report = backup(&repository, source.path(), 1).expect("backup");
+    assert!(report.is_whole(), "{:?}", report.lacks);
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    let restored = restore(&repository, &snapshots[0], target.path()).expect("restore");
+    assert!(restored.lacks.is_empty(), "{:?}", restored.lacks);
+    let compared = std::process::Command::new("cmp")
+        .args([source.path().join("large"), target.path().join("large")])
+        .status()
+        .expect("cmp runs");
+    assert!(compared.success(), "the file differs");
 }
 
 struct Known(&'static str);

@@ -30,7 +30,7 @@ use crate::repo::RepoError;
 /// What the command meets.
 pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
     log_to_standard_error(arguments.global.quiet, arguments.global.verbose);
-    let session = Session::new(arguments.global);
+    let session = Session::new(arguments.global.without_empty());
     match arguments.command {
         Command::Init(options) => init::run(&session, &options),
         Command::Backup(options) => backup::run(&session, options),
@@ -40,7 +40,6 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Diff(options) => diff::run(&session, &options),
         Command::Cat(options) => cat::run(&session, &options),
         Command::Restore(options) => restore::run(&session, options),
-
         Command::Check(options) => check::run(&session, &options),
         Command::Key(options) => key::run(&session, options),
         Command::Stats => stats::run(&session),
