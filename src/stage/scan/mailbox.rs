@@ -81,7 +81,8 @@ impl Mailbox {
     ///
     /// O(entries) for a mailbox that holds still; a few times that for one that does not.
     pub fn scan(&self) -> Vec<Option<Names>> {
-        *self.listed_at.lock().unwrap_or_else(PoisonError::into_inner) = now();
+        // The coarse clock is the one that stamps files: what is made in its next step or later is younger.
+        *self.listed_at.lock().unwrap_or_else(PoisonError::into_inner) = clock(ClockId::RealtimeCoarse);
         let mut seen = Seen::default();
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         match self.hold_still(&mut looks, &mut seen) {
@@ -222,7 +223,7 @@ impl Mailbox {
         // An inode that was freed may be a younger message's by now.
         let stat = stat_at(self.open(side).ok()?, name).ok()?;
         let listed_at = *self.listed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        (stat.inode == inode && stat.btime? < listed_at).then(|| name.to_vec())
+        (stat.inode == inode && stat.btime? <= listed_at).then(|| name.to_vec())
     }
 }
 
@@ -261,13 +262,13 @@ impl Stamp {
     fn of(directory: impl AsFd) -> Result<Self, Errno> {
         let stat = stat_of(directory)?;
         let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
-        let age = nanos(now()) - nanos(stat.ctime);
+        let age = nanos(clock(ClockId::Realtime)) - nanos(stat.ctime);
         Ok(Self { at: [stat.mtime, stat.ctime], is_settled: age.abs() > STAMP_NANOS })
     }
 }
 
-fn now() -> Time {
-    let now = clock_gettime(ClockId::Realtime);
+fn clock(id: ClockId) -> Time {
+    let now = clock_gettime(id);
     Time::new(now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
@@ -401,6 +402,10 @@ mod tests {
         fs::File::create(folder.path().join("cur/1.host:2,S")).unwrap();
         let (_, name, inode) = names(&mailbox.scan()).remove(0);
         fs::remove_file(folder.path().join("cur/1.host:2,S")).unwrap();
+        let listed_at = *mailbox.listed_at.lock().unwrap();
+        while clock(ClockId::RealtimeCoarse) == listed_at {
+            std::thread::yield_now();
+        }
         fs::File::create(folder.path().join("new/2.host")).unwrap(); // perhaps with the same inode
         assert_eq!(mailbox.moved(&name, inode, |fd, name| stat_at(fd, name)).unwrap_err(), Errno::NOENT);
     }
