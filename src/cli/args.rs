@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use crate::cli::s3::S3Args;
+
 /// Content-addressed, deduplicating snapshots of a mail server.
 #[derive(Debug, Parser)]
 #[command(name = "snap", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -22,7 +24,7 @@ pub struct Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
-    /// The repository: a directory
+    /// The repository: a directory, or s3://bucket/prefix
     #[arg(long, short, global = true, env = "SNAP_REPOSITORY", value_parser = path(), value_name = "PATH", value_hint = ValueHint::DirPath)]
     pub repo: Option<PathBuf>,
     /// Where this machine keeps its writer secret [default: /var/lib/snap for root, else ~/.local/state/snap]
@@ -52,6 +54,9 @@ pub struct Global {
     /// Threads [default: as many as the machine has cores]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
+    /// How S3 is reached.
+    #[command(flatten)]
+    pub s3: S3Args,
 }
 
 impl Global {
@@ -97,6 +102,8 @@ pub enum Command {
     Stats,
     /// Make the index cache anew from the repository's files
     RebuildIndex,
+    /// Remove the locks that dead runs left in a repository on S3; live runs stop writing
+    Unlock,
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -351,7 +358,10 @@ pub enum Key {
 }
 
 /// Reads a size such as `16KiB`, in bytes.
-fn size(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// One line that says what is wrong.
+pub fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {

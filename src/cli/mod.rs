@@ -5,6 +5,7 @@ mod command;
 mod exit;
 mod progress;
 mod report;
+mod s3;
 mod secrets;
 mod session;
 

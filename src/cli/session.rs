@@ -9,12 +9,13 @@ use jiff::tz::TimeZone;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::cli::args::Global;
+use crate::cli::s3::{index_of, store_at};
 use crate::cli::secrets::CliSecrets;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::select::select;
 use crate::repo::{Opening, RepoError, Repository, Snapshot};
-use crate::store::LocalStore;
+use crate::store::Store;
 
 /// Memory for frames that commands which look inside keep, in bytes.
 const FRAME_CACHE_BYTES: usize = 32 << 20;
@@ -39,19 +40,22 @@ impl Session {
         Self { global, secrets, progress }
     }
 
-    /// Returns the repository's directory.
+    /// Returns where the repository lies: a directory, or `s3://bucket/prefix`.
     ///
     /// # Errors
     /// [`RepoError::Source`] if none was named.
     pub fn location(&self) -> Result<&Path, RepoError> {
         let reason = "name it with --repo PATH or SNAP_REPOSITORY".to_owned();
         let missing = RepoError::Source { path: "no repository".to_owned(), reason };
-        let path = self.global.repo.as_deref().ok_or(missing)?;
-        if path.to_string_lossy().starts_with("s3://") {
-            let reason = "repositories on S3 are not supported by this version; name a directory".to_owned();
-            return Err(RepoError::Source { path: path.display().to_string(), reason });
-        }
-        Ok(path)
+        self.global.repo.as_deref().ok_or(missing)
+    }
+
+    /// Returns the repository's files.
+    ///
+    /// # Errors
+    /// As [`Self::location`] and [`store_at`].
+    pub fn store(&self) -> Result<Arc<dyn Store>, RepoError> {
+        store_at(self.location()?, self.global.s3.options())
     }
 
     /// Calls `act` with what opens the repository.
@@ -64,9 +68,9 @@ impl Session {
     ) -> Result<R, RepoError> {
         let location = self.location()?;
         let state = self.state_directory()?;
-        let index = self.global.index.clone().unwrap_or_else(|| location.join("index.redb"));
+        let index = self.global.index.clone().unwrap_or_else(|| index_of(location, &state));
         act(&Opening {
-            store: Arc::new(LocalStore::new(location)),
+            store: self.store()?,
             state: &state,
             index: Some(index),
             secrets: &self.secrets,

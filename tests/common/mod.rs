@@ -5,6 +5,7 @@
 
 pub mod fault;
 pub mod repo;
+pub mod s3;
 
 /// Returns the seed of a random test and prints it; `SNAP_TEST_SEED` gives an old one back.
 pub fn seed() -> u64 {

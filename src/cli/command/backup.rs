@@ -15,7 +15,7 @@ use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lack
 use crate::cli::session::{Session, now, parse_time};
 use crate::op::backup::{Component, Input, Report, Request, Rules, Stream, backup};
 use crate::repo::{RepoError, Repository};
-use crate::store::{DryStore, LocalStore, LockMode};
+use crate::store::{DryStore, LockMode};
 
 fn bad(path: &str, reason: impl ToString) -> RepoError {
     RepoError::Source { path: path.to_owned(), reason: reason.to_string() }
@@ -30,7 +30,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
     let repository = match options.dry_run {
         false => session.open()?,
         true => {
-            let store = DryStore::new(Arc::new(LocalStore::new(session.location()?)));
+            let store = DryStore::new(session.store()?);
             session.with_opening(|opening| {
                 let store = Arc::new(store);
                 Repository::open(&crate::repo::Opening {

@@ -13,6 +13,7 @@ mod rebuild_index;
 mod restore;
 mod snapshots;
 mod stats;
+mod unlock;
 
 use std::io::IsTerminal;
 
@@ -44,6 +45,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Key(options) => key::run(&session, options),
         Command::Stats => stats::run(&session),
         Command::RebuildIndex => rebuild_index::run(&session),
+        Command::Unlock => unlock::run(&session),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "snap", &mut text);
