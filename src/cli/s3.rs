@@ -32,6 +32,9 @@ pub struct S3Args {
     /// Requests at the same time
     #[arg(long, global = true, default_value = "8", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub s3_connections: u16,
+    /// How often a request is tried
+    #[arg(long, global = true, env = "AWS_MAX_ATTEMPTS", default_value = "6", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub s3_attempts: u32,
     /// Most bytes sent in a second, such as 2MiB
     #[arg(long, global = true, env = "SNAP_LIMIT_UPLOAD", value_name = "SIZE", value_parser = size)]
     pub limit_upload: Option<u64>,
@@ -42,15 +45,15 @@ impl S3Args {
     pub fn options(&self) -> S3Options {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let has_endpoint = given(&self.s3_endpoint).is_some()
-            || is_set("AWS_ENDPOINT_URL")
-            || is_set("AWS_ENDPOINT_URL_S3");
+        let has_endpoint =
+            given(&self.s3_endpoint).is_some() || is_set("AWS_ENDPOINT_URL") || is_set("AWS_ENDPOINT_URL_S3");
         S3Options {
             endpoint: given(&self.s3_endpoint),
             region: given(&self.s3_region),
             profile: given(&self.s3_profile),
             path_style: self.s3_path_style || has_endpoint,
             storage_class: given(&self.s3_storage_class),
+            attempts: self.s3_attempts.max(1),
             connections: usize::from(self.s3_connections.max(1)),
             upload_bytes_per_s: self.limit_upload.filter(|limit| *limit > 0),
             ..S3Options::default()

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::cli::args::Global;
-use crate::cli::s3::{index_of, store_at};
+use crate::cli::s3::{index_of, is_s3, store_at};
 use crate::cli::secrets::CliSecrets;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
@@ -69,12 +69,7 @@ impl Session {
         let location = self.location()?;
         let state = self.state_directory()?;
         let index = self.global.index.clone().unwrap_or_else(|| index_of(location, &state));
-        act(&Opening {
-            store: self.store()?,
-            state: &state,
-            index: Some(index),
-            secrets: &self.secrets,
-        })
+        act(&Opening { store: self.store()?, state: &state, index: Some(index), secrets: &self.secrets })
     }
 
     /// Opens the repository.
@@ -118,10 +113,13 @@ impl Session {
         select(&all, spec, &TimeZone::system()).cloned()
     }
 
-    /// Returns the number of threads to use.
+    /// Returns the number of threads to use: for a repository on S3 at least as many as requests may
+    /// be under way, as they mostly wait.
     pub fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        self.global.threads.map_or(cores, usize::from)
+        let requests = usize::from(self.global.s3.s3_connections);
+        let wanted = if self.location().is_ok_and(is_s3) { cores.max(requests) } else { cores };
+        self.global.threads.map_or(wanted, usize::from)
     }
 
     fn state_directory(&self) -> Result<PathBuf, RepoError> {

@@ -16,9 +16,7 @@ use crate::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
 
 pub use dry::DryStore;
 pub use local::LocalStore;
-pub use locking::{
-    Lockable, LockingStore, Mode, Overlay, Protection, Retention, Usage, Version, VersionId,
-};
+pub use locking::{Lockable, LockingStore, Mode, Overlay, Protection, Retention, Usage, Version, VersionId};
 pub use memory::MemoryStore;
 pub use s3::{Lease, S3Keys, S3Location, S3Options, S3Store, SCHEME as S3_SCHEME};
 

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test's own files need not be durable")]
 
 pub mod fault;
+pub mod proxy;
 pub mod repo;
 pub mod s3;
 

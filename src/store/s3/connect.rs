@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -20,6 +23,9 @@ use crate::store::s3::options::{S3Location, S3Options};
 
 /// Threads that drive connections.
 const THREADS: usize = 2;
+
+/// Time for which nothing may move before a connection is taken for broken.
+const STALL: Duration = Duration::from_secs(20);
 
 /// What was asked of a store so far, and what went over the wire.
 #[derive(Debug, Default)]
@@ -104,15 +110,24 @@ async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreEr
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
         .build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(http.clone())
         .retry_config(
             RetryConfig::standard()
                 .with_max_attempts(options.attempts.max(1))
+                .with_initial_backoff(options.backoff)
                 .with_max_backoff(Duration::from_secs(20)),
+        )
+        .stalled_stream_protection(
+            StalledStreamProtectionConfig::enabled().grace_period(options.read_timeout.min(STALL)).build(),
         )
         .timeout_config(timeouts(options, 0));
     if let Some(profile) = &options.profile {
-        loader = loader.profile_name(profile);
+        // Who names a profile means it, whatever keys lie in the environment.
+        let found = ProviderConfig::default()
+            .with_http_client(http.clone())
+            .with_region(options.region.clone().map(Region::new));
+        let keys = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&found).build();
+        loader = loader.profile_name(profile).credentials_provider(keys);
     }
     if let Some(endpoint) = &options.endpoint {
         loader = loader.endpoint_url(endpoint);

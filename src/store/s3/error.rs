@@ -103,7 +103,9 @@ fn not_answered<E: Error + 'static, R: std::fmt::Debug>(error: &SdkError<E, R>) 
         _ if all.contains("credential") => format!(
             "no credentials: {all}; set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write ~/.aws/credentials"
         ),
-        SdkError::TimeoutError(_) => format!("no answer in time: {all}; check the network, then run it again"),
+        SdkError::TimeoutError(_) => {
+            format!("no answer in time: {all}; check the network, then run it again")
+        }
         SdkError::DispatchFailure(_) => format!("no connection: {all}; check the network and the endpoint"),
         _ => all,
     }

@@ -158,7 +158,8 @@ impl Shared {
         let now = match own {
             Some(own) => {
                 let own = objects.iter().find(|object| path(object).as_deref() == Some(own));
-                let gone = || asked.failed(io::ErrorKind::Other, "this run's own lock is not listed; run it again");
+                let gone =
+                    || asked.failed(io::ErrorKind::Other, "this run's own lock is not listed; run it again");
                 renewed(own.ok_or_else(gone)?)
             }
             None => objects.iter().map(renewed).max().unwrap_or(0),
@@ -193,7 +194,12 @@ const HOLDS: &[u8] = b"held\n";
 
 type PutError = aws_sdk_s3::error::SdkError<aws_sdk_s3::operation::put_object::PutObjectError>;
 
-async fn place(client: &Client, location: &S3Location, path: &str, bytes: &'static [u8]) -> Result<(), PutError> {
+async fn place(
+    client: &Client,
+    location: &S3Location,
+    path: &str,
+    bytes: &'static [u8],
+) -> Result<(), PutError> {
     let request = client.put_object().bucket(location.bucket()).key(location.key(path));
     let request = request.content_md5(STANDARD.encode(Md5::digest(bytes)));
     request.body(ByteStream::from_static(bytes)).send().await.map(drop)

@@ -16,7 +16,6 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::types::Object;
@@ -29,9 +28,6 @@ use crate::store::s3::spool::Limiter;
 use crate::store::{Folder, Found, Lock, LockMode, Name, Overlay, Store, StoreError, Upload};
 
 pub use options::{Lease, S3Keys, S3Location, S3Options, SCHEME};
-
-/// Time before a read that broke off is tried again, in milliseconds; doubles.
-const AGAIN_MS: u64 = 200;
 
 /// A repository in a bucket. Clones share one connection.
 #[derive(Clone)]
@@ -91,7 +87,11 @@ impl Shared {
         let short = |found| StoreError::Short { path: shown.clone(), found, expected: range.end };
         self.connection.wait(async {
             let mut attempt = 0;
-            while range.start < range.end {
+            let is_empty = range.start >= range.end;
+            loop {
+                if is_empty {
+                    break;
+                }
                 match self.get_once(asked, path, version, &range).await? {
                     Got::Bytes(bytes) if bytes.len() as u64 == range.end - range.start => return Ok(bytes),
                     Got::Bytes(_) | Got::Beyond => break,
@@ -100,13 +100,13 @@ impl Shared {
                     }
                     Got::Broken(_) => {}
                 }
-                tokio::time::sleep(Duration::from_millis(AGAIN_MS << attempt.min(6))).await;
+                tokio::time::sleep(self.options.again(attempt)).await;
                 attempt += 1;
             }
             let found = self.head(asked, path, version).await?;
             let found = found.ok_or_else(|| StoreError::Missing { path: shown.clone() })?;
             let length = found.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
-            match range.start >= range.end && range.start <= length {
+            match is_empty && range.start <= length {
                 true => Ok(Vec::new()),
                 false => Err(short(length)),
             }
@@ -211,7 +211,7 @@ impl Store for S3Store {
                     }
                     Got::Broken(_) | Got::Beyond => {}
                 }
-                tokio::time::sleep(Duration::from_millis(AGAIN_MS << attempt.min(6))).await;
+                tokio::time::sleep(shared.options.again(attempt)).await;
                 attempt += 1;
             }
         })

@@ -131,6 +131,8 @@ pub struct S3Options {
     pub upload_bytes_per_s: Option<u64>,
     /// How often a request is tried, the first time included.
     pub attempts: u32,
+    /// Time before a request is tried again, on average half of it; doubles, up to 20 s.
+    pub backoff: Duration,
     /// Time within which a connection is made.
     pub connect_timeout: Duration,
     /// Time within which an answer begins, beside what the bytes sent take.
@@ -153,11 +155,19 @@ impl Default for S3Options {
             connections: 8,
             upload_bytes_per_s: None,
             attempts: 6,
+            backoff: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),
             spool: None,
             lease: Lease::default(),
         }
+    }
+}
+
+impl S3Options {
+    /// Returns how long to wait before a read that broke off is tried again.
+    pub fn again(&self, attempt: u32) -> Duration {
+        (self.backoff / 2 * (1 << attempt.min(6))).min(Duration::from_secs(20))
     }
 }
 

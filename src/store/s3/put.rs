@@ -180,7 +180,8 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let Some(until) = until else { return Ok(()) };
         let holds = |mode: Option<&ObjectLockMode>, date: Option<Time>| {
-            mode == Some(&ObjectLockMode::Compliance) && date.is_some_and(|date| date.seconds >= until.seconds)
+            mode == Some(&ObjectLockMode::Compliance)
+                && date.is_some_and(|date| date.seconds >= until.seconds)
         };
         if holds(found.object_lock_mode(), found.object_lock_retain_until_date().map(time)) {
             return Ok(());

@@ -124,7 +124,8 @@ impl LockingStore for S3Store {
             shared.connection.count_read();
             match client.get_bucket_lifecycle_configuration().bucket(bucket).send().await {
                 Ok(found) => {
-                    let rules = found.rules().iter().filter(|rule| rule.status() == &ExpirationStatus::Enabled);
+                    let rules =
+                        found.rules().iter().filter(|rule| rule.status() == &ExpirationStatus::Enabled);
                     for rule in rules {
                         let id = rule.id().unwrap_or("without a name").to_owned();
                         if expires_current(rule) && concerns(rule, &shared.location.key("")) {

@@ -94,7 +94,9 @@ impl Sealed {
     pub fn contradicts(&self, etag: &str) -> bool {
         let etag = etag.trim_matches('"');
         let is_md5 = etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_md5 && !etag.eq_ignore_ascii_case(&self.md5.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        is_md5
+            && !etag
+                .eq_ignore_ascii_case(&self.md5.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
     }
 
     /// Returns the body of a request. It can be sent again.
@@ -123,6 +125,11 @@ impl Limiter {
         Self { bytes_per_s: bytes_per_s.map(|limit| limit.max(1)), free: Mutex::new(None) }
     }
 
+    /// Returns how many bytes go at one stroke: several strokes a second, however low the limit.
+    fn piece_bytes(&self) -> u64 {
+        self.bytes_per_s.map_or(PIECE_BYTES, |limit| (limit / 4).clamp(1024, PIECE_BYTES))
+    }
+
     /// Takes the line for `bytes`; returns when they may go.
     fn reserve(&self, bytes: u64) -> Option<Instant> {
         let limit = self.bytes_per_s?;
@@ -145,7 +152,7 @@ struct Piece {
 
 impl Piece {
     fn next(&mut self) -> io::Result<Bytes> {
-        let length = (self.bytes - self.at).min(PIECE_BYTES);
+        let length = (self.bytes - self.at).min(self.limiter.piece_bytes());
         let from = self.at;
         self.at += length;
         match &self.source {
@@ -175,7 +182,7 @@ impl Body for Piece {
             return Poll::Ready(None);
         }
         if self.wait.is_none() {
-            let length = (self.bytes - self.at).min(PIECE_BYTES);
+            let length = (self.bytes - self.at).min(self.limiter.piece_bytes());
             let free = self.limiter.reserve(length);
             self.wait = free.map(|free| Box::pin(sleep_until(Moment::from_std(free))));
         }
