@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use crate::cli::offsite;
 use crate::cli::s3::S3Args;
 
 /// Content-addressed, deduplicating snapshots of a mail server.
@@ -102,6 +103,10 @@ pub enum Command {
     Stats,
     /// Make the index cache anew from the repository's files
     RebuildIndex,
+    /// Bring a bucket with Object Lock up to date, and keep what snapshots need locked
+    Sync(offsite::Sync),
+    /// Copy a whole repository from a bucket or a directory to --repo: after a loss
+    Clone(offsite::Clone),
     /// Remove the locks that dead runs left in a repository on S3; live runs stop writing
     Unlock,
     /// Print completions for a shell

@@ -3,6 +3,7 @@
 mod args;
 mod command;
 mod exit;
+mod offsite;
 mod progress;
 mod report;
 mod s3;

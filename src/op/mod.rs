@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cat;
 pub mod check;
+pub mod clone;
 pub mod diff;
 pub mod find;
 pub mod key;
@@ -10,3 +11,4 @@ pub mod list;
 pub mod rebuild_index;
 pub mod restore;
 pub mod stats;
+pub mod sync;

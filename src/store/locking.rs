@@ -24,6 +24,8 @@ pub struct Version {
     pub is_latest: bool,
     /// Whether it only says that the object was deleted.
     pub is_marker: bool,
+    /// MD5 of its bytes, where the store tells: it looked at them itself when they came.
+    pub md5: Option<[u8; 16]>,
     /// When it came there, by the store's clock.
     pub modified: Time,
 }
@@ -116,11 +118,12 @@ pub trait LockingStore: Store {
     /// [`StoreError::Io`].
     fn protection(&self) -> Result<Protection, StoreError>;
 
-    /// Begins a new file that will be locked until a moment in the future, so that nobody can delete it.
+    /// Begins a new file that will be locked until a moment in the future, so that nobody can delete it;
+    /// none where nothing can be locked.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    fn begin_locked(&self, until: Time, overlay: Overlay) -> Result<Box<dyn Lockable>, StoreError>;
+    fn begin_locked(&self, until: Option<Time>, overlay: Overlay) -> Result<Box<dyn Lockable>, StoreError>;
 
     /// Returns every version of every object, foreign ones and markers included, by path and by age.
     ///

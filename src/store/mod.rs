@@ -2,9 +2,12 @@
 //!
 //! A store keeps files that are written once. Nothing is ever changed in place.
 
+mod both;
 mod dry;
+mod genuine;
 mod local;
 mod locking;
+mod locking_memory;
 mod memory;
 mod s3;
 
@@ -14,9 +17,12 @@ use std::ops::Range;
 
 use crate::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
 
+pub use both::BothStores;
 pub use dry::DryStore;
+pub use genuine::GenuineStore;
 pub use local::LocalStore;
 pub use locking::{Lockable, LockingStore, Mode, Overlay, Protection, Retention, Usage, Version, VersionId};
+pub use locking_memory::LockingMemory;
 pub use memory::MemoryStore;
 pub use s3::{Lease, S3Keys, S3Location, S3Options, S3Store, SCHEME as S3_SCHEME};
 

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test's own files need not be durable")]
 
+pub mod cutting;
 pub mod fault;
 pub mod proxy;
 pub mod repo;

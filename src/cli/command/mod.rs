@@ -3,7 +3,7 @@
 mod backup;
 mod cat;
 mod check;
-
+mod clone;
 mod diff;
 mod find;
 mod init;
@@ -13,6 +13,7 @@ mod rebuild_index;
 mod restore;
 mod snapshots;
 mod stats;
+mod sync;
 mod unlock;
 
 use std::io::IsTerminal;
@@ -45,6 +46,8 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Key(options) => key::run(&session, options),
         Command::Stats => stats::run(&session),
         Command::RebuildIndex => rebuild_index::run(&session),
+        Command::Sync(options) => sync::run(&session, &options),
+        Command::Clone(options) => clone::run(&session, &options),
         Command::Unlock => unlock::run(&session),
         Command::Completions { shell } => {
             let mut text = Vec::new();

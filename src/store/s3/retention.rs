@@ -13,6 +13,7 @@ use aws_sdk_s3::types::{
 use crate::base::time::Time;
 use crate::store::s3::error::{Asked, code};
 use crate::store::s3::put::{Manner, S3Upload};
+use crate::store::s3::spool::md5_of;
 use crate::store::s3::{S3Store, Shared};
 use crate::store::{
     Lockable, LockingStore, Mode, Name, Overlay, Protection, Retention, StoreError, Usage, Version, VersionId,
@@ -69,6 +70,7 @@ impl Shared {
                     bytes: found.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
                     is_latest: found.is_latest() == Some(true),
                     is_marker: false,
+                    md5: found.e_tag().and_then(md5_of),
                     modified: found.last_modified().map_or(Time::new(0, 0), time),
                 });
             }
@@ -81,6 +83,7 @@ impl Shared {
                     bytes: 0,
                     is_latest: found.is_latest() == Some(true),
                     is_marker: true,
+                    md5: None,
                     modified: found.last_modified().map_or(Time::new(0, 0), time),
                 });
             }
@@ -143,14 +146,15 @@ impl LockingStore for S3Store {
         })
     }
 
-    fn begin_locked(&self, until: Time, overlay: Overlay) -> Result<Box<dyn Lockable>, StoreError> {
-        Ok(Box::new(S3Upload::new(self, Manner { until: Some(until), overlay })))
+    fn begin_locked(&self, until: Option<Time>, overlay: Overlay) -> Result<Box<dyn Lockable>, StoreError> {
+        Ok(Box::new(S3Upload::new(self, Manner { until, overlay })))
     }
 
     fn versions(&self) -> Result<Vec<Version>, StoreError> {
         let location = self.shared.shown("");
         let asked = Asked { path: &location, verb: "list the versions in" };
         let mut all = self.shared.connection.wait(self.shared.all_versions(asked, ""))?;
+        all.reverse(); // within a second the newest comes first
         all.sort_by(|a, b| (&a.path, a.modified).cmp(&(&b.path, b.modified)));
         Ok(all)
     }

@@ -69,6 +69,17 @@ impl Spool {
     }
 }
 
+/// Returns the MD5 that an ETag is; none for one that is something else.
+pub fn md5_of(etag: &str) -> Option<[u8; 16]> {
+    let digits = etag.trim_matches('"');
+    let mut md5 = [0; 16];
+    let is_hex = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for (byte, at) in md5.iter_mut().zip((0..32).step_by(2)) {
+        *byte = u8::from_str_radix(digits.get(at..at + 2).filter(|_| is_hex)?, 16).ok()?;
+    }
+    Some(md5)
+}
+
 #[derive(Clone)]
 enum Source {
     Memory(Bytes),
@@ -92,11 +103,7 @@ impl Sealed {
     /// Returns whether an ETag is not that of these bytes. Only what is the MD5 of an object can tell:
     /// with some kinds of encryption an ETag is not.
     pub fn contradicts(&self, etag: &str) -> bool {
-        let etag = etag.trim_matches('"');
-        let is_md5 = etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_md5
-            && !etag
-                .eq_ignore_ascii_case(&self.md5.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        md5_of(etag).is_some_and(|md5| md5 != self.md5)
     }
 
     /// Returns the body of a request. It can be sent again.
