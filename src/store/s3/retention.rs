@@ -155,7 +155,10 @@ impl LockingStore for S3Store {
         let asked = Asked { path: &location, verb: "list the versions in" };
         let mut all = self.shared.connection.wait(self.shared.all_versions(asked, ""))?;
         all.reverse(); // within a second the newest comes first
-        all.sort_by(|a, b| (&a.path, a.modified).cmp(&(&b.path, b.modified)));
+        all.sort_by(|a, b| {
+            let age = |one: &Version| (one.is_latest, one.modified);
+            (&a.path, age(a)).cmp(&(&b.path, age(b)))
+        });
         Ok(all)
     }
 
