@@ -125,6 +125,7 @@ impl<'r> Reader<'r> {
             RepoError::record(&Name::Pack(pack.id), WireError::record("no frame of that number"))
         })?;
         let range = u64::from(span.offset)..u64::from(span.offset) + u64::from(span.bytes);
+        tracing::debug!("{}: reads the frame at byte {}", Name::Pack(pack.id), span.offset);
         let bytes = self.repository().store().read_range(&Name::Pack(pack.id), range)?;
         self.open_frame(pack, span, bytes)
     }

@@ -92,3 +92,73 @@ impl Inodes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::content::ContentBuf;
+    use crate::base::id::SnapshotId;
+    use crate::base::time::Time;
+    use crate::op::mount::folder::Shown;
+    use crate::repo::Snapshot;
+    use crate::stage::snapshot::{Manifest, Totals};
+
+    fn folder() -> Arc<Folder> {
+        let manifest = Manifest {
+            time: Time::default(),
+            duration_ms: 0,
+            host: String::new(),
+            user: String::new(),
+            program: String::new(),
+            tags: Vec::new(),
+            parent: None,
+            replaces: None,
+            components: Vec::new(),
+            totals: Totals::default(),
+            lacks: Vec::new(),
+            lacks_total: 0,
+            root: ContentBuf::default(),
+            extra: Vec::new(),
+        };
+        let shown = Shown::from(Snapshot { id: SnapshotId::from_bytes([1; 32]), manifest });
+        Arc::new(Folder::root(Arc::new(shown), b"daily/2026-01-05", 100, 1))
+    }
+
+    fn entry(folder: &Arc<Folder>, index: u32) -> Node {
+        Node::Entry { folder: folder.clone(), index, is_linked: false }
+    }
+
+    #[test]
+    fn what_is_told_twice_is_forgotten_when_both_are_undone() {
+        let (inodes, folder) = (Inodes::default(), folder());
+        for _ in 0..2 {
+            assert_eq!(inodes.look_up(500, |_| entry(&folder, 7)).0, 500);
+        }
+        inodes.forget(500, 1);
+        assert!(inodes.get(500).is_some());
+        inodes.forget(500, 1);
+        assert!(inodes.get(500).is_none());
+        assert_eq!(Arc::strong_count(&folder), 1, "nothing is held for it");
+        assert_eq!(inodes.look_up(500, |_| entry(&folder, 7)).0, 500, "met again, it has its number");
+    }
+
+    #[test]
+    fn two_files_never_share_a_number() {
+        let (inodes, folder) = (Inodes::default(), folder());
+        assert_eq!(inodes.look_up(500, |_| entry(&folder, 7)).0, 500);
+        assert_eq!(inodes.look_up(500, |_| entry(&folder, 8)).0, 501);
+        assert_eq!(inodes.look_up(500, |_| entry(&folder, 8)).0, 501);
+        assert!(matches!(inodes.get(500), Some(Node::Entry { index: 7, .. })));
+        assert!(matches!(inodes.get(501), Some(Node::Entry { index: 8, .. })));
+    }
+
+    #[test]
+    fn names_of_one_file_share_its_number() {
+        let (inodes, folder) = (Inodes::default(), folder());
+        let linked = |index| Node::Entry { folder: folder.clone(), index, is_linked: true };
+        assert_eq!(inodes.look_up(500, |_| linked(7)).0, 500);
+        assert_eq!(inodes.look_up(500, |_| linked(9)).0, 500);
+        inodes.forget(500, 1);
+        assert!(inodes.get(500).is_some());
+    }
+}

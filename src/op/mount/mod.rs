@@ -84,6 +84,9 @@ pub fn mount(
             io::ErrorKind::NotFound => {
                 "cannot be mounted on: no /dev/fuse here, or no fusermount3 (package fuse3)".to_owned()
             }
+            io::ErrorKind::PermissionDenied if std::fs::File::open("/dev/fuse").is_err() => {
+                "cannot be mounted on: this user may not open /dev/fuse".to_owned()
+            }
             _ => format!("cannot be mounted on: {}", e.to_string().trim()),
         };
         RepoError::Source { path: point.display().to_string(), reason }

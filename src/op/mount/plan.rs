@@ -188,3 +188,66 @@ fn runs(entry: &Entry<'_>) -> Vec<Run> {
     }
     runs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::content::Content;
+    use crate::base::entry::{Hole, Kind};
+    use crate::base::time::Time;
+
+    /// Returns the plan of a file of 100 bytes with these holes, in chunks of 10 bytes.
+    fn plan(holes: &[(u64, u64)]) -> Plan {
+        let holes: Vec<Hole> =
+            holes.iter().map(|(offset, bytes)| Hole { offset: *offset, bytes: *bytes }).collect();
+        let entry = Entry {
+            name: b"a",
+            kind: Kind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            user: b"",
+            group: b"",
+            mtime: Time::default(),
+            ctime: Time::default(),
+            btime: None,
+            filesystem: 0,
+            inode: 0,
+            links: 1,
+            size: 100,
+            torn: false,
+            device: (0, 0),
+            target: b"",
+            xattrs: Vec::new(),
+            holes,
+            content: Content::default(),
+        };
+        let ends = (1..=entry.data_bytes() / 10).map(|number| number * 10).collect();
+        Plan { size: 100, runs: runs(&entry), list: Vec::new(), ends, found: Vec::new() }
+    }
+
+    #[test]
+    fn data_and_holes_are_found_from_anywhere() {
+        let plan = plan(&[(10, 20), (90, 10)]);
+        let seek = |offset, what| plan.seek(offset, what);
+        assert_eq!((seek(0, Seek::Data), seek(0, Seek::Hole)), (Some(0), Some(10)));
+        assert_eq!((seek(15, Seek::Data), seek(15, Seek::Hole)), (Some(30), Some(15)));
+        assert_eq!((seek(30, Seek::Data), seek(30, Seek::Hole)), (Some(30), Some(90)));
+        assert_eq!((seek(95, Seek::Data), seek(95, Seek::Hole)), (None, Some(95)));
+        assert_eq!((seek(100, Seek::Data), seek(100, Seek::Hole)), (None, None));
+    }
+
+    #[test]
+    fn a_file_without_holes_ends_with_one() {
+        assert_eq!(plan(&[]).seek(40, Seek::Hole), Some(100));
+        assert_eq!(plan(&[(0, 100)]).seek(40, Seek::Data), None);
+    }
+
+    #[test]
+    fn the_chunk_that_comes_next_is_found_across_holes() {
+        let plan = plan(&[(10, 20)]);
+        let found: Vec<usize> =
+            [0, 9, 10, 29, 30, 39, 40, 99, 100].iter().map(|at| plan.chunk_at(*at)).collect();
+        assert_eq!(found, [0, 0, 1, 1, 1, 1, 2, 7, 8]);
+    }
+}

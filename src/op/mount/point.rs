@@ -22,28 +22,31 @@ fn bad(path: &Path, reason: impl Into<String>) -> RepoError {
 /// [`RepoError::Source`] if it is not there, is no directory, is not empty, or holds what is left of
 /// a mount whose program was killed: then the text says what to type.
 pub fn usable(path: &Path) -> Result<PathBuf, RepoError> {
-    let shown = path.display();
-    let about = match std::fs::metadata(path) {
-        Err(e) if e.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => {
-            return Err(bad(
-                path,
-                format!(
-                    "a mount whose program is gone is still there; remove it first: umount {shown} (not as root: fusermount3 -u {shown})"
-                ),
-            ));
-        }
-        other => other.map_err(|e| bad(path, format!("cannot be mounted on: {e}")))?,
-    };
+    let fail = |e: io::Error| unusable(path, &e);
+    let about = std::fs::metadata(path).map_err(fail)?;
     if !about.is_dir() {
         return Err(bad(path, "cannot be mounted on: is not a directory"));
     }
-    let whole = path.canonicalize().map_err(|e| bad(path, e.to_string()))?;
-    let mut entries = std::fs::read_dir(&whole).map_err(|e| bad(path, format!("cannot be listed: {e}")))?;
-    match entries.next() {
+    let whole = path.canonicalize().map_err(fail)?;
+    let mut entries = std::fs::read_dir(&whole).map_err(fail)?;
+    match entries.next().transpose().map_err(fail)? {
         None => Ok(whole),
         Some(_) => {
             Err(bad(path, "is not empty, and a mount would hide what is in it; name an empty directory"))
         }
+    }
+}
+
+fn unusable(path: &Path, error: &io::Error) -> RepoError {
+    let shown = path.display();
+    match error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) {
+        false => bad(path, format!("cannot be mounted on: {error}")),
+        true => bad(
+            path,
+            format!(
+                "a mount whose program is gone is still there; remove it first: umount {shown} (not as root: fusermount3 -u {shown})"
+            ),
+        ),
     }
 }
 

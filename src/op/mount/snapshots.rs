@@ -24,7 +24,8 @@ pub struct Snapshots {
 struct Known {
     /// None for a manifest that can't be read.
     all: BTreeMap<SnapshotId, Option<Arc<Shown>>>,
-    top: Arc<Top>,
+    /// None before the first look.
+    top: Option<Arc<Top>>,
 }
 
 /// How much all snapshots hold.
@@ -52,12 +53,12 @@ impl Snapshots {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_old.swap(false, Ordering::Relaxed) {
             match access.is_there().and_then(|()| known.look(access)) {
-                Ok(true) => known.top = Arc::new(Top::new(&known.shown(), &self.zone, numbers)),
-                Ok(false) => {}
+                Ok(false) if known.top.is_some() => {}
+                Ok(_) => known.top = Some(Arc::new(Top::new(&known.shown(), &self.zone, numbers))),
                 Err(e) => tracing::debug!("snapshots not listed: {}", e.chain()),
             }
         }
-        known.top.clone()
+        known.top.clone().unwrap_or_default()
     }
 
     /// Returns whether a snapshot was there at the last look.

@@ -1,0 +1,1 @@
+//! A real Dovecot serves mail out of a mount.
