@@ -19,7 +19,7 @@ pub struct Arguments {
 }
 
 /// Options that every command takes.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The repository: a directory
@@ -88,6 +88,8 @@ pub enum Command {
     Cat(Cat),
     /// Put back files, with owner, mode, times, attributes, links and holes
     Restore(Restore),
+    /// Show all snapshots as directories, to be browsed and copied from
+    Mount(Mount),
     /// Check that everything is there and as it was written
     Check(Check),
     /// Manage who can open the repository
@@ -296,6 +298,26 @@ pub struct Restore {
     /// Read back from the disk what was written
     #[arg(long)]
     pub verify: bool,
+}
+
+/// `mount`
+#[derive(Debug, Args)]
+pub struct Mount {
+    /// An empty directory; Ctrl-C or umount ends the mount
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub point: PathBuf,
+    /// Let other users look as well, each at what its mode and access list let them
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Go to the background once the mount is up
+    #[arg(long)]
+    pub background: bool,
+    /// Memory for what was read lately
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    pub cache_size: u64,
+    /// File for log lines with --background [default: mount.log in this machine's state directory]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "background")]
+    pub log: Option<PathBuf>,
 }
 
 /// `check`

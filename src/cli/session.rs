@@ -30,13 +30,16 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins a run: from now on SIGINT and SIGTERM ask the command to stop; a second one ends it
-    /// at once, which harms nothing either.
+    /// Begins a run.
     pub fn new(global: Global) -> Self {
         let secrets = CliSecrets::new(global.password_file.clone(), global.identity.clone());
-        let progress = Arc::new(Progress::default());
-        watch_signals(progress.clone());
-        Self { global, secrets, progress }
+        Self { global, secrets, progress: Arc::new(Progress::default()) }
+    }
+
+    /// From now on SIGINT and SIGTERM ask the command to stop; a second one ends it at once, which
+    /// harms nothing either.
+    pub fn heed_signals(&self) {
+        watch_signals(self.progress.clone());
     }
 
     /// Returns the repository's directory.
@@ -120,7 +123,11 @@ impl Session {
         self.global.threads.map_or(cores, usize::from)
     }
 
-    fn state_directory(&self) -> Result<PathBuf, RepoError> {
+    /// Returns where this machine keeps its writer secrets.
+    ///
+    /// # Errors
+    /// [`RepoError::Source`] if no place is known.
+    pub fn state_directory(&self) -> Result<PathBuf, RepoError> {
         if let Some(directory) = &self.global.state_dir {
             return Ok(directory.clone());
         }

@@ -266,7 +266,11 @@ impl Index {
     }
 }
 
-fn fragments_present(store: &dyn Store) -> Result<BTreeSet<FragmentId>, RepoError> {
+/// Returns the fragments that are there now.
+///
+/// # Errors
+/// [`RepoError::Store`].
+pub fn fragments_present(store: &dyn Store) -> Result<BTreeSet<FragmentId>, RepoError> {
     let names = store.list(Folder::Index)?.into_iter().filter_map(|found| found.name);
     Ok(names
         .filter_map(|name| match name {

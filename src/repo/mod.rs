@@ -8,6 +8,7 @@ pub mod error;
 pub mod index;
 pub mod keys;
 pub mod reader;
+pub mod recent;
 pub mod select;
 pub mod writer;
 

@@ -180,6 +180,24 @@ impl Repository {
         self.store.as_ref()
     }
 
+    /// Returns whether the repository is still where it was opened: a disk can be unplugged, and
+    /// another one be in its place.
+    ///
+    /// # Errors
+    /// As [`Self::open`]. One read of the store.
+    pub fn is_there(&self) -> Result<(), RepoError> {
+        let location = self.store.location();
+        let bytes = match self.store.read(&Name::Config, CONFIG_BYTES_MAX) {
+            Err(StoreError::Missing { .. }) => return Err(RepoError::NotThere { location }),
+            other => other?,
+        };
+        match Config::from_bytes(&bytes).and_then(|config| config.id()) {
+            Ok(id) if id == self.id => Ok(()),
+            Ok(id) => Err(RepoError::Distrusted { location, what: format!("is now repository {id}") }),
+            Err(what) => Err(RepoError::Config { location, what }),
+        }
+    }
+
     /// Returns what the repository was made with.
     pub fn config(&self) -> &Config {
         &self.config

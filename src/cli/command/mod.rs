@@ -9,6 +9,7 @@ mod find;
 mod init;
 mod key;
 mod ls;
+mod mount;
 mod rebuild_index;
 mod restore;
 mod snapshots;
@@ -31,6 +32,9 @@ use crate::repo::RepoError;
 pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
     log_to_standard_error(arguments.global.quiet, arguments.global.verbose);
     let session = Session::new(arguments.global.without_empty());
+    if !matches!(arguments.command, Command::Mount(_)) {
+        session.heed_signals(); // a mount has its own way to end
+    }
     match arguments.command {
         Command::Init(options) => init::run(&session, &options),
         Command::Backup(options) => backup::run(&session, options),
@@ -40,6 +44,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Diff(options) => diff::run(&session, &options),
         Command::Cat(options) => cat::run(&session, &options),
         Command::Restore(options) => restore::run(&session, options),
+        Command::Mount(options) => mount::run(&session, &options),
         Command::Check(options) => check::run(&session, &options),
         Command::Key(options) => key::run(&session, options),
         Command::Stats => stats::run(&session),
