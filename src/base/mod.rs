@@ -8,5 +8,7 @@ pub mod kind;
 pub mod layout;
 pub mod limits;
 pub mod progress;
+pub mod redact;
 pub mod time;
+pub mod units;
 pub mod wire;

@@ -10,3 +10,4 @@ pub mod list;
 pub mod rebuild_index;
 pub mod restore;
 pub mod stats;
+pub mod verify;

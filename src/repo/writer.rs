@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crossbeam_channel::Sender;
 
 use crate::base::content::{ChunkRef, ContentBuf, REF_BYTES};
-use crate::base::id::{FragmentId, SnapshotId};
+use crate::base::id::{FragmentId, PackId, SnapshotId};
 use crate::base::kind::FrameKind;
 use crate::base::limits::{FRAGMENT_CHUNKS_MAX, INLINE_CHUNKS_MAX, LIST_DEPTH_MAX, RECORD_BYTES_CAP};
 use crate::repo::config::Encryption;
@@ -141,6 +141,11 @@ impl<'w> Writer<'w> {
         Ok(true)
     }
 
+    /// Returns the raw bytes of the chunks that were new so far.
+    pub fn bytes_added(&self) -> u64 {
+        self.bytes_added.load(Ordering::Relaxed)
+    }
+
     /// Returns whether every chunk of a list of depth 0 lies in a pack that is there.
     ///
     /// # Errors
@@ -262,6 +267,11 @@ fn is_whole(repository: &Repository, pack: &PackEntry) -> bool {
 }
 
 impl Written {
+    /// Returns the packs that were written or taken over.
+    pub fn packs(&self) -> Vec<PackId> {
+        self.fragments.iter().flat_map(|(_, fragment)| &fragment.packs).map(|pack| pack.id).collect()
+    }
+
     fn put(&mut self, repository: &Repository, fragment: Fragment) -> Result<(), RepoError> {
         let (id, bytes) = put_fragment(repository, &fragment)?;
         self.bytes_stored += bytes;

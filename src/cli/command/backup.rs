@@ -13,8 +13,9 @@ use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lacks};
 use crate::cli::session::{Session, now, parse_time};
-use crate::op::backup::{Component, Input, Report, Request, Rules, Stream, backup};
+use crate::op::backup::{Care, Component, Input, Report, Request, Rules, Stream, backup};
 use crate::repo::{RepoError, Repository};
+use crate::stage::command::Command;
 use crate::store::{DryStore, LocalStore, LockMode};
 
 fn bad(path: &str, reason: impl ToString) -> RepoError {
@@ -74,6 +75,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
         read_threads: options.read_threads.map_or(threads, usize::from),
         dry_run: options.dry_run,
         progress: &session.progress,
+        listener: None,
     };
     let display = Display::start(&session.global, "backup", &session.progress);
     let report = backup(&repository, request);
@@ -104,6 +106,7 @@ fn component(options: &Backup) -> Result<Component, RepoError> {
         paths: Vec::new(),
         streams: Vec::new(),
         excludes,
+        care: Care::default(),
     };
     if let Some(name) = &options.stdin_name {
         if !is_plain_name(name.as_bytes()) {
@@ -114,9 +117,14 @@ fn component(options: &Backup) -> Result<Component, RepoError> {
         }
         let input = match options.command.is_empty() {
             true => Input::Reader(Box::new(std::io::stdin())),
-            false => Input::Command(options.command.clone()),
+            false => Input::Command(Command { argv: options.command.clone(), ..Command::default() }),
         };
-        component.streams.push(Stream { name: name.as_bytes().to_vec(), input });
+        component.streams.push(Stream {
+            name: name.as_bytes().to_vec(),
+            input,
+            may_be_empty: true, // whoever says the command knows what to expect of it
+            ends_with: None,
+        });
         return Ok(component);
     }
     if options.paths.is_empty() {
