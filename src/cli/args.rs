@@ -23,7 +23,10 @@ pub struct Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
-    /// The repository: a directory
+    /// The configuration [default: /etc/snap/config.toml, if it is there]
+    #[arg(long, global = true, env = "SNAP_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// The repository: a directory [default: the configured one]
     #[arg(long, short, global = true, env = "SNAP_REPOSITORY", value_name = "PATH", value_hint = ValueHint::DirPath)]
     pub repo: Option<PathBuf>,
     /// Where this machine keeps its writer secret [default: /var/lib/snap for root, else ~/.local/state/snap]
@@ -83,6 +86,11 @@ pub enum Command {
     Stats,
     /// Make the index cache anew from the repository's files
     RebuildIndex,
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(Config),
+    /// Send a notice: a test, or an alarm if backups are too old
+    Notify(Notify),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -124,12 +132,13 @@ pub struct Init {
 /// `backup`
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// What to back up; lies in the snapshot by its absolute path
+    /// What to back up; lies in the snapshot by its absolute path [default: the configured components]
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
-    /// Put the paths or the stream into this top directory: one directory's content right in it, several paths by their base names
+    /// Put the paths or the stream into this top directory: one directory's content right in it, several paths by their base names.
+    /// Without a PATH: only this configured component; may be given several times
     #[arg(long, value_name = "NAME")]
-    pub component: Option<String>,
+    pub component: Vec<String>,
     /// Tag the snapshot "daily"
     #[arg(long)]
     pub daily: bool,
@@ -169,6 +178,9 @@ pub struct Backup {
     /// Files read at the same time [default: threads]; 1 suits a single hard disk
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub read_threads: Option<u16>,
+    /// Wait for another configured run to end [default: end with status 4]
+    #[arg(long)]
+    pub wait: bool,
     /// Do all but write
     #[arg(long, short = 'n')]
     pub dry_run: bool,
@@ -299,6 +311,25 @@ pub struct Check {
     /// Repair what can be repaired here: the index, and fragments of packs that are whole
     #[arg(long)]
     pub repair: bool,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Try everything that is configured, harmlessly
+    Check,
+}
+
+/// `notify`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["test", "stale"]))]
+pub struct Notify {
+    /// Send a test mail to everybody who is to be told
+    #[arg(long)]
+    pub test: bool,
+    /// Send an alarm if a component's newest whole backup is older than max_age, and end with status 1
+    #[arg(long)]
+    pub stale: bool,
 }
 
 /// `key`

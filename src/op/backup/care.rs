@@ -28,7 +28,6 @@ impl Care {
 
 /// What happens during a backup, as it happens.
 #[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
 pub enum Event<'e> {
     /// A component's turn has come.
     Started {
