@@ -4,11 +4,11 @@
 const STARS: &str = "***";
 
 /// Shortest value that is taken for a secret whatever its name, in bytes: shorter ones, such as
-/// `1` or `yes`, would black out every text.
-const VALUE_BYTES_MIN: usize = 4;
+/// `1` or `mail`, would black out words of every text.
+const VALUE_BYTES_MIN: usize = 6;
 
 /// Parts of a variable's name that say that its value is a secret, however short.
-const TELLING_NAMES: &[&str] = &["PASS", "PWD", "SECRET", "TOKEN", "KEY"];
+const TELLING_NAMES: &[&str] = &["PASS", "PWD", "PW", "SECRET", "TOKEN", "KEY", "AUTH", "CRED"];
 
 /// Knows secrets, and takes them out of texts.
 #[derive(Clone, Default)]

@@ -198,6 +198,9 @@ pub struct Snapshots {
     /// Only the newest N
     #[arg(long, value_name = "N")]
     pub latest: Option<usize>,
+    /// The log of the run that made each, if it kept one
+    #[arg(long)]
+    pub log: bool,
 }
 
 /// `ls`

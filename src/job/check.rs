@@ -136,12 +136,6 @@ fn sources(component: &Component, table: &mut Table) {
         });
         table.judged(name, read.map(|()| shown));
     }
-    let mut patterns = ignore::gitignore::GitignoreBuilder::new("");
-    for pattern in &component.exclude {
-        if let Err(e) = patterns.add_line(None, pattern) {
-            table.row(Level::Error, name, format!("exclude {pattern:?}: {e}"));
-        }
-    }
 }
 
 fn commands(component: &Component, table: &mut Table) {

@@ -4,6 +4,8 @@
 //! component that should be there is, with as many files and bytes as the manifest says, and every
 //! chunk lies in a pack. Needs no key that reads content.
 
+use std::collections::HashMap;
+
 use crate::base::content::refs;
 use crate::base::entry::{Entry, Kind, quoted};
 use crate::base::id::{PackId, SnapshotId};
@@ -85,19 +87,21 @@ fn hash_packs(
         return Ok(());
     }
     let listed = repository.store().list(Folder::Packs)?;
+    let lengths: HashMap<Name, u64> =
+        listed.into_iter().filter_map(|found| Some((found.name?, found.bytes))).collect();
     for id in packs {
         let name = Name::Pack(*id);
-        let Some(found) = listed.iter().find(|found| found.name == Some(name)) else {
+        let Some(length) = lengths.get(&name).copied() else {
             report.problem(format!("{name}: was written and is not there"));
             continue;
         };
         let mut hasher = blake3::Hasher::new();
         let mut at = 0;
-        while at < found.bytes {
+        while at < length {
             if progress.is_cancelled() {
                 return Err(RepoError::Interrupted);
             }
-            let end = found.bytes.min(at + PIECE_BYTES);
+            let end = length.min(at + PIECE_BYTES);
             match repository.store().read_range(&name, at..end) {
                 Ok(bytes) => hasher.update(&bytes),
                 Err(error) => {
@@ -110,7 +114,7 @@ fn hash_packs(
         }
         report.packs += 1;
         report.bytes_read += at;
-        if at == found.bytes && hasher.finalize().as_bytes() != id.as_bytes() {
+        if at == length && hasher.finalize().as_bytes() != id.as_bytes() {
             report.problem(format!("{name}: the bytes that were read back are not the ones written"));
         }
     }

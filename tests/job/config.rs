@@ -38,7 +38,7 @@ fn the_example_for_the_mail_server_is_what_the_operator_asked_for() {
     assert_eq!(names, ["mail", "mysql", "config", "ssl", "dkim"]);
     let streams: Vec<&str> = config.components[1].streams.iter().map(|s| s.name.get_ref().as_str()).collect();
     assert_eq!(streams, ["usermgmt.sql", "roundcubemail.sql"]);
-    assert_eq!(config.components[0].exclude, ["*.tmp"]);
+    assert_eq!(config.components[0].exclude[0].get_ref(), "*.tmp");
     let days = |days: u64| Some(Span(Duration::from_secs(days * 86_400)));
     assert_eq!((config.retention.daily, config.retention.weekly), (days(30), days(84)));
     assert_eq!(config.repository.require_mount.expect("is set").into_inner(), Path::new("/mnt/backup-hdd"));
@@ -181,6 +181,11 @@ fn a_value_that_makes_no_sense_is_named_with_its_line() {
         &SMALLEST.replace("[[c", "require_mount = \"/mnt\"\n[[c"),
         ":3: repository.require_mount: ",
         "does not lie below it",
+    );
+    refused(
+        &format!("{SMALLEST}exclude = [\"*.tmp\", \"[z-a]\"]\n"),
+        ":6: component[0].exclude[1]: ",
+        "[z-a]",
     );
     refused(&format!("{SMALLEST}[notify]\nto = [\"a@example.org\"]\n"), ":7: notify.from: ", "is needed");
     let from = "[notify]\nfrom = \"b@example.org\"\nto = [\"a@example.org\"]\n";

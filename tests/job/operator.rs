@@ -101,7 +101,7 @@ fn mail_backup_file_counts_equal() {
     let snapshots = place.snapshots();
     assert_eq!(
         snapshots[0]["components"][0],
-        json!({"name": "mail", "status": "complete", "files": 40, "bytes": snapshots[0]["bytes"]})
+        json!({"name": "mail", "status": "complete", "attempts": 1, "files": 40, "bytes": snapshots[0]["bytes"]})
     );
     let listed = text(&place.snap(&["ls", "-R", "latest:mail"]).stdout);
     let files = listed.lines().filter(|line| line.contains("17670")).count();

@@ -50,8 +50,11 @@ fn a_repository_that_is_held_alone_ends_with_four_too() {
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("lock is taken");
     let refused = place.snap(&["backup", "--daily"]);
     assert_eq!(refused.status.code(), Some(4), "{}", text(&refused.stderr));
-    let waiting = place.spawn(&["backup", "--daily", "--wait", "-vv"]);
-    wait_until("it is there", || place.log("snap.log").matches("[INIT] snap backup --daily").count() == 2);
+    assert!(text(&refused.stderr).contains("locked by another run"), "{}", text(&refused.stderr));
+    let waiting = place.spawn(&["backup", "--daily", "--wait"]);
+    wait_until("it waits", || {
+        place.log("snap.log").contains("[INIT] waiting for a run that needs the repository alone")
+    });
     drop(lock);
     assert_eq!(ended(waiting).status.code(), Some(0));
 }
@@ -307,4 +310,31 @@ fn another_user_than_root_and_the_configured_one_is_refused() {
     let error = text(&output.stderr);
     assert!(error.contains("[CRITICAL] [INIT] user nobody may not run this"), "{error}");
     assert!(place.snapshots().is_empty());
+}
+
+#[test]
+fn sigint_during_a_pause_between_two_tries_ends_the_run_at_once() {
+    let mut place = Place::with_mail(1);
+    place.run = "retry_delay = \"1h\"".to_owned();
+    place.rest += "[[component]]\nname = \"dkim\"\npaths = [\"/no/such/place\"]\n";
+    place.write_config();
+    let child = place.spawn(&["backup", "--daily"]);
+    wait_until("it pauses", || place.log("snap.log").contains("tried again in 1h"));
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("fits")).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("signal is sent");
+    assert_eq!(ended(child).status.code(), Some(130));
+    assert!(place.snapshots().is_empty());
+}
+
+#[test]
+fn a_snapshot_keeps_the_log_of_its_run() {
+    let mut place = Place::with_mail(1);
+    place.run = "retries = 0".to_owned();
+    place.rest += "[[component]]\nname = \"dkim\"\npaths = [\"/no/such/place\"]\n";
+    assert_eq!(place.backup(&["--daily"]).0, 1);
+    let shown = text(&place.snap(&["snapshots", "--log"]).stdout);
+    assert!(shown.contains("[ERROR] [DKIM] failed") && shown.contains("[INFO] [MAIL]"), "{shown}");
+    let listed = &place.json(&["snapshots", "--log"])["log"];
+    assert!(listed.as_str().expect("text").contains("[INIT] pre-flight passed"), "{listed}");
+    assert!(place.json(&["snapshots"])["log"].is_null());
 }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use ignore::gitignore::GitignoreBuilder;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -27,7 +28,7 @@ pub struct Component {
     pub paths: Vec<Spanned<PathBuf>>,
     /// What is left out: patterns as in `.gitignore`.
     #[serde(default)]
-    pub exclude: Vec<String>,
+    pub exclude: Vec<Spanned<String>>,
     /// Outputs of commands, each a file.
     #[serde(default, rename = "stream")]
     pub streams: Vec<Stream>,
@@ -107,6 +108,11 @@ impl Component {
                     .to_owned(),
             )))?;
         }
+        for (number, pattern) in self.exclude.iter().enumerate() {
+            let line = pattern.get_ref();
+            let added = GitignoreBuilder::new("").add_line(None, line).map(|_| ());
+            added.map_err(|e| (pattern.span(), format!("exclude[{number}]"), format!("\"{line}\": {e}")))?;
+        }
         for (number, stream) in self.streams.iter().enumerate() {
             let key = |key: &str| format!("stream[{number}].{key}");
             let name = stream.name.get_ref();
@@ -175,7 +181,7 @@ impl Component {
             directory: self.name.get_ref().clone().into_bytes(),
             paths: self.paths.iter().map(|path| path.get_ref().clone()).collect(),
             streams: self.streams.iter().map(stream).collect(),
-            excludes: self.exclude.clone(),
+            excludes: self.exclude.iter().map(|pattern| pattern.get_ref().clone()).collect(),
             care: backup::Care {
                 retries: run.retries,
                 delay: run.retry_delay.0,

@@ -180,12 +180,16 @@ impl Night<'_> {
     }
 
     fn take_repository_lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, Stop> {
+        let mut is_told = false;
         loop {
             match repository.lock(LockMode::Shared) {
                 Ok(lock) => return Ok(lock),
                 Err(RepoError::Store(StoreError::Locked { .. }))
                     if self.order.wait && !self.order.progress.is_cancelled() =>
                 {
+                    if !std::mem::replace(&mut is_told, true) {
+                        self.log.info("INIT", "waiting for a run that needs the repository alone");
+                    }
                     std::thread::sleep(TICK);
                 }
                 Err(error) => return Err(Stop::of(&error)),
