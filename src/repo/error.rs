@@ -174,6 +174,12 @@ pub enum RepoError {
         /// Why.
         reason: String,
     },
+    /// What was asked for would remove too much, or rests on what cannot be known. Nothing was changed.
+    #[error("refused: {what}")]
+    Refused {
+        /// Why, and what to do.
+        what: String,
+    },
     /// The operation was asked to stop.
     #[error("interrupted")]
     Interrupted,
