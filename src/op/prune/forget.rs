@@ -74,7 +74,9 @@ fn read_all(repository: &Repository, named: &BTreeSet<SnapshotId>) -> Result<Rea
     for (path, error) in &snapshots.unreadable {
         match Name::parse(path) {
             Some(Name::Snapshot(id)) if snapshots.replaced.contains(&id) => {}
-            Some(Name::Snapshot(id)) if named.contains(&id) && error.is_damage() => lost.push(id),
+            Some(Name::Snapshot(id)) if named.contains(&id) && error.is_damage() && !error.is_newer() => {
+                lost.push(id)
+            }
             _ => unknown.push(error.chain()),
         }
     }

@@ -4,7 +4,11 @@
 //! condemned long enough ago is swept. Never removes what it can't account for.
 
 mod forget;
+mod ledger;
+mod mark;
+mod plan;
 mod policy;
+mod reclaim;
 
 use std::time::Duration;
 
@@ -14,6 +18,8 @@ use crate::base::id::SnapshotId;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::op::prune::forget::{forget, judge};
+use crate::op::prune::reclaim::Reclaim;
+use crate::repo::index::Index;
 use crate::repo::{RepoError, Repository};
 use crate::store::LockMode;
 
@@ -151,14 +157,26 @@ pub fn prune(repository: &Repository, request: &Request<'_>) -> Result<Report, R
     if !repository.is_enrolled() {
         return Err(repository.not_enrolled()); // it may be another one, put in the place of ours
     }
-    let mode = if request.at_once { LockMode::Exclusive } else { LockMode::Shared };
+    let mode = if request.at_once && !request.dry_run { LockMode::Exclusive } else { LockMode::Shared };
     let lock = repository.lock(mode)?;
-    let judged = judge(repository, request)?;
-    let mut report = Report::default();
-    if !request.dry_run {
-        forget(repository, &judged)?;
+    let judgement = judge(repository, request)?;
+    let (reclaim, mut report) = Reclaim::plan(repository, request, &judgement)?;
+    if request.dry_run {
+        return Ok(report);
     }
-    (report.snapshots, report.refusals) = (judged.rows, judged.refusals);
-    drop(lock);
+    repository.store().sweep_uploads()?;
+    forget(repository, &judgement)?;
+    reclaim.condemn(&mut report)?;
+    match request.at_once {
+        true => {
+            reclaim.sweep_alone(&mut report)?;
+            drop(lock);
+        }
+        false => {
+            drop(lock);
+            reclaim.sweep(&judgement, &mut report)?;
+        }
+    }
+    drop(Index::open(repository)?); // the cache of this machine catches up
     Ok(report)
 }
