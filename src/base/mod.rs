@@ -1,5 +1,6 @@
 //! Words that all floors share: no I/O, no clock, no randomness.
 
+pub mod condemned;
 pub mod content;
 pub mod directory;
 pub mod entry;

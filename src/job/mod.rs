@@ -14,5 +14,6 @@ pub mod mount;
 pub mod notice;
 pub mod ping;
 pub mod preflight;
+pub mod retention;
 pub mod run;
 pub mod stale;

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod find;
 pub mod key;
 pub mod list;
+pub mod prune;
 pub mod rebuild_index;
 pub mod restore;
 pub mod stats;

@@ -131,6 +131,55 @@ fn verification_passes() {
 }
 
 #[test]
+fn old_snapshots_are_removed_after_30_days() {
+    let mut place = Place::with_mail(3);
+    place.rest += "[retention]\ndaily = \"30d\"\nweekly = \"84d\"\n";
+    let dates = || {
+        let dates = place.snapshots();
+        dates
+            .iter()
+            .map(|snapshot| snapshot["time"].as_str().expect("text")[..10].to_owned())
+            .collect::<Vec<_>>()
+    };
+    for (time, kind) in [
+        ("2025-09-28T04:00", "--weekly"),
+        ("2025-10-01T03:00", "--daily"),
+        ("2025-10-07T03:00", "--daily"),
+        ("2025-10-08T03:00", "--daily"),
+        ("2025-11-06T03:00", "--daily"),
+    ] {
+        assert_eq!(place.backup(&[kind, "--time", time]).0, 0);
+    }
+    assert_eq!(
+        dates(),
+        ["2025-09-28", "2025-10-07", "2025-10-08", "2025-11-06"],
+        "the first of October is 36 days old"
+    );
+    assert!(
+        place.log("snap.log").contains("[INFO] [PRUNE] 1 snapshots removed, 4 kept"),
+        "{}",
+        place.log("snap.log")
+    );
+    assert_eq!(place.backup(&["--daily", "--time", "2025-11-07T03:00"]).0, 0);
+    assert_eq!(dates()[1..], ["2025-10-08", "2025-11-06", "2025-11-07"], "a day later the next one goes");
+    assert!(place.snap(&["check", "--read-data"]).status.success());
+    assert!(place.mails().is_empty());
+}
+
+#[test]
+fn old_snapshots_that_cannot_be_removed_are_a_warning_and_no_more() {
+    let mut place = Place::with_mail(3);
+    place.rest += "[retention]\ndaily = \"30d\"\n";
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    // A manifest that can't be read: prune can't account for what it needs, and removes nothing.
+    fs::write(place.repo.join("snapshots").join("a".repeat(64)), b"spoilt").expect("file is written");
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    let log = place.log("snap.log");
+    assert!(log.contains("[WARNING] [PRUNE] old snapshots are not removed"), "{log}");
+    assert!(place.mails().is_empty(), "log only");
+}
+
+#[test]
 fn a_notice_is_sent() {
     let mut place = Place::with_mail(1);
     place.rest += "[[component]]\nname = \"dkim\"\npaths = [\"/no/such/place\"]\n";

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{DecimalBytes, HumanCount};
+use jiff::tz::TimeZone;
 
 use crate::base::progress::Progress;
 use crate::base::redact::Redactor;
 use crate::base::time::Time;
-use crate::job::clock;
 use crate::job::config::{Config, Level};
 use crate::job::listener::JobListener;
 use crate::job::lock::{self, LockError, RunLock};
@@ -22,7 +22,9 @@ use crate::job::notice::Failing;
 use crate::job::ping::Signal;
 use crate::job::preflight::{self, Finding};
 use crate::job::run::stop::Stop;
+use crate::job::{clock, retention};
 use crate::op::backup::{self, Report, Request, Rules, backup};
+use crate::op::prune;
 use crate::op::verify::verify;
 use crate::repo::{RepoError, Repository};
 use crate::store::{Lock, LockMode, StoreError};
@@ -140,7 +142,8 @@ impl Night<'_> {
         let repository = self.repository.get_or_init(|| repository);
         let is_whole = self.back_up(repository)?;
         let is_verified = self.verify(repository)?;
-        drop(lock);
+        drop(lock); // prune takes it for itself
+        self.retain(repository)?;
         if let Err(e) = log::remove_old(&order.config.log, self.began) {
             self.log.warning("MAIN", format!("old logs cannot be removed: {e}"));
         }
@@ -298,6 +301,45 @@ impl Night<'_> {
             ),
         );
         Ok(true)
+    }
+
+    /// Lets old snapshots go. A failure is logged, and harms nothing: the next run tries again.
+    fn retain(&self, repository: &Repository) -> Result<(), Stop> {
+        let Some(policy) = retention::policy(&self.order.config.retention) else { return Ok(()) };
+        let mut request =
+            prune::Request::new(policy, self.order.time, TimeZone::system(), self.order.progress);
+        request.threads = self.order.threads;
+        match prune::prune(repository, &request) {
+            Ok(report) => {
+                for snapshot in report.snapshots.iter().filter(|snapshot| !snapshot.fate.is_kept()) {
+                    let at = clock::shown(snapshot.time);
+                    self.log.debug(
+                        "PRUNE",
+                        format!("removed: {} of {at} [{}]", snapshot.id, snapshot.tags.join(",")),
+                    );
+                }
+                report.notes.iter().for_each(|note| self.log.debug("PRUNE", note));
+                self.log.info(
+                    "PRUNE",
+                    format!(
+                        "{} snapshots removed, {} kept; packs deleted: {}, waiting to be deleted: {}",
+                        HumanCount(report.forgotten()),
+                        HumanCount(report.kept()),
+                        DecimalBytes(report.deleted.bytes),
+                        DecimalBytes(report.waiting.bytes)
+                    ),
+                );
+                Ok(())
+            }
+            Err(RepoError::Interrupted) => {
+                let what = "interrupted while old snapshots were removed; the new one was made".to_owned();
+                Err(Stop::quiet(Ending::Interrupted, what))
+            }
+            Err(error) => {
+                self.log.warning("PRUNE", format!("old snapshots are not removed: {}", error.chain()));
+                Ok(())
+            }
+        }
     }
 
     fn not_verified(&self, what: String) -> Stop {
