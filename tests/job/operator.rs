@@ -144,8 +144,8 @@ fn old_snapshots_are_removed_after_30_days() {
     for (time, kind) in [
         ("2025-09-28T04:00", "--weekly"),
         ("2025-10-01T03:00", "--daily"),
-        ("2025-10-07T03:00", "--daily"),
-        ("2025-10-08T03:00", "--daily"),
+        ("2025-10-07T03:01", "--daily"),
+        ("2025-10-08T03:01", "--daily"),
         ("2025-11-06T03:00", "--daily"),
     ] {
         assert_eq!(place.backup(&[kind, "--time", time]).0, 0);
