@@ -186,6 +186,7 @@ fn back_up(repository: &Repository, source: &Path, day: u32) {
         paths: vec![source.to_owned()],
         streams: Vec::new(),
         excludes: Vec::new(),
+        care: backup::Care::default(),
     };
     let request = backup::Request {
         components: vec![component],
@@ -198,6 +199,7 @@ fn back_up(repository: &Repository, source: &Path, day: u32) {
         read_threads: 1,
         dry_run: false,
         progress: &Progress::default(),
+        listener: None,
     };
     assert!(backup::backup(repository, request).unwrap().is_whole());
 }

@@ -8,6 +8,8 @@ pub mod find;
 pub mod key;
 pub mod list;
 pub mod mount;
+pub mod prune;
 pub mod rebuild_index;
 pub mod restore;
 pub mod stats;
+pub mod verify;

@@ -3,13 +3,15 @@
 mod backup;
 mod cat;
 mod check;
-
+mod config;
+mod configured;
 mod diff;
 mod find;
 mod init;
 mod key;
 mod ls;
 mod mount;
+mod notify;
 mod rebuild_index;
 mod restore;
 mod snapshots;
@@ -49,6 +51,8 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Key(options) => key::run(&session, options),
         Command::Stats => stats::run(&session),
         Command::RebuildIndex => rebuild_index::run(&session),
+        Command::Config(options) => config::run(&session, &options),
+        Command::Notify(options) => notify::run(&session, &options),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "snap", &mut text);
