@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use crate::cli::retention::Prune;
+use crate::cli::values::size;
+
 /// Content-addressed, deduplicating snapshots of a mail server.
 #[derive(Debug, Parser)]
 #[command(name = "snap", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -74,6 +77,10 @@ pub enum Command {
     Restore(Restore),
     /// Check that everything is there and as it was written
     Check(Check),
+    /// Remove snapshots that no rule keeps, and reclaim the space that nothing needs
+    Prune(Prune),
+    /// Add tags to a snapshot, or take them away; the tag "keep" pins it
+    Tag(Tag),
     /// Manage who can open the repository
     #[command(subcommand)]
     Key(Key),
@@ -299,6 +306,20 @@ pub struct Check {
     pub repair: bool,
 }
 
+/// `tag`
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// The snapshot; its id changes
+    #[arg(value_name = "SNAP")]
+    pub snapshot: String,
+    /// Add this tag; may be given several times
+    #[arg(long, value_name = "TAG", required_unless_present = "remove")]
+    pub add: Vec<String>,
+    /// Take this tag away; may be given several times
+    #[arg(long, value_name = "TAG")]
+    pub remove: Vec<String>,
+}
+
 /// `key`
 #[derive(Debug, Subcommand)]
 pub enum Key {
@@ -334,22 +355,6 @@ pub enum Key {
     Enroll,
 }
 
-/// Reads a size such as `16KiB`, in bytes.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        _ => return Err(format!("unit \"{unit}\" is not one of KiB, MiB, GiB, TiB")),
-    };
-    let number: u64 = number.parse().map_err(|_| "is not a number and a unit, such as 16KiB".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "is too large".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -359,13 +364,5 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_have_binary_units() {
-        assert_eq!(size("16KiB"), Ok(16384));
-        assert_eq!(size("1g"), Ok(1 << 30));
-        assert!(size("5 parsecs").is_err());
-        assert!(size("99999999999TiB").is_err());
     }
 }

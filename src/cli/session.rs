@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -14,10 +15,13 @@ use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::select::select;
 use crate::repo::{Opening, RepoError, Repository, Snapshot};
-use crate::store::LocalStore;
+use crate::store::{LocalStore, Lock, LockMode};
 
 /// Memory for frames that commands which look inside keep, in bytes.
 const FRAME_CACHE_BYTES: usize = 32 << 20;
+
+/// How long a command waits for a lock that somebody else has alone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One run of the program.
 pub struct Session {
@@ -79,6 +83,14 @@ impl Session {
     /// As [`Repository::open`].
     pub fn open(&self) -> Result<Repository, RepoError> {
         self.with_opening(Repository::open)
+    }
+
+    /// Takes the repository's lock beside others. Waits a while for who has it alone: a sweep is short.
+    ///
+    /// # Errors
+    /// As [`Repository::lock_patiently`].
+    pub fn lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, RepoError> {
+        repository.lock_patiently(LockMode::Shared, LOCK_PATIENCE, &self.progress)
     }
 
     /// Opens what reads the repository.

@@ -11,3 +11,4 @@ pub mod prune;
 pub mod rebuild_index;
 pub mod restore;
 pub mod stats;
+pub mod tag;

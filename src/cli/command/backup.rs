@@ -15,7 +15,7 @@ use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lack
 use crate::cli::session::{Session, now, parse_time};
 use crate::op::backup::{Component, Input, Report, Request, Rules, Stream, backup};
 use crate::repo::{RepoError, Repository};
-use crate::store::{DryStore, LocalStore, LockMode};
+use crate::store::{DryStore, LocalStore};
 
 fn bad(path: &str, reason: impl ToString) -> RepoError {
     RepoError::Source { path: path.to_owned(), reason: reason.to_string() }
@@ -42,7 +42,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
             })?
         }
     };
-    let lock = repository.lock(LockMode::Shared)?;
+    let lock = session.lock(&repository)?;
     let mut tags = options.tag.clone();
     tags.extend(options.daily.then(|| "daily".to_owned()));
     tags.extend(options.weekly.then(|| "weekly".to_owned()));
