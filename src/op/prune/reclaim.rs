@@ -196,7 +196,8 @@ impl<'r> Reclaim<'r> {
     pub fn sweep(&self, judgement: &Judgement, report: &mut Report) -> Result<(), RepoError> {
         let mut swept: Vec<usize> = Vec::new();
         if !self.plan.due.is_empty() {
-            match self.repository.lock(LockMode::Exclusive) {
+            let (patience, progress) = (self.request.lock_patience, self.request.progress);
+            match self.repository.lock_patiently(LockMode::Exclusive, patience, progress) {
                 Ok(_alone) => {
                     swept = self.still_unneeded(judgement, report)?;
                     self.delete(&self.ids(&swept))?;
