@@ -171,6 +171,7 @@ fn run(
     let mut request = Request::new(policy, now, TimeZone::UTC, &progress);
     request.unused_percent_max = 0.0;
     request.force = true;
+    request.lock_patience = Duration::ZERO;
     change(&mut request);
     prune(repository, &request)
 }

@@ -7,6 +7,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::base::units::parse_size;
+use crate::cli::retention::Prune;
 
 /// Content-addressed, deduplicating snapshots of a mail server.
 #[derive(Debug, Parser)]
@@ -98,6 +99,10 @@ pub enum Command {
     Mount(Mount),
     /// Check that everything is there and as it was written
     Check(Check),
+    /// Remove snapshots that no rule keeps, and reclaim the space that nothing needs
+    Prune(Prune),
+    /// Add tags to a snapshot, or take them away; the tag "keep" pins it
+    Tag(Tag),
     /// Manage who can open the repository
     #[command(subcommand)]
     Key(Key),
@@ -372,6 +377,20 @@ pub struct Notify {
     /// Send an alarm if a component's newest whole backup is older than max_age, and end with status 1
     #[arg(long)]
     pub stale: bool,
+}
+
+/// `tag`
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// The snapshot; its id changes
+    #[arg(value_name = "SNAP")]
+    pub snapshot: String,
+    /// Add this tag; may be given several times
+    #[arg(long, value_name = "TAG", required_unless_present = "remove")]
+    pub add: Vec<String>,
+    /// Take this tag away; may be given several times
+    #[arg(long, value_name = "TAG")]
+    pub remove: Vec<String>,
 }
 
 /// `key`

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -16,10 +17,13 @@ use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::select::select;
 use crate::repo::{Opening, RepoError, Repository, Snapshot};
-use crate::store::LocalStore;
+use crate::store::{LocalStore, Lock, LockMode};
 
 /// Memory for frames that commands which look inside keep, in bytes.
 const FRAME_CACHE_BYTES: usize = 32 << 20;
+
+/// How long a command waits for a lock that somebody else has alone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One run of the program.
 pub struct Session {
@@ -72,7 +76,10 @@ impl Session {
     }
 
     /// Returns the configuration if it speaks of the repository that is meant.
-    fn own_config(&self) -> Result<Option<&Config>, RepoError> {
+    ///
+    /// # Errors
+    /// As [`Self::config`].
+    pub fn own_config(&self) -> Result<Option<&Config>, RepoError> {
         match &self.global.repo {
             None => self.config(),
             // Who names a repository needs no configuration: one that can't be read is in nobody's way.
@@ -130,6 +137,14 @@ impl Session {
     /// As [`Repository::open`].
     pub fn open(&self) -> Result<Repository, RepoError> {
         self.with_opening(Repository::open)
+    }
+
+    /// Takes the repository's lock beside others. Waits a while for who has it alone: a sweep is short.
+    ///
+    /// # Errors
+    /// As [`Repository::lock_patiently`].
+    pub fn lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, RepoError> {
+        repository.lock_patiently(LockMode::Shared, LOCK_PATIENCE, &self.progress)
     }
 
     /// Opens what reads the repository.

@@ -12,4 +12,5 @@ pub mod prune;
 pub mod rebuild_index;
 pub mod restore;
 pub mod stats;
+pub mod tag;
 pub mod verify;

@@ -18,7 +18,7 @@ use crate::job::clock::now;
 use crate::op::backup::{Care, Component, Input, Report, Request, Rules, Stream, backup};
 use crate::repo::{RepoError, Repository};
 use crate::stage::command::Command;
-use crate::store::{DryStore, LocalStore, LockMode};
+use crate::store::{DryStore, LocalStore};
 
 fn bad(path: &str, reason: impl ToString) -> RepoError {
     RepoError::Source { path: path.to_owned(), reason: reason.to_string() }
@@ -34,7 +34,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
     }
     let component = component(&options)?;
     let repository = open(session, options.dry_run)?;
-    let lock = repository.lock(LockMode::Shared)?;
+    let lock = session.lock(&repository)?;
     let request = request(session, &options, vec![component])?;
     let display = Display::start(&session.global, "backup", &session.progress);
     let report = backup(&repository, request);

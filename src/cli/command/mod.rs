@@ -12,10 +12,12 @@ mod key;
 mod ls;
 mod mount;
 mod notify;
+mod prune;
 mod rebuild_index;
 mod restore;
 mod snapshots;
 mod stats;
+mod tag;
 
 use std::io::IsTerminal;
 
@@ -48,6 +50,8 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Restore(options) => restore::run(&session, options),
         Command::Mount(options) => mount::run(&session, &options),
         Command::Check(options) => check::run(&session, &options),
+        Command::Prune(options) => prune::run(&session, options),
+        Command::Tag(options) => tag::run(&session, &options),
         Command::Key(options) => key::run(&session, options),
         Command::Stats => stats::run(&session),
         Command::RebuildIndex => rebuild_index::run(&session),

@@ -31,6 +31,9 @@ pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Share of the repository that may stay unused, in percent, unless it is said otherwise.
 pub const UNUSED_PERCENT_MAX: f64 = 5.0;
 
+/// How long a prune waits for others to let go of the repository, unless it is said otherwise.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What a prune is asked for.
 pub struct Request<'a> {
     /// Which snapshots stay. An empty policy removes none, and space is reclaimed all the same.
@@ -45,6 +48,8 @@ pub struct Request<'a> {
     pub grace: Duration,
     /// Reclaim at once, without grace; nobody else may use the repository meanwhile.
     pub at_once: bool,
+    /// How long it waits where it needs the repository alone and others use it.
+    pub lock_patience: Duration,
     /// Remove even where the clock or the number of snapshots makes it look like a mistake.
     pub force: bool,
     /// Share of the repository's packs that may stay unused, in percent.
@@ -69,6 +74,7 @@ impl<'a> Request<'a> {
             zone,
             grace: GRACE,
             at_once: false,
+            lock_patience: LOCK_PATIENCE,
             force: false,
             unused_percent_max: UNUSED_PERCENT_MAX,
             repack_bytes_max: None,
@@ -158,7 +164,7 @@ pub fn prune(repository: &Repository, request: &Request<'_>) -> Result<Report, R
         return Err(repository.not_enrolled()); // it may be another one, put in the place of ours
     }
     let mode = if request.at_once && !request.dry_run { LockMode::Exclusive } else { LockMode::Shared };
-    let lock = repository.lock(mode)?;
+    let lock = repository.lock_patiently(mode, request.lock_patience, request.progress)?;
     let judgement = judge(repository, request)?;
     let (reclaim, mut report) = Reclaim::plan(repository, request, &judgement)?;
     if request.dry_run {

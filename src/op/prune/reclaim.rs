@@ -127,7 +127,12 @@ impl<'r> Reclaim<'r> {
         report.notes.extend(made.problems);
         let packs = made.packs.len() as u64;
         report.written = Amount { packs, bytes: made.bytes };
+        // Without encryption, what an earlier run wrote before it was cut off has the same name.
+        let new: BTreeSet<PackId> = made.packs.iter().map(|pack| pack.id).collect();
         put_fragments(self.repository, made.packs.into_iter())?;
+        if self.ledger.packs.iter().any(|pack| new.contains(&pack.id)) {
+            settle_marks(self.repository, &self.repository.marks()?, |pack| !new.contains(pack))?;
+        }
         let done: BTreeSet<PackId> = made.done.iter().copied().collect();
         let repacked = self.plan.repack.iter().filter(|place| done.contains(&self.ledger.packs[**place].id));
         let repacked = amount(&self.ledger, repacked);
@@ -191,7 +196,8 @@ impl<'r> Reclaim<'r> {
     pub fn sweep(&self, judgement: &Judgement, report: &mut Report) -> Result<(), RepoError> {
         let mut swept: Vec<usize> = Vec::new();
         if !self.plan.due.is_empty() {
-            match self.repository.lock(LockMode::Exclusive) {
+            let (patience, progress) = (self.request.lock_patience, self.request.progress);
+            match self.repository.lock_patiently(LockMode::Exclusive, patience, progress) {
                 Ok(_alone) => {
                     swept = self.still_unneeded(judgement, report)?;
                     self.delete(&self.ids(&swept))?;

@@ -10,7 +10,7 @@ use crate::repo::{RepoError, Repository};
 use crate::stage::index::Fragment;
 use crate::stage::pack::Trailer;
 use crate::stage::seal::{open_record, seal_record};
-use crate::store::Name;
+use crate::store::{Name, StoreError};
 
 const FRAGMENT_PURPOSE: &str = "snap v1 fragment";
 const DIRECTORY_PURPOSE: &str = "snap v1 pack directory";
@@ -42,8 +42,10 @@ pub fn put_fragment(repository: &Repository, fragment: &Fragment) -> Result<(Fra
     let sealed = seal_record(repository.writer_keys().metadata(), FRAGMENT_PURPOSE, &record);
     let bytes = wire::wrap(RecordKind::Fragment, &sealed.map_err(|e| RepoError::seal(&"index/", e))?);
     let id = FragmentId::from_bytes(*blake3::hash(&bytes).as_bytes());
-    repository.store().put_new(&Name::Fragment(id), &bytes)?;
-    Ok((id, bytes.len() as u64))
+    match repository.store().put_new(&Name::Fragment(id), &bytes) {
+        Ok(()) | Err(StoreError::Taken { .. }) => Ok((id, bytes.len() as u64)), // the same bytes
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Returns a pack's directory as it is stored: an envelope.
