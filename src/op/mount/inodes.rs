@@ -23,7 +23,7 @@ pub enum Node {
 
 impl Node {
     /// Returns whether both are the same inode, if their numbers are the same.
-    fn is(&self, other: &Self) -> bool {
+    pub fn is(&self, other: &Self) -> bool {
         let place = |folder: &Folder| folder.place.as_ref().map(|(above, index)| (above.number, *index));
         match (self, other) {
             (Self::Folder(one), Self::Folder(other)) => {
