@@ -10,6 +10,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -134,6 +135,61 @@ fn the_passphrase_comes_from_a_file_or_a_command_too() {
     let wrong = wrong.env("SNAP_PASSWORD", "incorrect horse").output().expect("runs");
     assert_eq!(wrong.status.code(), Some(2));
     assert!(text(&wrong.stderr).contains("passphrase is wrong"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn an_ordinary_user_restores_what_he_may_and_is_told_the_rest() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can make files of other owners and become another user");
+        return;
+    }
+    let place = Place::made(&[]);
+    fs::create_dir(place.path("mail")).expect("folder is made");
+    for (name, owner) in [("of root", 0), ("of nobody", 65_534), ("of another", 4321)] {
+        fs::write(place.path("mail").join(name), name).expect("file is written");
+        std::os::unix::fs::chown(place.path("mail").join(name), Some(owner), Some(owner)).expect("is given");
+        fs::set_permissions(place.path("mail").join(name), fs::Permissions::from_mode(0o6755))
+            .expect("is set");
+    }
+    place.json(&["backup", "--component", "mail", "mail"]);
+    // What belongs to the repository's owner is handed to the user, as a copy of it would be.
+    let handed = Command::new("chown").args(["-R", "65534:65534"]).arg(place.folder.path()).status();
+    assert!(handed.expect("chown runs").success());
+    let mut restore = place.command(&["--json", "restore", "latest:mail", "--target", "out"]);
+    std::os::unix::process::CommandExt::gid(
+        std::os::unix::process::CommandExt::uid(&mut restore, 65_534),
+        65_534,
+    );
+    let output = restore.output().expect("program runs");
+    assert_eq!(output.status.code(), Some(0), "owners alone are no failure: {}", text(&output.stderr));
+    let summary = last_json(&output);
+    assert_eq!(summary["files"], 3, "{summary}");
+    let warnings = summary["warnings"].to_string();
+    assert!(warnings.contains("owner"), "it is said which attribute could not be set: {summary}");
+    for name in ["of root", "of nobody", "of another"] {
+        let restored = place.path("out").join(name);
+        assert_eq!(fs::read(&restored).expect("file reads"), name.as_bytes());
+        let mode = fs::metadata(&restored).expect("file is there").permissions().mode() & 0o7777;
+        let expected = if name == "of nobody" { 0o6755 } else { 0o755 };
+        assert_eq!(mode, expected, "{name}: no program of root's becomes one of another user's");
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_and_empty_counts_as_not_set() {
+    let place = Place::made(&[]);
+    fs::write(place.path("file"), b"content").expect("file is written");
+    place.json(&["backup", "file"]);
+    let mut listed = place.command(&["--json", "snapshots"]);
+    for variable in ["SNAP_INDEX", "SNAP_PASSWORD_FILE", "SNAP_PASSWORD_COMMAND"] {
+        listed.env(variable, "");
+    }
+    let listed = listed.output().expect("program runs");
+    assert!(listed.status.success(), "{}", text(&listed.stderr));
+    let mut none = place.command(&["snapshots"]);
+    let none = none.env("SNAP_REPOSITORY", "").output().expect("program runs");
+    assert_eq!(none.status.code(), Some(2));
+    assert!(text(&none.stderr).contains("no repository: name it with"), "{}", text(&none.stderr));
 }
 
 #[test]

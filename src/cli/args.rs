@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// Content-addressed, deduplicating snapshots of a mail server.
@@ -22,16 +23,16 @@ pub struct Arguments {
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The repository: a directory
-    #[arg(long, short, global = true, env = "SNAP_REPOSITORY", value_name = "PATH", value_hint = ValueHint::DirPath)]
+    #[arg(long, short, global = true, env = "SNAP_REPOSITORY", value_parser = path(), value_name = "PATH", value_hint = ValueHint::DirPath)]
     pub repo: Option<PathBuf>,
     /// Where this machine keeps its writer secret [default: /var/lib/snap for root, else ~/.local/state/snap]
-    #[arg(long, global = true, env = "SNAP_STATE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, env = "SNAP_STATE_DIR", value_parser = path(), value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state_dir: Option<PathBuf>,
     /// Where the index cache lies [default: index.redb in the repository]
-    #[arg(long, global = true, env = "SNAP_INDEX", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, env = "SNAP_INDEX", value_parser = path(), value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub index: Option<PathBuf>,
     /// File whose first line is the passphrase (others: SNAP_PASSWORD, SNAP_PASSWORD_COMMAND, a prompt)
-    #[arg(long, global = true, env = "SNAP_PASSWORD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, env = "SNAP_PASSWORD_FILE", value_parser = path(), value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub password_file: Option<PathBuf>,
     /// File with age identities, in place of a passphrase
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -51,6 +52,21 @@ pub struct Global {
     /// Threads [default: as many as the machine has cores]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
+}
+
+impl Global {
+    /// Takes variables of the environment that are set and empty as not set, as shells do.
+    pub fn without_empty(mut self) -> Self {
+        for path in [&mut self.repo, &mut self.state_dir, &mut self.index, &mut self.password_file] {
+            *path = path.take().filter(|path| !path.as_os_str().is_empty());
+        }
+        self
+    }
+}
+
+/// Takes any path, an empty one too: see [`Global::without_empty`].
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// The verbs.

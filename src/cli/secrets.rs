@@ -38,7 +38,8 @@ impl CliSecrets {
         if let Some(passphrase) = from_environment("SNAP_PASSWORD")? {
             return Ok(Some(passphrase));
         }
-        if let Some(command) = std::env::var_os("SNAP_PASSWORD_COMMAND") {
+        if let Some(command) = std::env::var_os("SNAP_PASSWORD_COMMAND").filter(|command| !command.is_empty())
+        {
             let output = Command::new("sh")
                 .arg("-c")
                 .arg(&command)

@@ -31,7 +31,7 @@ use crate::repo::RepoError;
 /// What the command meets.
 pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
     log_to_standard_error(arguments.global.quiet, arguments.global.verbose);
-    let session = Session::new(arguments.global);
+    let session = Session::new(arguments.global.without_empty());
     if !matches!(arguments.command, Command::Mount(_)) {
         session.heed_signals(); // a mount has its own way to end
     }

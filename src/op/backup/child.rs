@@ -8,13 +8,14 @@ use rustix::io::Errno;
 
 use crate::base::content::ContentBuf;
 use crate::base::entry::Kind;
+use crate::op::backup::mailbox::{Inside, Side};
 use crate::op::backup::pending::{Pending, Up};
 use crate::op::backup::rename::old_directory;
 use crate::op::backup::run::{Part, Run};
 use crate::op::backup::walk::{Visit, visit};
 use crate::op::backup::wanted::Wanted;
 use crate::repo::RepoError;
-use crate::stage::scan::{self, Maildir, Stat};
+use crate::stage::scan::{self, Stat};
 
 /// A subdirectory that is about to be walked.
 pub struct Child<'s> {
@@ -34,17 +35,16 @@ pub struct Child<'s> {
     pub old: Option<ContentBuf>,
     /// The only names wanted of it.
     pub only: Option<Wanted>,
+    /// Its place in a mailbox.
+    pub mailbox: Option<Inside>,
 }
-
-/// What a Maildir folder listed of one of its sides.
-pub type Side = (Vec<(Vec<u8>, Stat)>, Arc<Maildir>);
 
 impl<'s> Child<'s> {
     /// Opens it and walks it; one that can't be opened is a lack.
     ///
     /// # Errors
     /// What building its parent meets.
-    pub fn open(self, scope: &Scope<'s>, parent: &OwnedFd, side: Option<Side>) -> Result<(), RepoError> {
+    pub fn open(self, scope: &Scope<'s>, parent: &OwnedFd) -> Result<(), RepoError> {
         let path = [&self.directory.path, &b"/"[..], &self.name].concat();
         let opened = scan::open_directory(parent, &self.name).and_then(|fd| Ok((scan::stat_of(&fd)?, fd)));
         let (stat, fd) = match opened {
@@ -70,12 +70,8 @@ impl<'s> Child<'s> {
         let old = self.old.and_then(|content| old_directory(self.run.reader, content));
         let up = Up::Into(self.directory, self.slot, Box::new(scanned));
         let directory = Pending::new(up, path, Some(self.part.clone()), depth, old);
-        let (listed, maildir) = side.unzip();
-        visit(
-            scope,
-            self.run,
-            Visit { directory, part: self.part, fd, inside: self.inside, listed, maildir, only: self.only },
-        );
+        let Self { run, part, inside, only, mailbox, .. } = self;
+        visit(scope, run, Visit { directory, part, fd, inside, mailbox, only });
         Ok(())
     }
 }
@@ -94,7 +90,7 @@ pub fn list(
         None => scan::list_stable(fd)?.0,
         Some(only) => {
             let mut names = scan::Names::default();
-            only.0.keys().for_each(|name| names.push(name));
+            only.0.keys().for_each(|name| names.push(name, 0));
             names
         }
     };
@@ -110,4 +106,25 @@ pub fn list(
         }
     }
     Ok(listed)
+}
+
+/// Examines what a mailbox listed of a directory. A message that has moved since is examined where
+/// it is now, and counts as here; one that was expunged is left out.
+pub fn examine(run: &Run<'_>, directory: &Pending, fd: &OwnedFd, side: &Side) -> Vec<(Vec<u8>, Stat)> {
+    let mut listed = Vec::with_capacity(side.names.len());
+    for (name, inode) in side.names.iter_with_inodes() {
+        let stat = match scan::stat_at(fd, name) {
+            Err(Errno::NOENT) => side.mailbox.moved(name, inode, |fd, name| scan::stat_at(fd, name)),
+            found => found,
+        };
+        match stat {
+            Ok(stat) => listed.push((name.to_vec(), stat)),
+            Err(Errno::NOENT) => {}
+            Err(e) => {
+                let path = [&directory.path, &b"/"[..], name].concat();
+                run.lack(directory.part.as_deref(), path, std::io::Error::from(e).to_string());
+            }
+        }
+    }
+    listed
 }

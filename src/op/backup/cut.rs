@@ -18,7 +18,7 @@ use crate::op::backup::run::{Part, Run, Scanned, count};
 use crate::repo::RepoError;
 use crate::stage::chunk::{HEADER_BYTES_MAX, header_bytes};
 use crate::stage::frame::RawFrame;
-use crate::stage::scan::{self, Maildir};
+use crate::stage::scan::{self, Mailbox};
 
 /// Bytes read at a time.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -31,8 +31,8 @@ pub struct Batch {
     pub part: Arc<Part>,
     /// Their directory, open.
     pub fd: Arc<OwnedFd>,
-    /// The Maildir folder they lie in.
-    pub maildir: Option<Arc<Maildir>>,
+    /// The mailbox whose messages they are.
+    pub mailbox: Option<Arc<Mailbox>>,
     /// The files.
     pub jobs: Vec<Job>,
 }
@@ -122,12 +122,12 @@ impl<'r> Cutter<'r> {
             };
             let Some(mut waiting) = waiting else { continue };
             let identity = (waiting.scanned.stat.filesystem, waiting.scanned.stat.inode);
-            let read = self.file(&mut waiting.scanned, &batch.fd, batch.maildir.as_deref());
+            let read = self.file(&mut waiting.scanned, &batch.fd, batch.mailbox.as_deref());
             let read = match read {
                 Ok(read) => Some(read),
                 Err(CutError::Run(e)) => return Err(e),
                 Err(CutError::Source(e)) => {
-                    self.report(&batch.part, &waiting, &e, batch.maildir.is_some());
+                    self.report(&batch.part, &waiting, &e, batch.mailbox.is_some());
                     None
                 }
             };
@@ -142,13 +142,13 @@ impl<'r> Cutter<'r> {
         Ok(())
     }
 
-    fn report(&self, part: &Part, waiting: &Waiting, error: &io::Error, in_maildir: bool) {
+    fn report(&self, part: &Part, waiting: &Waiting, error: &io::Error, in_mailbox: bool) {
         let path = [&waiting.directory.path, &b"/"[..], &waiting.scanned.name].concat();
         match error.kind() {
-            // In a Maildir that is an expunge; elsewhere too a deletion is no failure.
+            // In a mailbox that is an expunge; elsewhere too a deletion is no failure.
             io::ErrorKind::NotFound => {
                 let reason =
-                    if in_maildir { "expunged during the backup" } else { "deleted during the backup" };
+                    if in_mailbox { "expunged during the backup" } else { "deleted during the backup" };
                 self.run.skip(path, reason);
             }
             _ => self.run.lack(Some(part), path, error.to_string()),
@@ -160,11 +160,13 @@ impl<'r> Cutter<'r> {
         &mut self,
         scanned: &mut Scanned,
         fd: &OwnedFd,
-        maildir: Option<&Maildir>,
+        mailbox: Option<&Mailbox>,
     ) -> Result<LinkRead, CutError> {
         let source = |e: Errno| CutError::Source(e.into());
-        let opened = match (scan::open_file(fd, &scanned.name), maildir) {
-            (Err(Errno::NOENT), Some(maildir)) => open_moved(maildir, &scanned.name),
+        let opened = match (scan::open_file(fd, &scanned.name), mailbox) {
+            (Err(Errno::NOENT), Some(mailbox)) => {
+                mailbox.moved(&scanned.name, scanned.stat.inode, |fd, name| scan::open_file(fd, name))
+            }
             (opened, _) => opened,
         };
         let opened = opened.map_err(source)?;
@@ -305,19 +307,6 @@ fn fill(
         }
     }
     Ok(false)
-}
-
-/// Opens a message under the name that it has now.
-fn open_moved(maildir: &Maildir, name: &[u8]) -> Result<OwnedFd, Errno> {
-    for _ in 0..100 {
-        let Some(((in_cur, name), _)) = maildir.locate(name) else { return Err(Errno::NOENT) };
-        let side = if in_cur { &maildir.cur } else { &maildir.new };
-        match scan::open_file(side, &name) {
-            Err(Errno::NOENT) => {} // moved again
-            opened => return opened,
-        }
-    }
-    Err(Errno::NOENT)
 }
 
 /// Reads a sparse file without its holes.

@@ -47,7 +47,7 @@ impl Walk<'_> {
         }
         if old.is_none()
             && let Some(renames) = &self.part.renames
-            && let Some(known) = renames.find(run.reader, name, &stat, filesystem, self.maildir.is_some())
+            && let Some(known) = renames.find(run.reader, name, &stat, filesystem, self.messages.is_some())
             && self.is_stored(known.content.borrowed())?
         {
             count(&run.counts.files_renamed, 1);
@@ -84,12 +84,21 @@ impl Walk<'_> {
     fn scanned_without_reading(&self, name: &[u8], stat: Stat, filesystem: u64, holes: Vec<Hole>) -> Scanned {
         let mut scanned = self.run.scanned(name, stat, filesystem, Kind::File);
         scanned.holes = holes;
-        scanned.xattrs = self.xattrs(name);
+        scanned.xattrs = self.xattrs(name, stat.inode);
         scanned
     }
 
-    fn xattrs(&self, name: &[u8]) -> scan::Xattrs {
-        scan::xattrs_at(&self.fd, name).unwrap_or_else(|e| {
+    fn xattrs(&self, name: &[u8], inode: u64) -> scan::Xattrs {
+        let found = match (scan::xattrs_at(&self.fd, name), &self.messages) {
+            (Err(Errno::NOENT), Some(mailbox)) => {
+                mailbox.moved(name, inode, |fd, name| scan::xattrs_at(fd, name))
+            }
+            (found, _) => found,
+        };
+        found.unwrap_or_else(|e| {
+            if e == Errno::NOENT {
+                return scan::Xattrs::new(); // gone since it was listed
+            }
             let reason = format!("extended attributes cannot be read: {}", std::io::Error::from(e));
             self.run.lack(Some(&self.part), self.path_of(name), reason);
             scan::Xattrs::new()
@@ -129,7 +138,7 @@ impl Walk<'_> {
                 }
             }
         }
-        scanned.xattrs = self.xattrs(name);
+        scanned.xattrs = self.xattrs(name, stat.inode);
         let slot = self.next_slot(Slot::Later);
         self.directory.put_now(slot, scanned.encode(no_content())?);
         Ok(())

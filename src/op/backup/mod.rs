@@ -4,6 +4,7 @@ mod child;
 mod cut;
 mod entries;
 mod links;
+mod mailbox;
 mod parents;
 mod pending;
 mod rename;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::base::content::{Content, ContentBuf};
+use crate::base::limits::RECORD_BYTES_CAP;
 use crate::op::backup::run::{Part, Run, Scanned};
 use crate::repo::RepoError;
 use crate::stage::tree::Entries;
@@ -151,6 +152,11 @@ impl Pending {
                     }
                 }
             }
+        }
+        if stream.len() > RECORD_BYTES_CAP {
+            let reason = "the directory has more entries than can be read back; it is stored empty";
+            run.lack(self.part.as_deref(), self.path.clone(), reason);
+            return Ok(ContentBuf::default());
         }
         match &self.old {
             Some(old) if *old.stream == stream => Ok(old.content.clone()),

@@ -47,8 +47,8 @@ impl Renames {
     }
 
     /// Returns the content that the parent snapshot has of the file `name` described by `stat`:
-    /// same inode, size, mtime and birth time. In a Maildir the unique name must match too; where
-    /// birth times are not known, only that will do.
+    /// same inode, size, mtime and birth time. Where birth times are not known, a message is known by
+    /// its unique name as well; anything else is read again. `docs/decisions/0005` says why.
     ///
     /// The first call reads all trees of the component: O(files), 12 bytes each.
     pub fn find(
@@ -57,7 +57,7 @@ impl Renames {
         name: &[u8],
         stat: &Stat,
         filesystem: u64,
-        in_maildir: bool,
+        in_mailbox: bool,
     ) -> Option<Renamed> {
         let files = self.files.get_or_init(|| Files::read(reader, &self.root));
         let start = files.inodes.partition_point(|(inode, _)| *inode < stat.inode);
@@ -66,17 +66,15 @@ impl Renames {
             let kept = files.directory(reader, *directory)?;
             for range in kept.by_inode.get(&stat.inode).into_iter().flatten() {
                 let Some(Ok((_, entry))) = Entries::new(&kept.stream[range.clone()]).next() else { continue };
-                let is_same_message = in_maildir && unique_name(entry.name) == unique_name(name);
-                let is_born_together = stat.btime.is_some() && entry.btime == stat.btime;
+                let is_same_file = match (stat.btime, entry.btime) {
+                    (Some(now), Some(then)) => now == then,
+                    _ => in_mailbox && unique_name(entry.name) == unique_name(name),
+                };
                 let is_same = entry.filesystem == filesystem
                     && entry.size == stat.size
                     && entry.mtime == stat.mtime
                     && !entry.torn
-                    && if in_maildir {
-                        is_same_message && (is_born_together || entry.btime.is_none())
-                    } else {
-                        is_born_together
-                    };
+                    && is_same_file;
                 if is_same {
                     return Some(Renamed { content: entry.content.to_owned(), holes: entry.holes });
                 }

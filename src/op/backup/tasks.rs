@@ -160,8 +160,7 @@ impl<'t> Tasks<'t> {
             part: part.clone(),
             fd,
             inside: Vec::new(),
-            listed: None,
-            maildir: None,
+            mailbox: None,
             only,
         };
         visit(scope, self.run, visited);
@@ -216,8 +215,7 @@ impl<'t> Tasks<'t> {
                     part: part.clone(),
                     fd,
                     inside: Vec::new(),
-                    listed: None,
-                    maildir: None,
+                    mailbox: None,
                     only: None,
                 };
                 visit(scope, run, visited);

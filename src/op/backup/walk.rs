@@ -11,17 +11,17 @@ use std::sync::Arc;
 use rayon::Scope;
 use rustix::fs::{Mode, OFlags};
 
-use crate::base::content::ContentBuf;
 use crate::base::entry::{Entry, Kind};
 use crate::base::limits::TREE_DEPTH_MAX;
 use crate::base::progress::Done;
-use crate::op::backup::child::{Child, list};
+use crate::op::backup::child::{Child, examine, list};
 use crate::op::backup::cut::{Batch, Job};
+use crate::op::backup::mailbox::{self, Inside};
 use crate::op::backup::pending::{OldDirectory, Pending, Slot, no_content};
 use crate::op::backup::run::{Part, Run, count};
 use crate::op::backup::wanted::Wanted;
 use crate::repo::RepoError;
-use crate::stage::scan::{self, Listing, Maildir, Stat};
+use crate::stage::scan::{self, Mailbox, Stat};
 
 /// A directory to walk.
 pub struct Visit {
@@ -33,10 +33,8 @@ pub struct Visit {
     pub fd: OwnedFd,
     /// Its path below the component's root, for excludes.
     pub inside: Vec<u8>,
-    /// Names and what they are, if they were listed already.
-    pub listed: Option<Vec<(Vec<u8>, Stat)>>,
-    /// The Maildir folder that it is a part of.
-    pub maildir: Option<Arc<Maildir>>,
+    /// Its place in a mailbox.
+    pub mailbox: Option<Inside>,
     /// The only names that are wanted, and what is wanted below them.
     pub only: Option<Wanted>,
 }
@@ -61,8 +59,10 @@ pub struct Walk<'s> {
     pub fd: Arc<OwnedFd>,
     /// Its path below the component's root.
     pub inside: Vec<u8>,
-    /// The Maildir folder that it is a part of.
-    pub maildir: Option<Arc<Maildir>>,
+    /// Its place in a mailbox.
+    pub mailbox: Option<Inside>,
+    /// The mailbox, if it holds messages.
+    pub messages: Option<Arc<Mailbox>>,
     /// Its entries.
     pub listed: Vec<(Vec<u8>, Stat)>,
     /// The only names wanted.
@@ -73,8 +73,6 @@ pub struct Walk<'s> {
     pub batch: Vec<Job>,
     /// Their bytes.
     pub batch_bytes: u64,
-    /// Sides of a Maildir folder among the entries: slot, name, the old directory.
-    pub sides: Vec<(u32, Vec<u8>, Stat)>,
 }
 
 /// Bytes and files in one batch: what one cutter reads at a stretch.
@@ -84,8 +82,9 @@ pub const BATCH_FILES: usize = 512;
 
 impl<'s> Walk<'s> {
     fn new(run: &'s Run<'s>, visit: Visit) -> Result<Self, RepoError> {
-        let listed = match visit.listed {
-            Some(listed) => listed,
+        let side = visit.mailbox.as_ref().and_then(Inside::take);
+        let listed = match &side {
+            Some(side) => examine(run, &visit.directory, &visit.fd, side),
             None => match list(run, &visit.directory, &visit.fd, visit.only.as_ref()) {
                 Ok(listed) => listed,
                 Err(e) => {
@@ -101,13 +100,13 @@ impl<'s> Walk<'s> {
             part: visit.part,
             fd: Arc::new(visit.fd),
             inside: visit.inside,
-            maildir: visit.maildir,
+            mailbox: visit.mailbox,
+            messages: side.map(|side| side.mailbox),
             only: visit.only,
             slots: Vec::with_capacity(listed.len()),
             listed,
             batch: Vec::new(),
             batch_bytes: 0,
-            sides: Vec::new(),
         })
     }
 
@@ -117,10 +116,7 @@ impl<'s> Walk<'s> {
         let listed = std::mem::take(&mut self.listed);
         let present = &self.run.rules.exclude_if_present;
         let is_excluded = present.iter().any(|tag| listed.iter().any(|(name, _)| name == tag));
-        let has = |wanted: &[u8]| {
-            listed.iter().any(|(name, stat)| name == wanted && stat.kind == Some(Kind::Directory))
-        };
-        let is_maildir = self.only.is_none() && has(b"cur") && has(b"new") && has(b"tmp");
+        self.look_for_mailbox(&listed);
         let old = self.directory.old.clone();
         let mut old_entries = old.iter().flat_map(OldDirectory::entries).map_while(Result::ok).peekable();
         for (name, stat) in listed.iter().filter(|_| !is_excluded) {
@@ -134,25 +130,42 @@ impl<'s> Walk<'s> {
             }
             match same_name {
                 Some((range, old)) => {
-                    self.entry(scope, name, *stat, Some((slot_of(&range), &old)), is_maildir)?;
+                    self.entry(scope, name, *stat, Some((slot_of(&range), &old)))?;
                 }
-                None => self.entry(scope, name, *stat, None, is_maildir)?,
+                None => self.entry(scope, name, *stat, None)?,
             }
         }
         self.send_batch()?;
-        self.visit_sides(scope)?;
         self.directory.settle(self.run, self.slots)
+    }
+
+    /// Takes the inventory of a mailbox, if this directory is the outermost Maildir folder of one.
+    fn look_for_mailbox(&mut self, listed: &[(Vec<u8>, Stat)]) {
+        let directories = || {
+            let all = listed.iter().filter(|(_, stat)| stat.kind == Some(Kind::Directory));
+            all.map(|(name, _)| name.as_slice())
+        };
+        let is_known = self.mailbox.as_ref().is_some_and(Inside::is_known_folder);
+        let is_folder = || mailbox::is_folder(|wanted| directories().any(|name| name == wanted));
+        if !is_known && self.only.is_none() && is_folder() {
+            let wanted = directories().filter(|name| !self.is_excluded(name, true));
+            self.mailbox = Inside::new(&self.fd, wanted);
+        }
+    }
+
+    fn is_excluded(&self, name: &[u8], is_directory: bool) -> bool {
+        if self.part.excludes.is_empty() {
+            return false;
+        }
+        let path = [&self.inside, name].concat();
+        self.part.excludes.matched(Path::new(OsStr::from_bytes(&path)), is_directory).is_ignore()
     }
 
     /// Returns whether an entry is not wanted; notes those that could not be stored.
     fn is_left_out(&self, name: &[u8], stat: &Stat) -> bool {
         let is_directory = stat.kind == Some(Kind::Directory);
-        if !self.part.excludes.is_empty() {
-            let path = [&self.inside, name].concat();
-            let path = Path::new(OsStr::from_bytes(&path));
-            if self.part.excludes.matched(path, is_directory).is_ignore() {
-                return true;
-            }
+        if self.is_excluded(name, is_directory) {
+            return true;
         }
         if stat.kind.is_none() {
             self.run.skip(self.path_of(name), "socket or unknown kind of file");
@@ -182,11 +195,10 @@ impl<'s> Walk<'s> {
         name: &[u8],
         stat: Stat,
         old: Option<(Slot, &Entry<'_>)>,
-        is_maildir: bool,
     ) -> Result<(), RepoError> {
         let Some(kind) = stat.kind else { return Ok(()) };
         match kind {
-            Kind::Directory => self.subdirectory(scope, name, stat, old.map(|(_, old)| old), is_maildir),
+            Kind::Directory => self.subdirectory(scope, name, stat, old.map(|(_, old)| old)),
             Kind::File => self.file(name, stat, old),
             _ => self.special(name, stat, kind, old),
         }
@@ -198,7 +210,6 @@ impl<'s> Walk<'s> {
         name: &[u8],
         stat: Stat,
         old: Option<&Entry<'_>>,
-        is_maildir: bool,
     ) -> Result<(), RepoError> {
         let old = old.filter(|old| old.kind == Kind::Directory).map(|old| old.content.to_owned());
         let slot = self.next_slot(Slot::Later);
@@ -213,18 +224,15 @@ impl<'s> Walk<'s> {
             return Ok(());
         }
         self.directory.expect();
-        if is_maildir && matches!(name, b"new" | b"cur") {
-            self.sides.push((slot, name.to_vec(), stat));
-            return Ok(());
-        }
         let (run, directory, part, parent) =
             (self.run, self.directory.clone(), self.part.clone(), self.fd.clone());
         let name = name.to_vec();
         let inside = self.inside_of(&name);
         let only = Wanted::below(&self.only, &name);
+        let mailbox = self.mailbox.as_ref().map(|mailbox| mailbox.below(&name));
         scope.spawn(move |scope| {
-            let child = Child { run, directory, part, slot, name, inside, old, only };
-            run.check(child.open(scope, &parent, None));
+            let child = Child { run, directory, part, slot, name, inside, old, only, mailbox };
+            run.check(child.open(scope, &parent));
         });
         Ok(())
     }
@@ -233,43 +241,6 @@ impl<'s> Walk<'s> {
         match self.part.excludes.is_empty() {
             true => Vec::new(), // nobody asks
             false => [&self.inside, name, b"/"].concat(),
-        }
-    }
-
-    /// Lists `new` and `cur` of a Maildir folder together, so that no message is lost between them.
-    fn visit_sides(&mut self, scope: &Scope<'s>) -> Result<(), RepoError> {
-        if self.sides.is_empty() {
-            return Ok(());
-        }
-        let open = |name: &[u8]| scan::open_directory(&self.fd, name);
-        let listing = open(b"new").and_then(|new| Ok(Maildir { new, cur: open(b"cur")? }));
-        let listing = listing.and_then(|maildir| Ok((maildir.scan()?, Arc::new(maildir))));
-        let mut listing = listing.ok(); // what can't be listed here says so when it is visited
-        for (slot, name, _) in std::mem::take(&mut self.sides) {
-            let listed = listing.as_mut().map(|(listing, maildir)| {
-                self.note_failures(listing);
-                let side = if name == b"cur" { &mut listing.cur } else { &mut listing.new };
-                (std::mem::take(side), maildir.clone())
-            });
-            let old = self.directory.old.iter().flat_map(OldDirectory::entries).map_while(Result::ok);
-            let mut old = old.filter(|(_, old)| old.name == name && old.kind == Kind::Directory);
-            let old: Option<ContentBuf> = old.next().map(|(_, old)| old.content.to_owned());
-            let (run, directory, part, parent) =
-                (self.run, self.directory.clone(), self.part.clone(), self.fd.clone());
-            let inside = self.inside_of(&name);
-            scope.spawn(move |scope| {
-                let child = Child { run, directory, part, slot, name, inside, old, only: None };
-                run.check(child.open(scope, &parent, listed));
-            });
-        }
-        Ok(())
-    }
-
-    fn note_failures(&self, listing: &mut Listing) {
-        for (in_cur, name, error) in listing.failed.drain(..) {
-            let side: &[u8] = if in_cur { b"cur/" } else { b"new/" };
-            let path = self.path_of(&[side, &name].concat());
-            self.run.lack(Some(&self.part), path, format!("{}", std::io::Error::from(error)));
         }
     }
 
@@ -286,7 +257,7 @@ impl<'s> Walk<'s> {
             directory: self.directory.clone(),
             part: self.part.clone(),
             fd: self.fd.clone(),
-            maildir: self.maildir.clone(),
+            mailbox: self.messages.clone(),
             jobs: std::mem::take(&mut self.batch),
         };
         self.run.send(batch)
@@ -330,18 +301,18 @@ pub fn visit_sources<'s>(
             part: part.clone(),
             fd: Arc::new(fd),
             inside: Vec::new(),
-            maildir: None,
+            mailbox: None,
+            messages: None,
             listed: Vec::new(),
             only: None,
             slots,
             batch: Vec::new(),
             batch_bytes: 0,
-            sides: Vec::new(),
         };
         let old = old.iter().flat_map(OldDirectory::entries).map_while(Result::ok);
         let same = old.into_iter().find(|(_, old)| old.name == name.as_slice());
         let same = same.as_ref().map(|(range, old)| (slot_of(range), old));
-        next.entry(scope, name, stat, same, false)?;
+        next.entry(scope, name, stat, same)?;
         next.send_batch()?;
         slots = std::mem::take(&mut next.slots);
     }

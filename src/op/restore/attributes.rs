@@ -10,6 +10,9 @@ use rustix::io::Errno;
 use crate::base::entry::{Entry, Kind};
 use crate::base::time::Time;
 
+/// The set-user-id and the set-group-id bit.
+const SET_ID: u32 = 0o6000;
+
 /// Sets attributes; what can't be set is counted, not fatal.
 pub struct Attributes {
     numeric_ids: bool,
@@ -64,12 +67,17 @@ impl Attributes {
     /// Sets all attributes of an entry. The order matters: a new owner clears set-id bits and
     /// capabilities, a mode changes an ACL's mask, and everything changes times.
     pub fn set(&self, on: &On<'_>, entry: &Entry<'_>) {
-        self.owner(on, entry);
+        let is_owned = self.owner(on, entry);
         let (acls, others): (Vec<_>, Vec<_>) =
             entry.xattrs.iter().partition(|(name, _)| name.starts_with(b"system.posix_acl_"));
         others.iter().for_each(|(name, value)| self.xattr(on, name, value));
         if entry.kind != Kind::Symlink {
-            let mode = Mode::from_raw_mode(entry.mode);
+            // A set-id bit stands for the owner that it was given by, and for no other.
+            let mode = if is_owned { entry.mode } else { entry.mode & !SET_ID };
+            if mode != entry.mode {
+                self.warn("set-id bits not restored: the owner is another".to_owned());
+            }
+            let mode = Mode::from_raw_mode(mode);
             let result = match on {
                 On::File(file) => rustix::fs::fchmod(file.fd(), mode),
                 On::Name(parent, name) => rustix::fs::chmodat(parent.fd(), *name, mode, AtFlags::empty()),
@@ -94,7 +102,8 @@ impl Attributes {
         }
     }
 
-    fn owner(&self, on: &On<'_>, entry: &Entry<'_>) {
+    /// Gives the entry its owner and group; returns whether it has them.
+    fn owner(&self, on: &On<'_>, entry: &Entry<'_>) -> bool {
         let uid = self.id(&self.users, entry.uid, entry.user, |name| {
             nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
         });
@@ -115,8 +124,12 @@ impl Attributes {
             Err(Errno::PERM) if !self.is_root => {
                 let _ = set(None, Some(gid)); // a group that this user is in can be given
                 self.warn("owner not restored: only root can give files away".to_owned());
+                false
             }
-            other => self.note(other, "owner"),
+            other => {
+                self.note(other, "owner");
+                other.is_ok()
+            }
         }
     }
 

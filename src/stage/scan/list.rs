@@ -12,28 +12,35 @@ use crate::stage::scan::{Stat, stat_of};
 /// How often a directory that keeps changing is listed before the last listing is taken.
 const LISTINGS_MAX: usize = 3;
 
-/// Names of a directory's entries, by ascending bytes, in one allocation.
+/// Names of a directory's entries, by ascending bytes, in one allocation; with the inode that the
+/// directory gives for each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     bytes: Vec<u8>,
-    spans: Vec<(u32, u16)>,
+    spans: Vec<Span>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    inode: u64,
+    offset: u32,
+    length: u16,
 }
 
 impl Names {
     /// Adds a name; [`Self::sort`] puts it in its place.
-    pub fn push(&mut self, name: &[u8]) {
+    pub fn push(&mut self, name: &[u8], inode: u64) {
         let length = u16::try_from(name.len()).unwrap_or(u16::MAX); // NAME_MAX is 255
         let offset = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         self.bytes.extend_from_slice(name);
-        self.spans.push((offset, length));
+        self.spans.push(Span { inode, offset, length });
     }
 
     /// Orders the names by ascending bytes, each once.
     pub fn sort(&mut self) {
         let bytes = &self.bytes;
-        let name = |&(offset, length): &(u32, u16)| &bytes[offset as usize..][..usize::from(length)];
-        self.spans.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-        self.spans.dedup_by(|a, b| name(a) == name(b));
+        self.spans.sort_unstable_by(|a, b| a.of(bytes).cmp(b.of(bytes)));
+        self.spans.dedup_by(|a, b| a.of(bytes) == b.of(bytes));
     }
 
     /// Returns the number of names.
@@ -48,7 +55,18 @@ impl Names {
 
     /// Returns the names in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.spans.iter().map(|&(offset, length)| &self.bytes[offset as usize..][..usize::from(length)])
+        self.spans.iter().map(|span| span.of(&self.bytes))
+    }
+
+    /// Returns the names in order, each with its inode.
+    pub fn iter_with_inodes(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.spans.iter().map(|span| (span.of(&self.bytes), span.inode))
+    }
+}
+
+impl Span {
+    fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.offset as usize..][..usize::from(self.length)]
     }
 }
 
@@ -63,10 +81,10 @@ pub fn list(directory: impl AsFd) -> Result<Names, Errno> {
     let space: &mut [MaybeUninit<u8>] = buffer.spare_capacity_mut();
     let mut reader = RawDir::new(directory, space);
     while let Some(entry) = reader.next() {
-        let name = entry?;
-        let name = name.file_name().to_bytes();
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(name);
+            names.push(name, entry.ino());
         }
     }
     names.sort();

@@ -3,11 +3,11 @@
 
 mod attributes;
 mod list;
-mod maildir;
+mod mailbox;
 
 pub use attributes::{Xattrs, holes, xattrs_at, xattrs_of};
 pub use list::{Names, list, list_stable};
-pub use maildir::{Listing, Maildir, unique_name};
+pub use mailbox::{Mailbox, unique_name};
 
 use std::os::fd::{AsFd, OwnedFd};
 

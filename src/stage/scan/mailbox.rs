@@ -1,0 +1,412 @@
+//! A mailbox that changes while it is listed loses no message, and has none twice.
+//!
+//! A rename may hide a name from a listing that is under way (readdir(3)), and a message may move
+//! between two directories while one is listed and the other is not yet. So all directories of a
+//! mailbox that hold messages are listed until none has changed since it was listed: then the
+//! listings show one moment. If they never hold still, the union of several listings is taken, and
+//! of several names of one message one is kept. Whoever meets a name that is gone later looks for
+//! the message where it is now ([`Mailbox::moved`]).
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::base::time::Time;
+use crate::stage::scan::{Names, Stat, list, open_directory, stat_at, stat_of};
+
+/// Listings of directories that never hold still.
+const LISTINGS_MAX: usize = 12;
+
+/// Listings in a row without a message not seen before, after which the union is taken.
+const QUIET_LISTINGS: usize = 3;
+
+/// Time stamps of files step this coarsely, in nanoseconds; a younger change may hide another.
+const STAMP_NANOS: i128 = 20_000_000;
+
+/// How often a message that keeps moving is looked for.
+const LOOKS_MAX: usize = 1000;
+
+/// How often in a row it may be in no listing of a mailbox that does not hold still: it may have
+/// moved from a directory not yet listed to one that was.
+const MISSES_MAX: usize = 12;
+
+/// Returns what names a message whatever its flags: the file name up to the first `:2,` or `;2,`.
+pub fn unique_name(name: &[u8]) -> &[u8] {
+    let end = name.windows(3).position(|part| part == b":2," || part == b";2,");
+    &name[..end.unwrap_or(name.len())]
+}
+
+/// The directories of a mailbox that hold messages: `new` and `cur` of a Maildir folder, and of the
+/// folders inside it. Messages move between them; a directory is opened only while it is looked at.
+pub struct Mailbox {
+    root: OwnedFd,
+    /// Paths below the root, such as `cur` or `.Trash/new`.
+    sides: Vec<Vec<u8>>,
+    listed_at: Mutex<Time>,
+    looks: Mutex<Vec<Option<Look>>>,
+}
+
+/// A directory as it was when it was listed last.
+struct Look {
+    stamp: Stamp,
+    names: Names,
+}
+
+/// A side's number and a name in it.
+type Place = (usize, Vec<u8>);
+
+impl Mailbox {
+    /// Names the directories `sides` below `root`.
+    pub fn new(root: OwnedFd, sides: Vec<Vec<u8>>) -> Self {
+        let looks = Mutex::new(sides.iter().map(|_| None).collect());
+        Self { root, sides, listed_at: Mutex::new(Time::new(i64::MAX, 0)), looks }
+    }
+
+    /// Returns the directories' paths below the root.
+    pub fn sides(&self) -> &[Vec<u8>] {
+        &self.sides
+    }
+
+    fn open(&self, side: usize) -> Result<OwnedFd, Errno> {
+        let mut names = self.sides[side].split(|byte| *byte == b'/');
+        let first = open_directory(&self.root, names.next().unwrap_or_default())?;
+        names.try_fold(first, open_directory)
+    }
+
+    /// Lists all directories as they were at one moment; each message is in one of them once, a
+    /// file with several names under each. None for a directory that can't be listed.
+    ///
+    /// O(entries) for a mailbox that holds still; a few times that for one that does not.
+    pub fn scan(&self) -> Vec<Option<Names>> {
+        // The coarse clock is the one that stamps files: what is made in its next step or later is younger.
+        *self.listed_at.lock().unwrap_or_else(PoisonError::into_inner) = clock(ClockId::RealtimeCoarse);
+        let mut seen = Seen::default();
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.hold_still(&mut looks, &mut seen) {
+            true => looks.iter_mut().map(|look| look.take().map(|look| look.names)).collect(),
+            false => {
+                looks.iter_mut().for_each(|look| *look = None);
+                drop(looks);
+                self.union(seen)
+            }
+        }
+    }
+
+    /// Lists until no directory has changed since it was listed; returns whether that came to pass.
+    /// If something is listed more than once, all that was listed is in `seen`.
+    fn hold_still(&self, looks: &mut [Option<Look>], seen: &mut Seen) -> bool {
+        let mut quiet = 0;
+        for round in 0..LISTINGS_MAX {
+            let stale: Vec<usize> =
+                (0..looks.len()).filter(|side| !self.is_fresh(*side, &looks[*side])).collect();
+            if stale.is_empty() {
+                return true;
+            }
+            if round == 1 {
+                looks.iter().enumerate().for_each(|(side, look)| _ = seen.add(round, side, look));
+            }
+            let mut is_quiet = round > 0;
+            for side in stale {
+                looks[side] = self.open(side).and_then(|fd| Look::at(&fd)).ok();
+                is_quiet &= round > 0 && !seen.add(round, side, &looks[side]);
+            }
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            if quiet == QUIET_LISTINGS {
+                break;
+            }
+        }
+        false
+    }
+
+    /// Returns whether a directory is as it was when it was listed; one that can't be opened has
+    /// nothing to list.
+    fn is_fresh(&self, side: usize, look: &Option<Look>) -> bool {
+        let Ok(stamp) = self.open(side).and_then(Stamp::of) else { return look.is_none() };
+        look.as_ref().is_some_and(|look| look.stamp.is_settled && look.stamp.at == stamp.at)
+    }
+
+    /// Of all names seen, returns those that are there; of the names of one message, one.
+    fn union(&self, seen: Seen) -> Vec<Option<Names>> {
+        let mut files: HashMap<u64, Vec<(usize, Place)>> = HashMap::new();
+        for (place, (round, inode)) in seen.places {
+            files.entry(inode).or_default().push((round, place));
+        }
+        let fds: Vec<_> = (0..self.sides.len()).map(|side| self.open(side).ok()).collect();
+        let stat = |(side, name): &Place| stat_at(fds[*side].as_ref()?, name).ok();
+        let mut kept: Vec<Option<Names>> =
+            fds.iter().map(|fd| fd.as_ref().map(|_| Names::default())).collect();
+        let mut keep = |(side, name): &Place, inode: u64| {
+            if let Some(names) = kept[*side].as_mut() {
+                names.push(name, inode);
+            }
+        };
+        let mut linked: Vec<(u64, Vec<Place>)> = Vec::new();
+        for (inode, mut places) in files {
+            places.sort_unstable_by(|a, b| b.cmp(a)); // the place seen last is the likeliest
+            let there = places.iter().filter_map(|(_, place)| Some((place, stat(place)?)));
+            let there: Vec<(&Place, Stat)> = there.filter(|(_, stat)| stat.inode == inode).collect();
+            if there.is_empty() {
+                // On its way, or gone: whoever walks this side looks for it.
+                places.first().into_iter().for_each(|(_, place)| keep(place, inode));
+            }
+            // One link under two names was renamed between two looks.
+            let mut single = HashSet::new();
+            let mut links = Vec::new();
+            for (place, stat) in there {
+                match stat.links {
+                    1 if single.insert(stat.filesystem) => keep(place, inode),
+                    1 => {}
+                    _ => links.push(place.clone()),
+                }
+            }
+            if single.is_empty() && !links.is_empty() {
+                linked.push((inode, links));
+            }
+        }
+        // A message that is moved by link and removal has two names for a moment; by now that is over.
+        for (inode, places) in linked {
+            let left = places.iter().filter(|place| stat(place).is_some_and(|stat| stat.inode == inode));
+            let left: Vec<&Place> = left.collect();
+            let chosen = if left.is_empty() { places.iter().take(1).collect() } else { left };
+            chosen.into_iter().for_each(|place| keep(place, inode));
+        }
+        kept.iter_mut().flatten().for_each(Names::sort);
+        kept
+    }
+
+    /// Does `act` with a message that is no longer under its `name`: with the directory that it is
+    /// in now, and its name there. It is known by its unique name or, copied and expunged as mail
+    /// servers move mail, by its `inode`.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if it was expunged; else what `act` returns.
+    pub fn moved<T>(
+        &self,
+        name: &[u8],
+        inode: u64,
+        act: impl Fn(&OwnedFd, &[u8]) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut misses = 0;
+        for _ in 0..LOOKS_MAX {
+            let mut is_seen = false;
+            for side in 0..looks.len() {
+                if !self.is_fresh(side, &looks[side]) {
+                    looks[side] = self.open(side).and_then(|fd| Look::at(&fd)).ok();
+                }
+                let Some(found) = self.find(side, &looks[side], unique_name(name), inode) else { continue };
+                is_seen = true;
+                match self.open(side).and_then(|fd| act(&fd, &found)) {
+                    Err(Errno::NOENT) => {} // moved again
+                    other => return other,
+                }
+            }
+            let is_still = || (0..looks.len()).all(|side| self.is_fresh(side, &looks[side]));
+            misses = if is_seen { 0 } else { misses + 1 };
+            if misses > MISSES_MAX || (!is_seen && is_still()) {
+                break;
+            }
+        }
+        Err(Errno::NOENT)
+    }
+
+    /// Returns the name of a message in a directory, if it is in it.
+    fn find(&self, side: usize, look: &Option<Look>, unique: &[u8], inode: u64) -> Option<Vec<u8>> {
+        let names = || look.iter().flat_map(|look| look.names.iter_with_inodes());
+        if let Some((name, _)) = names().find(|(name, _)| unique_name(name) == unique) {
+            return Some(name.to_vec());
+        }
+        let (name, _) = names().find(|(_, found)| *found == inode)?;
+        // An inode that was freed may be a younger message's by now.
+        let stat = stat_at(self.open(side).ok()?, name).ok()?;
+        let listed_at = *self.listed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        (stat.inode == inode && stat.btime? <= listed_at).then(|| name.to_vec())
+    }
+}
+
+impl Look {
+    fn at(directory: &OwnedFd) -> Result<Self, Errno> {
+        let stamp = Stamp::of(directory)?; // before the listing: a change during it shows
+        Ok(Self { stamp, names: list(directory)? })
+    }
+}
+
+/// All names that several listings showed, with the last round that showed each, and its inode.
+#[derive(Default)]
+struct Seen {
+    places: HashMap<Place, (usize, u64)>,
+    inodes: HashSet<u64>,
+}
+
+impl Seen {
+    /// Adds what a listing showed; returns whether a file was in it that was in none before.
+    fn add(&mut self, round: usize, side: usize, look: &Option<Look>) -> bool {
+        let known = self.inodes.len();
+        for (name, inode) in look.iter().flat_map(|look| look.names.iter_with_inodes()) {
+            self.inodes.insert(inode);
+            self.places.insert((side, name.to_vec()), (round, inode));
+        }
+        self.inodes.len() > known
+    }
+}
+
+struct Stamp {
+    at: [Time; 2],
+    is_settled: bool,
+}
+
+impl Stamp {
+    fn of(directory: impl AsFd) -> Result<Self, Errno> {
+        let stat = stat_of(directory)?;
+        let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+        let age = nanos(clock(ClockId::Realtime)) - nanos(stat.ctime);
+        Ok(Self { at: [stat.mtime, stat.ctime], is_settled: age.abs() > STAMP_NANOS })
+    }
+}
+
+fn clock(id: ClockId) -> Time {
+    let now = clock_gettime(id);
+    Time::new(now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    const SIDES: [&str; 4] = ["new", "cur", ".Trash/new", ".Trash/cur"];
+
+    fn mailbox(root: &Path) -> Mailbox {
+        SIDES.iter().for_each(|side| fs::create_dir_all(root.join(side)).unwrap());
+        let sides = SIDES.iter().map(|side| side.as_bytes().to_vec()).collect();
+        Mailbox::new(fs::File::open(root).unwrap().into(), sides)
+    }
+
+    fn names(scanned: &[Option<Names>]) -> Vec<(usize, Vec<u8>, u64)> {
+        let all = scanned.iter().enumerate().flat_map(|(side, names)| {
+            let names = names.as_ref().unwrap().iter_with_inodes();
+            names.map(move |(name, inode)| (side, name.to_vec(), inode)).collect::<Vec<_>>()
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn unique_names_end_before_the_flags() {
+        assert_eq!(unique_name(b"1.M2P3.host,S=4:2,RS"), b"1.M2P3.host,S=4");
+        assert_eq!(unique_name(b"1.M2P3.host"), b"1.M2P3.host");
+    }
+
+    /// Messages are renamed and moved between folders as fast as the machine can, while the mailbox
+    /// is scanned again and again; some moves are made as Dovecot makes them: a link under a new
+    /// name, then the old name goes.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a test's own files need not be durable")]
+    fn messages_moved_during_the_scan_are_each_found_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let mailbox = mailbox(root);
+        let count = 300;
+        for n in 0..count {
+            fs::write(root.join(format!("new/{n}.host")), n.to_string()).unwrap();
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut names: Vec<String> = (0..count).map(|n| format!("new/{n}.host")).collect();
+                let mut turn = 0usize;
+                while !stop.load(Ordering::Relaxed) {
+                    let n = (turn * 7919) % count;
+                    let flags = ["", "S", "RS", "FS"][turn % 4];
+                    let side = SIDES[turn % 4];
+                    let from = root.join(&names[n]);
+                    if turn.is_multiple_of(3) {
+                        names[n] = format!("{side}/{n}-{turn}.host:2,{flags}");
+                        fs::hard_link(&from, root.join(&names[n])).unwrap();
+                        fs::remove_file(from).unwrap();
+                    } else {
+                        let base = names[n].rsplit('/').next().unwrap();
+                        let to = format!("{side}/{}:2,{flags}", base.split(":2,").next().unwrap());
+                        rustix::fs::rename(from, root.join(&to)).unwrap();
+                        names[n] = to;
+                    }
+                    turn += 1;
+                }
+            });
+            let stopping = StopAtEnd(&stop);
+            for _ in 0..50 {
+                let scanned = names(&mailbox.scan());
+                let mut found: Vec<String> = scanned
+                    .iter()
+                    .map(|(side, name, inode)| {
+                        let fd = mailbox.open(*side).unwrap();
+                        let read = |fd: &OwnedFd, name: &[u8]| {
+                            let opened = crate::stage::scan::open_file(fd, name)?;
+                            Ok(std::io::read_to_string(fs::File::from(opened)).unwrap())
+                        };
+                        match read(&fd, name) {
+                            Err(Errno::NOENT) => mailbox.moved(name, *inode, read).unwrap(),
+                            read => read.unwrap(),
+                        }
+                    })
+                    .collect();
+                let total = found.len();
+                found.sort_unstable();
+                found.dedup();
+                assert_eq!(found.len(), count, "none is lost");
+                // The one that is being moved by link and removal has two names at that moment.
+                assert!(total <= count + 1, "{total} names for {count} messages");
+            }
+            drop(stopping);
+        });
+    }
+
+    /// Stops the other thread even if the test fails, so that it fails and does not hang.
+    struct StopAtEnd<'s>(&'s AtomicBool);
+
+    impl Drop for StopAtEnd<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn two_files_with_one_unique_name_are_both_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mailbox = mailbox(folder.path());
+        fs::File::create(folder.path().join("cur/1.host:2,")).unwrap();
+        fs::File::create(folder.path().join("cur/1.host:2,S")).unwrap();
+        assert_eq!(names(&mailbox.scan()).len(), 2);
+    }
+
+    #[test]
+    fn two_names_of_one_file_are_both_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mailbox = mailbox(folder.path());
+        fs::File::create(folder.path().join("cur/1.host:2,S")).unwrap();
+        fs::hard_link(folder.path().join("cur/1.host:2,S"), folder.path().join(".Trash/cur/2.host:2,S"))
+            .unwrap();
+        let inodes: HashSet<u64> = names(&mailbox.scan()).into_iter().map(|(_, _, inode)| inode).collect();
+        assert_eq!((names(&mailbox.scan()).len(), inodes.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_message_that_was_expunged_is_looked_for_and_not_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let mailbox = mailbox(folder.path());
+        fs::File::create(folder.path().join("cur/1.host:2,S")).unwrap();
+        let (_, name, inode) = names(&mailbox.scan()).remove(0);
+        fs::remove_file(folder.path().join("cur/1.host:2,S")).unwrap();
+        let listed_at = *mailbox.listed_at.lock().unwrap();
+        while clock(ClockId::RealtimeCoarse) == listed_at {
+            std::thread::yield_now();
+        }
+        fs::File::create(folder.path().join("new/2.host")).unwrap(); // perhaps with the same inode
+        assert_eq!(mailbox.moved(&name, inode, |fd, name| stat_at(fd, name)).unwrap_err(), Errno::NOENT);
+    }
+}
