@@ -94,8 +94,15 @@ impl View {
         let attributes = match child {
             Child::Directory(number) | Child::Link(number) => self.top_attributes(top, *number)?,
             Child::Snapshot { number, label, snapshot } => {
-                let make =
-                    |number| Node::Folder(Arc::new(Folder::root(snapshot.clone(), label, number, above)));
+                let make = |number| {
+                    Node::Folder(Arc::new(Folder::root(
+                        snapshot.clone(),
+                        label,
+                        number,
+                        above,
+                        &self.numbers,
+                    )))
+                };
                 let (number, _) = self.inodes.look_up(*number, make);
                 directory_of_top(number, snapshot.time, self.owner)
             }
@@ -105,9 +112,9 @@ impl View {
 
     /// Tells of an entry of a snapshot's directory.
     fn tell(&self, folder: &Arc<Folder>, index: u32, entry: &Entry<'_>) -> Told {
-        let (wanted, is_linked) = folder.number_of(&self.numbers, entry);
+        let (wanted, is_linked) = folder.number_of(&self.numbers, index, entry);
         let (number, _) = self.inodes.look_up(wanted, |number| match entry.kind {
-            Kind::Directory => Node::Folder(Arc::new(folder.child(index, entry, number))),
+            Kind::Directory => Node::Folder(Arc::new(folder.child(index, entry, number, &self.numbers))),
             _ => Node::Entry { folder: folder.clone(), index, is_linked },
         });
         Told { attributes: attributes_of(number, entry), is_passing: false }
@@ -323,7 +330,7 @@ impl View {
 
     /// Returns the inode number by which the kernel knows an entry.
     fn number_known(&self, folder: &Arc<Folder>, index: u32, entry: &Entry<'_>) -> Option<u64> {
-        let (number, is_linked) = folder.number_of(&self.numbers, entry);
+        let (number, is_linked) = folder.number_of(&self.numbers, index, entry);
         let node = Node::Entry { folder: folder.clone(), index, is_linked };
         self.inodes.get(number).filter(|known| known.is(&node)).map(|_| number)
     }
