@@ -5,8 +5,10 @@ mod command;
 mod exit;
 mod progress;
 mod report;
+mod retention;
 mod secrets;
 mod session;
+mod values;
 
 use std::process::ExitCode;
 

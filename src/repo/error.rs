@@ -174,6 +174,12 @@ pub enum RepoError {
         /// Why.
         reason: String,
     },
+    /// What was asked for would remove too much, or rests on what cannot be known. Nothing was changed.
+    #[error("refused: {what}")]
+    Refused {
+        /// Why, and what to do.
+        what: String,
+    },
     /// The operation was asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -206,6 +212,11 @@ impl RepoError {
             cause = error.source();
         }
         line
+    }
+
+    /// Returns whether a newer program wrote what could not be read.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Record { source: WireError::Newer { .. }, .. })
     }
 
     /// Returns whether the bytes in the repository are wrong or gone, so that trying again is of no use.

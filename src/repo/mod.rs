@@ -3,13 +3,16 @@
 //! [`writer`] alone knows the order of durable writes (`docs/durability.md`).
 
 pub mod browse;
+pub mod condemned;
 pub mod config;
 pub mod error;
 pub mod index;
 pub mod keys;
 pub mod reader;
 pub mod recent;
+pub mod repack;
 pub mod select;
+pub mod sweep;
 pub mod writer;
 
 mod key_ring;

@@ -3,17 +3,21 @@
 mod backup;
 mod cat;
 mod check;
-
+mod config;
+mod configured;
 mod diff;
 mod find;
 mod init;
 mod key;
 mod ls;
 mod mount;
+mod notify;
+mod prune;
 mod rebuild_index;
 mod restore;
 mod snapshots;
 mod stats;
+mod tag;
 
 use std::io::IsTerminal;
 
@@ -46,9 +50,13 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Restore(options) => restore::run(&session, options),
         Command::Mount(options) => mount::run(&session, &options),
         Command::Check(options) => check::run(&session, &options),
+        Command::Prune(options) => prune::run(&session, options),
+        Command::Tag(options) => tag::run(&session, &options),
         Command::Key(options) => key::run(&session, options),
         Command::Stats => stats::run(&session),
         Command::RebuildIndex => rebuild_index::run(&session),
+        Command::Config(options) => config::run(&session, &options),
+        Command::Notify(options) => notify::run(&session, &options),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "snap", &mut text);
