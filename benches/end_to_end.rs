@@ -57,6 +57,7 @@ fn back_up(repository: &Repository, source: &Path) {
         paths: vec![source.to_owned()],
         streams: Vec::new(),
         excludes: Vec::new(),
+        care: backup::Care::default(),
     };
     let request = backup::Request {
         components: vec![component],
@@ -69,6 +70,7 @@ fn back_up(repository: &Repository, source: &Path) {
         read_threads: threads,
         dry_run: false,
         progress: &Progress::default(),
+        listener: None,
     };
     assert!(backup::backup(repository, request).unwrap().is_whole());
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -13,7 +14,7 @@ use snap::base::kind::FrameKind;
 use snap::stage::chunk::{ChunkSizes, Chunker, header_bytes};
 use snap::stage::frame::{Compressor, Expander, FrameHeader};
 use snap::stage::hash::ChunkNamer;
-use snap::stage::index::{Cache, Fragment, PackEntry};
+use snap::stage::index::{Cache, EachFragment, Fragment, PackEntry, Update};
 use snap::stage::seal::{SealKey, Secret};
 
 const MIB: usize = 1 << 20;
@@ -151,15 +152,18 @@ fn index(c: &mut Criterion) {
     let chunks = 1 << 20;
     let fragments = [(FragmentId::from_bytes([1; 32]), fragment(chunks))];
     group.throughput(Throughput::Elements(chunks));
+    let added = |each: &mut EachFragment<'_>| fragments.iter().for_each(|(id, f)| each(*id, f));
+    let gone = BTreeSet::new();
+    let update = Update { added: &added, gone: &gone, from_scratch: false };
     let mut round = 0;
     group.bench_function("add/1Mi", |b| {
         b.iter(|| {
             round += 1;
-            Cache::add(&folder.path().join(format!("{round}.redb")), repository, &fragments, false).unwrap();
+            Cache::update(&folder.path().join(format!("{round}.redb")), repository, &update).unwrap();
         });
     });
     let path = folder.path().join("find.redb");
-    Cache::add(&path, repository, &fragments, false).unwrap();
+    Cache::update(&path, repository, &update).unwrap();
     let cache = Cache::open(&path, repository).unwrap();
     group.throughput(Throughput::Elements(1));
     let mut at = 0;

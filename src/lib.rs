@@ -13,4 +13,6 @@ pub mod repo;
 
 pub mod op;
 
+pub mod job;
+
 pub mod cli;

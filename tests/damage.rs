@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use age::x25519::Identity;
+use jiff::tz::TimeZone;
 use snap::base::content::refs;
 use snap::base::progress::Progress;
 use snap::base::time::Time;
 use snap::op::check::{self, Report, Subset, check};
-use snap::op::{backup, restore};
+use snap::op::{backup, prune, restore};
 use snap::repo::config::{Choices, Encryption};
 use snap::repo::index::{Index, read_fragment};
 use snap::repo::keys::{KeyBody, KeyFile, NoSecrets, Passphrase, Secrets};
@@ -60,6 +61,43 @@ fn sealed() -> &'static Pristine {
 fn plain() -> &'static Pristine {
     static PLAIN: OnceLock<Pristine> = OnceLock::new();
     PLAIN.get_or_init(|| Pristine::make(Encryption::None))
+}
+
+/// Of three snapshots two were forgotten: what nothing needs is condemned, and frames are closed.
+fn pruned() -> &'static Pristine {
+    static PRUNED: OnceLock<Pristine> = OnceLock::new();
+    PRUNED.get_or_init(|| {
+        let mut pristine = Pristine::make(Encryption::Age);
+        let state = pristine.state();
+        let repo = pristine.repo();
+        let opening = Opening {
+            store: Arc::new(LocalStore::new(&repo)),
+            state: &state,
+            index: Some(repo.join(CACHE)),
+            secrets: &NoSecrets,
+        };
+        let source = pristine.folder.path().join("source");
+        live_a_day(&source, 2);
+        let repository = Repository::open(&opening).unwrap();
+        back_up(&repository, &source, 2);
+        pristine.files.push(files_below(&source));
+        for keep_last in [2, 1] {
+            let report = prune_to(&repository, keep_last, 2);
+            assert!(report.condemned.packs + report.repacked.packs > 0, "{report:?}");
+        }
+        let paths = files_below(&repo).into_keys().map(|path| String::from_utf8(path).unwrap());
+        pristine.paths = paths.filter(|path| path != "lock").collect();
+        pristine
+    })
+}
+
+fn prune_to(repository: &Repository, keep_last: u32, day: i64) -> prune::Report {
+    let progress = Progress::default();
+    let policy = prune::Policy { keep_last, ..prune::Policy::default() };
+    let now = Time::new(1_700_000_000 + 86_400 * day, 0);
+    let mut request = prune::Request::new(policy, now, TimeZone::UTC, &progress);
+    (request.force, request.unused_percent_max) = (true, 0.0);
+    prune::prune(repository, &request).unwrap()
 }
 
 impl Pristine {
@@ -186,6 +224,7 @@ fn back_up(repository: &Repository, source: &Path, day: u32) {
         paths: vec![source.to_owned()],
         streams: Vec::new(),
         excludes: Vec::new(),
+        care: backup::Care::default(),
     };
     let request = backup::Request {
         components: vec![component],
@@ -198,6 +237,7 @@ fn back_up(repository: &Repository, source: &Path, day: u32) {
         read_threads: 1,
         dry_run: false,
         progress: &Progress::default(),
+        listener: None,
     };
     assert!(backup::backup(repository, request).unwrap().is_whole());
 }
@@ -548,6 +588,34 @@ fn a_damaged_manifest_is_a_lost_snapshot_and_the_other_restores() {
         let report = copy.check(Level::Default);
         assert!(report.damages[0].what.contains("the snapshot is lost"), "{:?}", report.damages);
         assert_eq!(report.snapshots, 1);
+    }
+}
+
+#[test]
+fn a_damaged_list_of_what_is_condemned_hurts_nothing_and_the_next_prune_makes_up_for_it() {
+    let pristine = pruned();
+    let lists = pristine.under("condemned/");
+    assert!(lists.len() >= 2, "{lists:?}");
+    every_harm(pristine, &lists[0], &lists[1], |done| match done {
+        // Nothing leads to a list: one that is gone is one that never was.
+        Harm::Deleted => Expected { least: None, instead: None },
+        _ => found_at(Level::Default),
+    });
+    for done in HARMS {
+        let copy = pristine.copy();
+        let named = harm(&copy, done, &lists[0], &lists[1]);
+        for day in [3, 5, 7, 9] {
+            let _ = prune_to(&copy.open(&NoSecrets), 1, day);
+        }
+        let report = copy.check(Level::Data);
+        let foreign = named.iter().filter(|path| path.ends_with(".bak")).map(String::as_str).collect();
+        assert_eq!(damaged(&report), foreign, "{done:?}: {report:#?}");
+        assert!(report.hurt.is_empty(), "{done:?}: {report:#?}");
+        assert!(
+            copy.open(&NoSecrets).marks().unwrap().packs().is_empty(),
+            "{done:?}: all that was condemned is gone"
+        );
+        copy.restores_all_but_what_hurts(&report);
     }
 }
 

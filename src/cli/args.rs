@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use crate::base::units::parse_size;
 use crate::cli::offsite;
+use crate::cli::retention::Prune;
 use crate::cli::s3::S3Args;
 
 /// Content-addressed, deduplicating snapshots of a mail server.
@@ -22,10 +24,13 @@ pub struct Arguments {
 }
 
 /// Options that every command takes.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
-    /// The repository: a directory, or s3://bucket/prefix
+    /// The configuration [default: /etc/snap/config.toml, if it is there]
+    #[arg(long, global = true, env = "SNAP_CONFIG", value_parser = path(), value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// The repository: a directory, or s3://bucket/prefix [default: the configured one]
     #[arg(long, short, global = true, env = "SNAP_REPOSITORY", value_parser = path(), value_name = "PATH", value_hint = ValueHint::DirPath)]
     pub repo: Option<PathBuf>,
     /// Where this machine keeps its writer secret [default: /var/lib/snap for root, else ~/.local/state/snap]
@@ -63,7 +68,8 @@ pub struct Global {
 impl Global {
     /// Takes variables of the environment that are set and empty as not set, as shells do.
     pub fn without_empty(mut self) -> Self {
-        for path in [&mut self.repo, &mut self.state_dir, &mut self.index, &mut self.password_file] {
+        let Self { config, repo, state_dir, index, password_file, .. } = &mut self;
+        for path in [config, repo, state_dir, index, password_file] {
             *path = path.take().filter(|path| !path.as_os_str().is_empty());
         }
         self
@@ -94,8 +100,14 @@ pub enum Command {
     Cat(Cat),
     /// Put back files, with owner, mode, times, attributes, links and holes
     Restore(Restore),
+    /// Show all snapshots as directories, to be browsed and copied from
+    Mount(Mount),
     /// Check that everything is there and as it was written
     Check(Check),
+    /// Remove snapshots that no rule keeps, and reclaim the space that nothing needs
+    Prune(Prune),
+    /// Add tags to a snapshot, or take them away; the tag "keep" pins it
+    Tag(Tag),
     /// Manage who can open the repository
     #[command(subcommand)]
     Key(Key),
@@ -109,6 +121,11 @@ pub enum Command {
     Clone(offsite::Clone),
     /// Remove the locks that dead runs left in a repository on S3; live runs stop writing
     Unlock,
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(Config),
+    /// Send a notice: a test, or an alarm if backups are too old
+    Notify(Notify),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -137,25 +154,26 @@ pub struct Init {
     #[arg(long, value_enum, default_value = "age")]
     pub encryption: Encryption,
     /// Average length of a chunk, a power of two from 1KiB to 1MiB
-    #[arg(long, value_name = "SIZE", default_value = "8KiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "8KiB", value_parser = parse_size)]
     pub chunk_avg: u64,
     /// zstd level
     #[arg(long, value_name = "LEVEL", default_value = "3", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub compression: i32,
     /// Size at which a pack is closed, from 1MiB to 512MiB
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     pub pack_size: u64,
 }
 
 /// `backup`
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// What to back up; lies in the snapshot by its absolute path
+    /// What to back up; lies in the snapshot by its absolute path [default: the configured components]
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
-    /// Put the paths or the stream into this top directory: one directory's content right in it, several paths by their base names
+    /// Put the paths or the stream into this top directory: one directory's content right in it, several paths by their base names.
+    /// Without a PATH: only this configured component; may be given several times
     #[arg(long, value_name = "NAME")]
-    pub component: Option<String>,
+    pub component: Vec<String>,
     /// Tag the snapshot "daily"
     #[arg(long)]
     pub daily: bool,
@@ -195,6 +213,9 @@ pub struct Backup {
     /// Files read at the same time [default: threads]; 1 suits a single hard disk
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub read_threads: Option<u16>,
+    /// Wait for another configured run to end [default: end with status 4]
+    #[arg(long)]
+    pub wait: bool,
     /// Do all but write
     #[arg(long, short = 'n')]
     pub dry_run: bool,
@@ -212,6 +233,9 @@ pub struct Snapshots {
     /// Only the newest N
     #[arg(long, value_name = "N")]
     pub latest: Option<usize>,
+    /// The log of the run that made each, if it kept one
+    #[arg(long)]
+    pub log: bool,
 }
 
 /// `ls`
@@ -310,6 +334,26 @@ pub struct Restore {
     pub verify: bool,
 }
 
+/// `mount`
+#[derive(Debug, Args)]
+pub struct Mount {
+    /// An empty directory; Ctrl-C or umount ends the mount
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub point: PathBuf,
+    /// Let other users look as well, each at what its mode and access list let them
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Go to the background once the mount is up
+    #[arg(long)]
+    pub background: bool,
+    /// Memory for what was read lately
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    pub cache_size: u64,
+    /// File for log lines with --background [default: mount.log in this machine's state directory]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "background")]
+    pub log: Option<PathBuf>,
+}
+
 /// `check`
 #[derive(Debug, Args)]
 pub struct Check {
@@ -325,6 +369,39 @@ pub struct Check {
     /// Repair what can be repaired here: the index, and fragments of packs that are whole
     #[arg(long)]
     pub repair: bool,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Try everything that is configured, harmlessly
+    Check,
+}
+
+/// `notify`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["test", "stale"]))]
+pub struct Notify {
+    /// Send a test mail to everybody who is to be told
+    #[arg(long)]
+    pub test: bool,
+    /// Send an alarm if a component's newest whole backup is older than max_age, and end with status 1
+    #[arg(long)]
+    pub stale: bool,
+}
+
+/// `tag`
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// The snapshot; its id changes
+    #[arg(value_name = "SNAP")]
+    pub snapshot: String,
+    /// Add this tag; may be given several times
+    #[arg(long, value_name = "TAG", required_unless_present = "remove")]
+    pub add: Vec<String>,
+    /// Take this tag away; may be given several times
+    #[arg(long, value_name = "TAG")]
+    pub remove: Vec<String>,
 }
 
 /// `key`
@@ -362,25 +439,6 @@ pub enum Key {
     Enroll,
 }
 
-/// Reads a size such as `16KiB`, in bytes.
-///
-/// # Errors
-/// One line that says what is wrong.
-pub fn size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        _ => return Err(format!("unit \"{unit}\" is not one of KiB, MiB, GiB, TiB")),
-    };
-    let number: u64 = number.parse().map_err(|_| "is not a number and a unit, such as 16KiB".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "is too large".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -390,13 +448,5 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_have_binary_units() {
-        assert_eq!(size("16KiB"), Ok(16384));
-        assert_eq!(size("1g"), Ok(1 << 30));
-        assert!(size("5 parsecs").is_err());
-        assert!(size("99999999999TiB").is_err());
     }
 }

@@ -7,8 +7,10 @@ mod offsite;
 mod progress;
 mod report;
 mod s3;
+mod retention;
 mod secrets;
 mod session;
+mod values;
 
 use std::process::ExitCode;
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::cli::args::size;
+use crate::base::units::parse_size;
 use crate::repo::RepoError;
 use crate::store::{LocalStore, S3_SCHEME, S3Location, S3Options, S3Store, Store};
 
 /// How a repository on S3 is reached. Credentials come from the environment, ~/.aws, web identity or
 /// the machine's role, as with every AWS program.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Options of every command, for S3")]
 pub struct S3Args {
     /// URL of an S3 server other than Amazon's [default: AWS_ENDPOINT_URL]
@@ -36,7 +36,7 @@ pub struct S3Args {
     #[arg(long, global = true, env = "AWS_MAX_ATTEMPTS", default_value = "6", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20))]
     pub s3_attempts: u32,
     /// Most bytes sent in a second, such as 2MiB
-    #[arg(long, global = true, env = "SNAP_LIMIT_UPLOAD", value_name = "SIZE", value_parser = size)]
+    #[arg(long, global = true, env = "SNAP_LIMIT_UPLOAD", value_name = "SIZE", value_parser = parse_size)]
     pub limit_upload: Option<u64>,
 }
 

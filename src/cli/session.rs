@@ -1,5 +1,6 @@
 //! What every command needs: the repository, secrets, clock, time zone, signals.
 
+use std::cell::OnceCell;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use crate::base::time::Time;
 use crate::cli::args::Global;
 use crate::cli::s3::{index_of, is_s3, store_at};
 use crate::cli::secrets::CliSecrets;
+use crate::job::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::job::lock::REPOSITORY_PATIENCE;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::select::select;
 use crate::repo::{Opening, RepoError, Repository, Snapshot};
-use crate::store::Store;
+use crate::store::{Lock, LockMode, Store};
 
 /// Memory for frames that commands which look inside keep, in bytes.
 const FRAME_CACHE_BYTES: usize = 32 << 20;
@@ -28,26 +31,74 @@ pub struct Session {
     pub secrets: CliSecrets,
     /// Turned by the command; cancelled by a signal.
     pub progress: Arc<Progress>,
+    config: OnceCell<Result<Option<Config>, ConfigError>>,
 }
 
 impl Session {
-    /// Begins a run: from now on SIGINT and SIGTERM ask the command to stop; a second one ends it
-    /// at once, which harms nothing either.
+    /// Begins a run.
     pub fn new(global: Global) -> Self {
         let secrets = CliSecrets::new(global.password_file.clone(), global.identity.clone());
-        let progress = Arc::new(Progress::default());
-        watch_signals(progress.clone());
-        Self { global, secrets, progress }
+        Self { global, secrets, progress: Arc::new(Progress::default()), config: OnceCell::new() }
     }
 
-    /// Returns where the repository lies: a directory, or `s3://bucket/prefix`.
+    /// From now on SIGINT and SIGTERM ask the command to stop; a second one ends it at once, which
+    /// harms nothing either.
+    pub fn heed_signals(&self) {
+        watch_signals(self.progress.clone());
+    }
+
+    /// Returns the configuration; none if none was named and there is none where it usually lies.
+    /// It is read when it is first asked for.
     ///
     /// # Errors
-    /// [`RepoError::Source`] if none was named.
+    /// [`RepoError::Source`] if it can't be used.
+    pub fn config(&self) -> Result<Option<&Config>, RepoError> {
+        let read = self.config.get_or_init(|| {
+            let path = self.global.config.clone();
+            let path = path.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
+            path.map(|path| Config::read(&path)).transpose()
+        });
+        match read {
+            Ok(config) => Ok(config.as_ref()),
+            Err(e) => Err(RepoError::Source { path: e.place.clone(), reason: e.what.clone() }),
+        }
+    }
+
+    /// Returns the configuration, which must be there.
+    ///
+    /// # Errors
+    /// As [`Self::config`]; [`RepoError::Source`] if there is none.
+    pub fn needed_config(&self) -> Result<&Config, RepoError> {
+        let reason = format!("there is no {DEFAULT_PATH}; name another with --config FILE or SNAP_CONFIG");
+        self.config()?.ok_or(RepoError::Source { path: "no configuration".to_owned(), reason })
+    }
+
+    /// Returns the configuration if it speaks of the repository that is meant.
+    ///
+    /// # Errors
+    /// As [`Self::config`].
+    pub fn own_config(&self) -> Result<Option<&Config>, RepoError> {
+        match &self.global.repo {
+            None => self.config(),
+            // Who names a repository needs no configuration: one that can't be read is in nobody's way.
+            Some(repo) => {
+                let config = self.config().ok().flatten();
+                Ok(config.filter(|config| config.repository.path.get_ref() == repo))
+            }
+        }
+    }
+
+    /// Returns where the repository lies, a directory or `s3://bucket/prefix`: the one that was named, else the configured one.
+    ///
+    /// # Errors
+    /// [`RepoError::Source`] if none was named, or as [`Self::config`].
     pub fn location(&self) -> Result<&Path, RepoError> {
-        let reason = "name it with --repo PATH or SNAP_REPOSITORY".to_owned();
+        let reason = "name it with --repo PATH or SNAP_REPOSITORY, or in the configuration".to_owned();
         let missing = RepoError::Source { path: "no repository".to_owned(), reason };
-        self.global.repo.as_deref().ok_or(missing)
+        match &self.global.repo {
+            Some(path) => Ok(path.as_path()),
+            None => Ok(self.config()?.ok_or(missing)?.repository.path.get_ref().as_path()),
+        }
     }
 
     /// Returns the repository's files.
@@ -68,7 +119,11 @@ impl Session {
     ) -> Result<R, RepoError> {
         let location = self.location()?;
         let state = self.state_directory()?;
-        let index = self.global.index.clone().unwrap_or_else(|| index_of(location, &state));
+        let configured = match &self.global.index {
+            Some(index) => Some(index.clone()),
+            None => self.own_config()?.and_then(|config| config.repository.index.clone()),
+        };
+        let index = configured.unwrap_or_else(|| index_of(location, &state));
         act(&Opening { store: self.store()?, state: &state, index: Some(index), secrets: &self.secrets })
     }
 
@@ -78,6 +133,14 @@ impl Session {
     /// As [`Repository::open`].
     pub fn open(&self) -> Result<Repository, RepoError> {
         self.with_opening(Repository::open)
+    }
+
+    /// Takes the repository's lock beside others. Waits a while for who has it alone: a sweep is short.
+    ///
+    /// # Errors
+    /// As [`Repository::lock_patiently`].
+    pub fn lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, RepoError> {
+        repository.lock_patiently(LockMode::Shared, REPOSITORY_PATIENCE, &self.progress)
     }
 
     /// Opens what reads the repository.
@@ -122,9 +185,16 @@ impl Session {
         self.global.threads.map_or(wanted, usize::from)
     }
 
-    fn state_directory(&self) -> Result<PathBuf, RepoError> {
+    /// Returns where this machine keeps its writer secret.
+    ///
+    /// # Errors
+    /// [`RepoError::Source`] if that is not known, or as [`Self::config`].
+    pub fn state_directory(&self) -> Result<PathBuf, RepoError> {
         if let Some(directory) = &self.global.state_dir {
             return Ok(directory.clone());
+        }
+        if let Some(directory) = self.own_config()?.and_then(|config| config.repository.state_dir.clone()) {
+            return Ok(directory);
         }
         if rustix::process::geteuid().is_root() {
             return Ok(PathBuf::from("/var/lib/snap"));
@@ -155,13 +225,6 @@ pub fn split_place(place: &std::ffi::OsStr) -> Result<(String, Vec<u8>), RepoErr
     Ok((spec.to_owned(), path.to_vec()))
 }
 
-/// Returns the time.
-#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
-pub fn now() -> Time {
-    let now = jiff::Timestamp::now();
-    Time::new(now.as_second(), u32::try_from(now.subsec_nanosecond()).unwrap_or(0))
-}
-
 /// Reads a time such as `2026-01-05T03:00`, `2026-01-05`, or RFC 3339.
 ///
 /// # Errors
@@ -187,4 +250,16 @@ fn watch_signals(progress: Arc<Progress>) {
             progress.cancel();
         }
     });
+}
+
+/// Returns the name of this machine.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Returns the name of who runs this.
+pub fn user_name() -> String {
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
 }

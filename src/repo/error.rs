@@ -214,6 +214,11 @@ impl RepoError {
         line
     }
 
+    /// Returns whether a newer program wrote what could not be read.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Record { source: WireError::Newer { .. }, .. })
+    }
+
     /// Returns whether the bytes in the repository are wrong or gone, so that trying again is of no use.
     pub fn is_damage(&self) -> bool {
         match self {

@@ -1,5 +1,7 @@
 //! Manifests: the files whose presence makes snapshots exist.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::base::id::SnapshotId;
 use crate::base::limits::RECORD_BYTES_CAP;
 use crate::base::wire::{self, RecordKind};
@@ -26,6 +28,9 @@ pub struct Snapshot {
 pub struct Snapshots {
     /// Snapshots, oldest first; those that another one replaces are left out.
     pub all: Vec<Snapshot>,
+    /// Manifests that are there and that another one replaces: they count as absent. One that was
+    /// itself to replace another comes after that one.
+    pub replaced: Vec<SnapshotId>,
     /// Manifests that could not be read, and why.
     pub unreadable: Vec<(String, RepoError)>,
 }
@@ -64,16 +69,25 @@ impl Repository {
     /// [`RepoError::Store`] if they can't be listed; a manifest that can't be read is in the answer.
     pub fn snapshots(&self) -> Result<Snapshots, RepoError> {
         let mut snapshots = Snapshots::default();
+        let mut there = BTreeSet::new();
         for found in self.store().list(Folder::Snapshots)? {
             let Some(Name::Snapshot(id)) = found.name else { continue };
             match self.manifest(id) {
                 Ok(manifest) => snapshots.all.push(Snapshot { id, manifest }),
-                Err(RepoError::Store(e)) if e.is_missing() => {} // forgotten meanwhile
+                Err(RepoError::Store(e)) if e.is_missing() => continue, // forgotten meanwhile
                 Err(e) => snapshots.unreadable.push((found.path, e)),
             }
+            there.insert(id);
         }
-        let replaced: Vec<SnapshotId> = snapshots.all.iter().filter_map(|s| s.manifest.replaces).collect();
+        let replaces: BTreeMap<SnapshotId, SnapshotId> =
+            snapshots.all.iter().filter_map(|s| Some((s.id, s.manifest.replaces?))).collect();
+        let mut replaced: Vec<SnapshotId> =
+            replaces.values().copied().filter(|id| there.contains(id)).collect();
+        replaced.sort_unstable();
+        replaced.dedup();
+        replaced.sort_by_key(|id| std::iter::successors(replaces.get(id), |id| replaces.get(id)).count());
         snapshots.all.retain(|snapshot| !replaced.contains(&snapshot.id));
+        snapshots.replaced = replaced;
         snapshots.all.sort_by_key(|snapshot| (snapshot.manifest.time, snapshot.id));
         Ok(snapshots)
     }

@@ -4,12 +4,16 @@
 
 pub mod browse;
 pub mod bucket_state;
+pub mod condemned;
 pub mod config;
 pub mod error;
 pub mod index;
 pub mod keys;
 pub mod reader;
+pub mod recent;
+pub mod repack;
 pub mod select;
+pub mod sweep;
 pub mod writer;
 
 mod key_ring;

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use age::x25519::{Identity, Recipient};
 
 use crate::base::id::RepositoryId;
+use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
@@ -17,6 +19,9 @@ use crate::repo::state::{keep_secret, kept_secret, state_file};
 use crate::stage::chunk::Chunker;
 use crate::stage::seal::{Secret, random};
 use crate::store::{Folder, Lock, LockMode, Name, Store, StoreError};
+
+/// Time between two tries to take a lock.
+const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 /// Where a repository and what belongs to it lie.
 pub struct Opening<'a> {
@@ -200,6 +205,24 @@ impl Repository {
         self.store.as_ref()
     }
 
+    /// Returns whether the repository is still where it was opened: a disk can be unplugged, and
+    /// another one be in its place.
+    ///
+    /// # Errors
+    /// As [`Self::open`]. One read of the store.
+    pub fn is_there(&self) -> Result<(), RepoError> {
+        let location = self.store.location();
+        let bytes = match self.store.read(&Name::Config, CONFIG_BYTES_MAX) {
+            Err(StoreError::Missing { .. }) => return Err(RepoError::NotThere { location }),
+            other => other?,
+        };
+        match Config::from_bytes(&bytes).and_then(|config| config.id()) {
+            Ok(id) if id == self.id => Ok(()),
+            Ok(id) => Err(RepoError::Distrusted { location, what: format!("is now repository {id}") }),
+            Err(what) => Err(RepoError::Config { location, what }),
+        }
+    }
+
     /// Returns what the repository was made with.
     pub fn config(&self) -> &Config {
         &self.config
@@ -284,6 +307,30 @@ impl Repository {
     /// [`StoreError::Locked`] as [`RepoError::Store`].
     pub fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, RepoError> {
         Ok(self.store.lock(mode)?)
+    }
+
+    /// Takes the repository's lock; while a holder is in the way, tries again for as long as `patience`.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] as [`RepoError::Store`] once patience is at its end;
+    /// [`RepoError::Interrupted`].
+    pub fn lock_patiently(
+        &self,
+        mode: LockMode,
+        patience: Duration,
+        progress: &Progress,
+    ) -> Result<Box<dyn Lock>, RepoError> {
+        let started = Instant::now();
+        loop {
+            match self.lock(mode) {
+                Err(RepoError::Store(StoreError::Locked { .. })) if started.elapsed() < patience => {}
+                other => return other,
+            }
+            if progress.is_cancelled() {
+                return Err(RepoError::Interrupted);
+            }
+            std::thread::sleep(LOCK_RETRY);
+        }
     }
 
     /// Reads all key files; a damaged one is an error of its own in the list.

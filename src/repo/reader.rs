@@ -12,6 +12,7 @@ use crate::base::limits::{LIST_DEPTH_MAX, RECORD_BYTES_CAP};
 use crate::base::wire::{self, RecordKind, WireError};
 use crate::repo::index::Index;
 use crate::repo::keys::open_data_key;
+use crate::repo::recent::Recent;
 use crate::repo::{RepoError, Repository};
 use crate::stage::frame::{Expander, FrameError, FrameHeader};
 use crate::stage::index::{FrameSpan, Location, PackRow};
@@ -27,28 +28,50 @@ const HEADER_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads frames and chunks. Shared by threads.
 pub struct Reader<'r> {
-    repository: &'r Repository,
+    repository: Holder<'r>,
     index: Index,
     second: OnceLock<Option<Index>>,
-    keys: Mutex<HashMap<KeyId, SealKey>>,
     lost_keys: Mutex<HashSet<KeyId>>,
-    frames: Mutex<FrameCache>,
+    kept: Arc<Kept>,
 }
 
 /// A frame's raw bytes.
 pub type RawBytes = Arc<Vec<u8>>;
 
+/// What holds for as long as the repository is open, whatever becomes of the index: frames that
+/// were read lately, and data keys.
+pub struct Kept {
+    keys: Mutex<HashMap<KeyId, SealKey>>,
+    frames: Recent<(PackId, u16), Vec<u8>>,
+}
+
+impl Kept {
+    /// Keeps up to `cache_bytes` of frames, raw.
+    pub fn new(cache_bytes: usize) -> Self {
+        Self { keys: Mutex::default(), frames: Recent::new(cache_bytes) }
+    }
+}
+
+enum Holder<'r> {
+    Borrowed(&'r Repository),
+    Shared(Arc<Repository>),
+}
+
+impl Reader<'static> {
+    /// Makes a reader that shares `kept` with those before and after it.
+    pub fn shared(repository: Arc<Repository>, index: Index, kept: Arc<Kept>) -> Self {
+        Self::with(Holder::Shared(repository), index, kept)
+    }
+}
+
 impl<'r> Reader<'r> {
     /// Makes a reader that keeps up to `cache_bytes` of frames, raw.
     pub fn new(repository: &'r Repository, index: Index, cache_bytes: usize) -> Self {
-        Self {
-            repository,
-            index,
-            second: OnceLock::new(),
-            keys: Mutex::default(),
-            lost_keys: Mutex::default(),
-            frames: Mutex::new(FrameCache { limit: cache_bytes, ..FrameCache::default() }),
-        }
+        Self::with(Holder::Borrowed(repository), index, Arc::new(Kept::new(cache_bytes)))
+    }
+
+    fn with(repository: Holder<'r>, index: Index, kept: Arc<Kept>) -> Self {
+        Self { repository, index, second: OnceLock::new(), lost_keys: Mutex::default(), kept }
     }
 
     /// Relies on its index alone, even where that leads to bytes that are wrong.
@@ -58,8 +81,11 @@ impl<'r> Reader<'r> {
     }
 
     /// Returns the repository.
-    pub fn repository(&self) -> &'r Repository {
-        self.repository
+    pub fn repository(&self) -> &Repository {
+        match &self.repository {
+            Holder::Borrowed(repository) => repository,
+            Holder::Shared(repository) => repository,
+        }
     }
 
     /// Returns the index.
@@ -77,13 +103,16 @@ impl<'r> Reader<'r> {
     /// # Errors
     /// As [`Self::read_frame`].
     pub fn frame(&self, pack: &PackRow, number: u16) -> Result<RawBytes, RepoError> {
-        let key = (pack.id, number);
-        if let Some(raw) = self.frames.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
-            return Ok(raw);
-        }
-        let raw = Arc::new(self.read_frame(pack, number)?.1);
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner).put(key, raw.clone());
-        Ok(raw)
+        self.kept.frames.get_or_make((pack.id, number), || {
+            let raw = self.read_frame(pack, number)?.1;
+            let bytes = raw.len();
+            Ok((raw, bytes))
+        })
+    }
+
+    /// Returns whether a frame is in memory.
+    pub fn has_frame(&self, pack: &PackRow, number: u16) -> bool {
+        self.kept.frames.has(&(pack.id, number))
     }
 
     /// Reads, opens and expands a frame. One read of the store.
@@ -96,7 +125,8 @@ impl<'r> Reader<'r> {
             RepoError::record(&Name::Pack(pack.id), WireError::record("no frame of that number"))
         })?;
         let range = u64::from(span.offset)..u64::from(span.offset) + u64::from(span.bytes);
-        let bytes = self.repository.store().read_range(&Name::Pack(pack.id), range)?;
+        tracing::debug!("{}: reads the frame at byte {}", Name::Pack(pack.id), span.offset);
+        let bytes = self.repository().store().read_range(&Name::Pack(pack.id), range)?;
         self.open_frame(pack, span, bytes)
     }
 
@@ -119,7 +149,7 @@ impl<'r> Reader<'r> {
             .first_chunk::<FRAME_HEADER_BYTES>()
             .ok_or_else(|| fail(FrameError::Header { what: "cut short" }))?;
         let header = FrameHeader::from_bytes(&head).map_err(fail)?;
-        let is_sealed = self.repository.writer_keys().metadata().is_some();
+        let is_sealed = self.repository().writer_keys().metadata().is_some();
         let body_bytes = bytes.len() - FRAME_HEADER_BYTES;
         if header.stored_bytes as usize != body_bytes || header.sealed != is_sealed {
             return Err(fail(FrameError::Header { what: "does not fit the index or the repository" }));
@@ -140,14 +170,14 @@ impl<'r> Reader<'r> {
     fn key(&self, pack: &PackRow, header: &FrameHeader) -> Result<SealKey, RepoError> {
         let path = Name::Pack(pack.id).to_string();
         if header.kind == FrameKind::Tree {
-            let key = self.repository.writer_keys().metadata();
+            let key = self.repository().writer_keys().metadata();
             let key = key.filter(|key| key.id() == header.key_id).cloned();
             return key.ok_or_else(|| RepoError::seal(&path, SealError::Broken));
         }
-        if let Some(key) = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&header.key_id) {
+        if let Some(key) = self.kept.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&header.key_id) {
             return Ok(key.clone());
         }
-        let identities = self.repository.identities().ok_or(RepoError::Locked)?;
+        let identities = self.repository().identities().ok_or(RepoError::Locked)?;
         let sealed = match self.sealed_key(pack.id, header.key_id) {
             Ok(Some(sealed)) => sealed,
             own => {
@@ -159,12 +189,12 @@ impl<'r> Reader<'r> {
             }
         };
         let key = open_data_key(&sealed, identities, &path)?;
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id(), key.clone());
+        self.kept.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id(), key.clone());
         Ok(key)
     }
 
     fn sealed_key(&self, pack: PackId, key: KeyId) -> Result<Option<SealedKey>, RepoError> {
-        let header = read_pack_header(self.repository, pack)?;
+        let header = read_pack_header(self.repository(), pack)?;
         Ok(header.keys.into_iter().find(|sealed| sealed.key_id == key))
     }
 
@@ -193,11 +223,30 @@ impl<'r> Reader<'r> {
         Ok(out)
     }
 
+    /// Appends a chunk that was found at `location` some time ago; where that does not hold any
+    /// more, it is looked up again.
+    ///
+    /// # Errors
+    /// As [`Self::chunk`].
+    pub fn append_found(
+        &self,
+        location: Option<Location>,
+        chunk: ChunkRef,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RepoError> {
+        if let Some(location) = location
+            && self.append_at(&self.index, location, chunk, out).is_ok()
+        {
+            return Ok(());
+        }
+        self.append_chunk(chunk, out)
+    }
+
     fn append_chunk(&self, chunk: ChunkRef, out: &mut Vec<u8>) -> Result<(), RepoError> {
         let first = self.append_from(&self.index, chunk, out);
         match first {
             Err(e) if e.is_damage() => {
-                let second = self.second.get_or_init(|| Index::open_without_cache(self.repository).ok());
+                let second = self.second.get_or_init(|| Index::open_without_cache(self.repository()).ok());
                 let second = second.as_ref().map(|index| self.append_from(index, chunk, out));
                 match second {
                     Some(Ok(())) => Ok(()),
@@ -234,7 +283,7 @@ impl<'r> Reader<'r> {
     ) -> Result<(), RepoError> {
         let pack = index.pack(location.pack).ok_or(RepoError::UnknownChunk { id: chunk.id })?;
         let raw = self.frame(pack, location.frame)?;
-        out.extend_from_slice(verified(self.repository, pack, location, chunk, &raw)?);
+        out.extend_from_slice(verified(self.repository(), pack, location, chunk, &raw)?);
         Ok(())
     }
 
@@ -344,35 +393,4 @@ fn expand(header: &FrameHeader, body: &[u8]) -> Result<Vec<u8>, FrameError> {
         }
         expander.as_mut().ok_or(no_memory)?.expand(header, body)
     })
-}
-
-/// Frames read lately, by pack and number; the one unused longest goes first.
-#[derive(Default)]
-struct FrameCache {
-    limit: usize,
-    held: usize,
-    turn: u64,
-    frames: HashMap<(PackId, u16), (u64, RawBytes)>,
-}
-
-impl FrameCache {
-    fn get(&mut self, key: (PackId, u16)) -> Option<RawBytes> {
-        self.turn += 1;
-        let (used, raw) = self.frames.get_mut(&key)?;
-        *used = self.turn;
-        Some(raw.clone())
-    }
-
-    fn put(&mut self, key: (PackId, u16), raw: RawBytes) {
-        self.turn += 1;
-        self.held += raw.len();
-        if let Some((_, old)) = self.frames.insert(key, (self.turn, raw)) {
-            self.held -= old.len();
-        }
-        while self.held > self.limit && self.frames.len() > 1 {
-            let oldest = self.frames.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key);
-            let Some((_, gone)) = oldest.and_then(|key| self.frames.remove(&key)) else { return };
-            self.held -= gone.len();
-        }
-    }
 }

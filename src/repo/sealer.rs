@@ -14,7 +14,7 @@ use crate::repo::keys::DataKey;
 use crate::repo::{RepoError, Repository};
 use crate::stage::frame::{Compressor, FrameHeader, RawFrame};
 use crate::stage::index::PackEntry;
-use crate::stage::pack::{PackHeader, Trailer};
+use crate::stage::pack::{PackHeader, SealedKey, Trailer};
 use crate::stage::seal::{SealKey, TAG_BYTES, random};
 use crate::store::{Name, StoreError, Upload};
 
@@ -37,13 +37,41 @@ pub fn seal_frames(
     frames: &Receiver<RawFrame>,
     sealed: &Sender<SealedFrame>,
 ) -> Result<(), RepoError> {
-    let no_memory = |_| RepoError::System { what: "memory for zstd" };
-    let mut compressor = Compressor::new(repository.config().compression).map_err(no_memory)?;
+    let mut sealer = FrameSealer::new(repository, data_key)?;
     for frame in frames {
-        let (mut body, compressed) = compressor.compress(&frame.bytes).map_err(no_memory)?;
+        if sealed.send(sealer.seal(frame)?).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Compresses and seals frames one by one.
+pub struct FrameSealer<'s> {
+    repository: &'s Repository,
+    data_key: Option<&'s DataKey>,
+    compressor: Compressor,
+}
+
+impl<'s> FrameSealer<'s> {
+    /// Makes a sealer; frames of content are sealed with `data_key`.
+    ///
+    /// # Errors
+    /// [`RepoError::System`].
+    pub fn new(repository: &'s Repository, data_key: Option<&'s DataKey>) -> Result<Self, RepoError> {
+        let compressor = Compressor::new(repository.config().compression).map_err(no_memory)?;
+        Ok(Self { repository, data_key, compressor })
+    }
+
+    /// Compresses and seals a frame.
+    ///
+    /// # Errors
+    /// [`RepoError::System`].
+    pub fn seal(&mut self, frame: RawFrame) -> Result<SealedFrame, RepoError> {
+        let (mut body, compressed) = self.compressor.compress(&frame.bytes).map_err(no_memory)?;
         let key: Option<&SealKey> = match frame.kind {
-            FrameKind::Tree => repository.writer_keys().metadata(),
-            FrameKind::Content => data_key.map(DataKey::key),
+            FrameKind::Tree => self.repository.writer_keys().metadata(),
+            FrameKind::Content => self.data_key.map(DataKey::key),
         };
         let mut salt = [0; 16];
         if key.is_some() {
@@ -65,13 +93,12 @@ pub fn seal_frames(
         if let Some(key) = key {
             key.seal(&salt, &head, &mut body).map_err(|_| RepoError::System { what: "seal" })?;
         }
-        let frame =
-            SealedFrame { kind: frame.kind, raw_bytes: header.raw_bytes, head, body, chunks: frame.chunks };
-        if sealed.send(frame).is_err() {
-            break;
-        }
+        Ok(SealedFrame { kind: frame.kind, raw_bytes: header.raw_bytes, head, body, chunks: frame.chunks })
     }
-    Ok(())
+}
+
+fn no_memory(_: std::io::Error) -> RepoError {
+    RepoError::System { what: "memory for zstd" }
 }
 
 /// What [`write_packs`] made.
@@ -101,11 +128,15 @@ pub fn write_packs(
         };
         let mut pack = match open.take() {
             Some(pack) => pack,
-            None => OpenPack::begin(repository, frame.kind, data_key)?,
+            None => {
+                let is_content = frame.kind == FrameKind::Content;
+                let key = data_key.filter(|_| is_content).map(|key| key.sealed().clone());
+                OpenPack::begin(repository, frame.kind, key.into_iter().collect())?
+            }
         };
         pack.push(&frame)?;
         match pack.is_full(repository.config().pack_bytes) {
-            true => pack.close(repository, &mut done)?,
+            true => _ = pack.close(repository, &mut done)?,
             false => *open = Some(pack),
         }
     }
@@ -115,7 +146,8 @@ pub fn write_packs(
     Ok(done)
 }
 
-struct OpenPack {
+/// A pack while it is written. Dropped, it leaves nothing behind.
+pub struct OpenPack {
     upload: Box<dyn Upload>,
     hasher: blake3::Hasher,
     at: u32,
@@ -123,15 +155,11 @@ struct OpenPack {
 }
 
 impl OpenPack {
-    fn begin(
-        repository: &Repository,
-        kind: FrameKind,
-        data_key: Option<&DataKey>,
-    ) -> Result<Self, RepoError> {
-        let keys = match kind {
-            FrameKind::Content => data_key.map(|key| key.sealed().clone()).into_iter().collect(),
-            FrameKind::Tree => Vec::new(),
-        };
+    /// Begins a pack whose frames are sealed with `keys`; none for trees and without encryption.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`].
+    pub fn begin(repository: &Repository, kind: FrameKind, keys: Vec<SealedKey>) -> Result<Self, RepoError> {
         let header = PackHeader { repository: repository.id(), keys };
         let record = wire::encode(&header).map_err(|e| RepoError::record(&"packs/", e))?;
         let mut pack = Self {
@@ -151,7 +179,11 @@ impl OpenPack {
         Ok(())
     }
 
-    fn push(&mut self, frame: &SealedFrame) -> Result<(), RepoError> {
+    /// Appends a frame.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`].
+    pub fn push(&mut self, frame: &SealedFrame) -> Result<(), RepoError> {
         let offset = self.at;
         self.write(&frame.head)?;
         self.write(&frame.body)?;
@@ -165,11 +197,33 @@ impl OpenPack {
         Ok(())
     }
 
-    fn is_full(&self, pack_bytes: u32) -> bool {
+    /// Appends a frame as it is stored in another pack; returns its number.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`].
+    pub fn push_stored(
+        &mut self,
+        bytes: &[u8],
+        row: FrameRow,
+        chunks: &[ChunkRef],
+    ) -> Result<u16, RepoError> {
+        let number = u16::try_from(self.directory.frames.len()).unwrap_or(u16::MAX);
+        let offset = self.at;
+        self.write(bytes)?;
+        self.directory.push(FrameRow { offset, ..row }, chunks);
+        Ok(number)
+    }
+
+    /// Returns whether it should be closed, where packs aim at `pack_bytes`.
+    pub fn is_full(&self, pack_bytes: u32) -> bool {
         self.at >= pack_bytes || self.directory.frames.len() >= PACK_FRAMES_MAX
     }
 
-    fn close(mut self, repository: &Repository, done: &mut Packs) -> Result<(), RepoError> {
+    /// Makes the pack durable; returns its name.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`].
+    pub fn close(mut self, repository: &Repository, done: &mut Packs) -> Result<PackId, RepoError> {
         let directory = build_directory(repository, &self.directory)?;
         let trailer = Trailer {
             directory_offset: u64::from(self.at),
@@ -185,6 +239,6 @@ impl OpenPack {
         }
         done.bytes += u64::from(self.at);
         done.packs.push(PackEntry { id, bytes: u64::from(self.at), directory: self.directory });
-        Ok(())
+        Ok(id)
     }
 }

@@ -1,13 +1,14 @@
 //! Down from bytes to durable names. Alone knows the order of durable writes:
 //! packs, then fragments, then the manifest, then the cache (`docs/durability.md`).
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 
 use crate::base::content::{ChunkRef, ContentBuf, REF_BYTES};
-use crate::base::id::{FragmentId, SnapshotId};
+use crate::base::id::{FragmentId, PackId, SnapshotId};
 use crate::base::kind::FrameKind;
 use crate::base::limits::{FRAGMENT_CHUNKS_MAX, INLINE_CHUNKS_MAX, LIST_DEPTH_MAX, RECORD_BYTES_CAP};
 use crate::repo::config::Encryption;
@@ -18,7 +19,7 @@ use crate::repo::sealer::{Packs, seal_frames, write_packs};
 use crate::repo::{RepoError, Repository};
 use crate::stage::dedup::Claims;
 use crate::stage::frame::RawFrame;
-use crate::stage::index::{Cache, Fragment, PackEntry};
+use crate::stage::index::{Cache, EachFragment, Fragment, PackEntry, Update};
 use crate::stage::snapshot::Manifest;
 use crate::store::Name;
 
@@ -127,13 +128,13 @@ impl<'w> Writer<'w> {
         Ok((answer, written))
     }
 
-    /// Returns whether the chunk must be stored by the caller: no pack holds it, and nobody in this
-    /// run has claimed it.
+    /// Returns whether the chunk must be stored by the caller: no pack that is to stay holds it, and
+    /// nobody in this run has claimed it.
     ///
     /// # Errors
     /// [`RepoError::Cache`].
     pub fn claim(&self, chunk: ChunkRef) -> Result<bool, RepoError> {
-        if !self.claims.claim(chunk.id) || self.index.find(&chunk.id)?.is_some() {
+        if !self.claims.claim(chunk.id) || self.index.find_lasting(&chunk.id)?.is_some() {
             return Ok(false);
         }
         self.chunks_new.fetch_add(1, Ordering::Relaxed);
@@ -141,13 +142,18 @@ impl<'w> Writer<'w> {
         Ok(true)
     }
 
-    /// Returns whether every chunk of a list of depth 0 lies in a pack that is there.
+    /// Returns the raw bytes of the chunks that were new so far.
+    pub fn bytes_added(&self) -> u64 {
+        self.bytes_added.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether every chunk of a list of depth 0 lies where a new snapshot may refer to it.
     ///
     /// # Errors
     /// [`RepoError::Cache`].
     pub fn holds_all(&self, list: &[u8]) -> Result<bool, RepoError> {
         for chunk in crate::base::content::refs(list) {
-            if self.index.find(&chunk.id)?.is_none() {
+            if self.index.find_lasting(&chunk.id)?.is_none() {
                 return Ok(false);
             }
         }
@@ -240,20 +246,41 @@ fn list_packs(
 ) -> Result<Written, RepoError> {
     written.bytes_stored += packs.bytes;
     let taken_over = index.orphans().iter().filter(|pack| is_whole(repository, pack)).cloned();
+    let (fragments, bytes) = put_fragments(repository, taken_over.chain(packs.packs))?;
+    written.bytes_stored += bytes;
+    written.fragments = fragments;
+    Ok(written)
+}
+
+/// Makes fragments durable that list `packs`, which are durable. Returns them, and their length together.
+///
+/// # Errors
+/// [`RepoError::Store`]; those before it stay.
+pub fn put_fragments(
+    repository: &Repository,
+    packs: impl Iterator<Item = PackEntry>,
+) -> Result<(Vec<(FragmentId, Fragment)>, u64), RepoError> {
+    let (mut done, mut bytes) = (Vec::new(), 0);
+    let mut put = |fragment: Fragment| -> Result<(), RepoError> {
+        let (id, length) = put_fragment(repository, &fragment)?;
+        bytes += length;
+        done.push((id, fragment));
+        Ok(())
+    };
     let mut fragment = Fragment::default();
     let mut chunks = 0;
-    for pack in taken_over.chain(packs.packs) {
+    for pack in packs {
         chunks += pack.directory.chunk_count();
         fragment.packs.push(pack);
         if chunks >= FRAGMENT_CHUNKS_MAX {
-            written.put(repository, std::mem::take(&mut fragment))?;
+            put(std::mem::take(&mut fragment))?;
             chunks = 0;
         }
     }
     if !fragment.packs.is_empty() {
-        written.put(repository, fragment)?;
+        put(fragment)?;
     }
-    Ok(written)
+    Ok((done, bytes))
 }
 
 /// Returns whether a pack's bytes are what its name stands for.
@@ -262,11 +289,9 @@ fn is_whole(repository: &Repository, pack: &PackEntry) -> bool {
 }
 
 impl Written {
-    fn put(&mut self, repository: &Repository, fragment: Fragment) -> Result<(), RepoError> {
-        let (id, bytes) = put_fragment(repository, &fragment)?;
-        self.bytes_stored += bytes;
-        self.fragments.push((id, fragment));
-        Ok(())
+    /// Returns the packs that were written or taken over.
+    pub fn packs(&self) -> Vec<PackId> {
+        self.fragments.iter().flat_map(|(_, fragment)| &fragment.packs).map(|pack| pack.id).collect()
     }
 }
 
@@ -287,7 +312,11 @@ pub fn commit(
     if let Some(path) = repository.index_path()
         && !written.fragments.is_empty()
     {
-        let _ = Cache::add(path, repository.id(), &written.fragments, false);
+        let added = |each: &mut EachFragment<'_>| {
+            written.fragments.iter().for_each(|(id, fragment)| each(*id, fragment));
+        };
+        let update = Update { added: &added, gone: &BTreeSet::new(), from_scratch: false };
+        let _ = Cache::update(path, repository.id(), &update);
     }
     Ok((id, bytes))
 }

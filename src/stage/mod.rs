@@ -5,6 +5,9 @@
 /// 1. directory → names and metadata, as they were at one moment.
 pub mod scan;
 
+/// 1. command → the bytes that it writes, for sources that are no files.
+pub mod command;
+
 /// 2. file bytes → chunks (FastCDC under a keyed gear table, a message cut after its header).
 pub mod chunk;
 

@@ -59,6 +59,7 @@ pub fn backup_with(
         paths: vec![source.to_owned()],
         streams: Vec::new(),
         excludes: Vec::new(),
+        care: backup::Care::default(),
     };
     backup::backup(
         repository,
@@ -73,6 +74,7 @@ pub fn backup_with(
             read_threads: 2,
             dry_run: false,
             progress,
+            listener: None,
         },
     )
 }

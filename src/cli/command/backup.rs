@@ -1,7 +1,7 @@
 //! `snap backup`
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,13 +9,16 @@ use serde_json::json;
 
 use crate::base::entry::{is_plain_name, quoted};
 use crate::cli::args::Backup;
+use crate::cli::command::configured;
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lacks};
-use crate::cli::session::{Session, now, parse_time};
-use crate::op::backup::{Component, Input, Report, Request, Rules, Stream, backup};
+use crate::cli::session::{Session, host_name, parse_time, user_name};
+use crate::job::clock::now;
+use crate::op::backup::{Care, Component, Input, Report, Request, Rules, Stream, backup};
 use crate::repo::{RepoError, Repository};
-use crate::store::{DryStore, LockMode};
+use crate::stage::command::Command;
+use crate::store::DryStore;
 
 fn bad(path: &str, reason: impl ToString) -> RepoError {
     RepoError::Source { path: path.to_owned(), reason: reason.to_string() }
@@ -26,55 +29,13 @@ fn bad(path: &str, reason: impl ToString) -> RepoError {
 /// # Errors
 /// As [`backup`]; [`RepoError::Source`] for arguments that make no sense.
 pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
-    let component = component(&options)?;
-    let repository = match options.dry_run {
-        false => session.open()?,
-        true => {
-            let store = DryStore::new(session.store()?);
-            session.with_opening(|opening| {
-                let store = Arc::new(store);
-                Repository::open(&crate::repo::Opening {
-                    store,
-                    state: opening.state,
-                    index: opening.index.clone(),
-                    secrets: opening.secrets,
-                })
-            })?
-        }
-    };
-    let lock = repository.lock(LockMode::Shared)?;
-    let mut tags = options.tag.clone();
-    tags.extend(options.daily.then(|| "daily".to_owned()));
-    tags.extend(options.weekly.then(|| "weekly".to_owned()));
-    for tag in &tags {
-        if tag.is_empty() || tag.contains(|c: char| c.is_control() || matches!(c, ':' | '~' | ',')) {
-            return Err(bad(&format!("--tag {tag:?}"), "a tag is text without colon, comma and tilde"));
-        }
+    if options.paths.is_empty() && options.stdin_name.is_none() {
+        return configured::run(session, options);
     }
-    let threads = session.threads();
-    let own = std::fs::metadata(session.location()?).ok().map(|metadata| {
-        use std::os::linux::fs::MetadataExt;
-        let device = metadata.st_dev();
-        ((rustix::fs::major(device), rustix::fs::minor(device)), metadata.st_ino())
-    });
-    let request = Request {
-        components: vec![component],
-        rules: Rules {
-            exclude_if_present: options.exclude_if_present.into_iter().map(OsStringExt::into_vec).collect(),
-            one_file_system: options.one_file_system,
-            ignore_ctime: options.ignore_ctime,
-            ignore_inode: options.ignore_inode,
-            own_directory: own,
-        },
-        tags,
-        time: options.time.as_deref().map_or_else(|| Ok(now()), parse_time)?,
-        host: options.host.unwrap_or_else(host_name),
-        user: user_name(),
-        threads,
-        read_threads: options.read_threads.map_or(threads, usize::from),
-        dry_run: options.dry_run,
-        progress: &session.progress,
-    };
+    let component = component(&options)?;
+    let repository = open(session, options.dry_run)?;
+    let lock = session.lock(&repository)?;
+    let request = request(session, &options, vec![component])?;
     let display = Display::start(&session.global, "backup", &session.progress);
     let report = backup(&repository, request);
     drop((display, lock));
@@ -86,47 +47,138 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
     Ok(if report.is_whole() { Exit::Done } else { Exit::Partial })
 }
 
-/// Returns what is to be read.
-fn component(options: &Backup) -> Result<Component, RepoError> {
+/// Opens the repository, for a dry run so that nothing can be written.
+///
+/// # Errors
+/// As [`Repository::open`].
+pub fn open(session: &Session, dry_run: bool) -> Result<Repository, RepoError> {
+    if !dry_run {
+        return session.open();
+    }
+    let store = DryStore::new(session.store()?);
+    session.with_opening(|opening| {
+        let store = Arc::new(store);
+        Repository::open(&crate::repo::Opening {
+            store,
+            state: opening.state,
+            index: opening.index.clone(),
+            secrets: opening.secrets,
+        })
+    })
+}
+
+/// Returns what the options ask for.
+///
+/// # Errors
+/// [`RepoError::Source`] for a tag or time that makes no sense.
+pub fn request<'s>(
+    session: &'s Session,
+    options: &Backup,
+    components: Vec<Component>,
+) -> Result<Request<'s>, RepoError> {
+    let threads = session.threads();
+    Ok(Request {
+        components,
+        rules: rules(session, options)?,
+        tags: tags(options)?,
+        time: options.time.as_deref().map_or_else(|| Ok(now()), parse_time)?,
+        host: options.host.clone().unwrap_or_else(host_name),
+        user: user_name(),
+        threads,
+        read_threads: options.read_threads.map_or(threads, usize::from),
+        dry_run: options.dry_run,
+        progress: &session.progress,
+        listener: None,
+    })
+}
+
+fn tags(options: &Backup) -> Result<Vec<String>, RepoError> {
+    let mut tags = options.tag.clone();
+    tags.extend(options.daily.then(|| "daily".to_owned()));
+    tags.extend(options.weekly.then(|| "weekly".to_owned()));
+    for tag in &tags {
+        if tag.is_empty() || tag.contains(|c: char| c.is_control() || matches!(c, ':' | '~' | ',')) {
+            return Err(bad(&format!("--tag {tag:?}"), "a tag is text without colon, comma and tilde"));
+        }
+    }
+    Ok(tags)
+}
+
+fn rules(session: &Session, options: &Backup) -> Result<Rules, RepoError> {
+    let own = std::fs::metadata(session.location()?).ok().map(|metadata| {
+        use std::os::linux::fs::MetadataExt;
+        let device = metadata.st_dev();
+        ((rustix::fs::major(device), rustix::fs::minor(device)), metadata.st_ino())
+    });
+    let names = options.exclude_if_present.iter();
+    Ok(Rules {
+        exclude_if_present: names.map(|name| name.as_bytes().to_vec()).collect(),
+        one_file_system: options.one_file_system,
+        ignore_ctime: options.ignore_ctime,
+        ignore_inode: options.ignore_inode,
+        own_directory: own,
+    })
+}
+
+/// Returns what `--exclude` and `--exclude-from` leave out.
+///
+/// # Errors
+/// [`RepoError::Source`] for a file that can't be read.
+pub fn excludes(options: &Backup) -> Result<Vec<String>, RepoError> {
     let mut excludes = options.exclude.clone();
     for file in &options.exclude_from {
         let text = std::fs::read_to_string(file)
             .map_err(|e| bad(&format!("--exclude-from {}", file.display()), e))?;
         excludes.extend(text.lines().map(str::to_owned));
     }
-    let directory = options.component.clone().unwrap_or_default();
-    if options.component.is_some() && !is_plain_name(directory.as_bytes()) {
+    Ok(excludes)
+}
+
+/// Returns what is to be read.
+fn component(options: &Backup) -> Result<Component, RepoError> {
+    let named = match &options.component[..] {
+        [] => None,
+        [name] => Some(name.clone()),
+        _ => return Err(bad("--component", "can be given once beside a PATH or a stream")),
+    };
+    if options.wait {
+        return Err(bad("--wait", "is for the configured components: leave out PATH"));
+    }
+    let directory = named.clone().unwrap_or_default();
+    if named.is_some() && !is_plain_name(directory.as_bytes()) {
         return Err(bad(&format!("--component {directory:?}"), "is not a name that a directory can have"));
     }
     let mut component = Component {
-        name: options.component.clone().unwrap_or_else(|| "files".to_owned()),
+        name: named.clone().unwrap_or_else(|| "files".to_owned()),
         directory: directory.into_bytes(),
         paths: Vec::new(),
         streams: Vec::new(),
-        excludes,
+        excludes: excludes(options)?,
+        care: Care::default(),
     };
     if let Some(name) = &options.stdin_name {
         if !is_plain_name(name.as_bytes()) {
             return Err(bad(&format!("--stdin-name {name:?}"), "is not a name that a file can have"));
         }
-        if options.component.is_none() {
+        if named.is_none() {
             component.name = name.to_string_lossy().into_owned();
         }
         let input = match options.command.is_empty() {
             true => Input::Reader(Box::new(std::io::stdin())),
-            false => Input::Command(options.command.clone()),
+            false => Input::Command(Command { argv: options.command.clone(), ..Command::default() }),
         };
-        component.streams.push(Stream { name: name.as_bytes().to_vec(), input });
+        component.streams.push(Stream {
+            name: name.as_bytes().to_vec(),
+            input,
+            may_be_empty: true, // whoever says the command knows what to expect of it
+            ends_with: None,
+        });
         return Ok(component);
-    }
-    if options.paths.is_empty() {
-        let reason = "name a PATH, or a stream with --stdin-name";
-        return Err(bad("nothing to back up", reason));
     }
     for path in &options.paths {
         component.paths.push(absolute(path)?);
     }
-    if options.component.is_some() {
+    if named.is_some() {
         let mut names: Vec<&OsStr> = component.paths.iter().filter_map(|path| path.file_name()).collect();
         names.sort_unstable();
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -154,17 +206,11 @@ fn absolute(path: &Path) -> Result<PathBuf, RepoError> {
     }
 }
 
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-fn user_name() -> String {
-    let uid = nix::unistd::geteuid();
-    let user = nix::unistd::User::from_uid(uid).ok().flatten();
-    user.map_or_else(|| uid.to_string(), |user| user.name)
-}
-
-fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
+/// Says what was done.
+///
+/// # Errors
+/// [`RepoError::Source`] if nobody takes it.
+pub fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
     let totals = &report.manifest.totals;
     let mut out = Output::new();
     if session.global.json {

@@ -9,10 +9,10 @@ use crate::cli::args::Check;
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, short};
-use crate::cli::session::{Session, now};
+use crate::cli::session::Session;
+use crate::job::clock::now;
 use crate::op::check::{Report, Request, Subset, check};
 use crate::repo::RepoError;
-use crate::store::LockMode;
 
 /// Rows of damage and of hurt paths that people are shown; `--json` has all.
 const SHOWN: usize = 50;
@@ -30,7 +30,7 @@ pub fn run(session: &Session, options: &Check) -> Result<Exit, RepoError> {
         .transpose()
         .map_err(|reason: String| RepoError::Source { path: "--subset".to_owned(), reason })?;
     let repository = session.open()?;
-    let lock = repository.lock(LockMode::Shared)?;
+    let lock = session.lock(&repository)?;
     let request = Request {
         read_packs: options.read_packs || options.read_data || subset.is_some(),
         read_data: options.read_data,

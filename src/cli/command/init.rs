@@ -3,7 +3,8 @@
 use crate::cli::args::{Encryption, Init};
 use crate::cli::exit::Exit;
 use crate::cli::report::Output;
-use crate::cli::session::{Session, now};
+use crate::cli::session::Session;
+use crate::job::clock::now;
 use crate::repo::config::{self, Choices};
 use crate::repo::{RepoError, Repository};
 use crate::stage::chunk::ChunkSizes;

@@ -4,17 +4,23 @@ mod backup;
 mod cat;
 mod check;
 mod clone;
+mod config;
+mod configured;
 mod diff;
 mod find;
 mod init;
 mod key;
 mod ls;
+mod mount;
+mod notify;
+mod prune;
 mod rebuild_index;
 mod restore;
 mod snapshots;
 mod stats;
 mod sync;
 mod unlock;
+mod tag;
 
 use std::io::IsTerminal;
 
@@ -33,6 +39,9 @@ use crate::repo::RepoError;
 pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
     log_to_standard_error(arguments.global.quiet, arguments.global.verbose);
     let session = Session::new(arguments.global.without_empty());
+    if !matches!(arguments.command, Command::Mount(_)) {
+        session.heed_signals(); // a mount has its own way to end
+    }
     match arguments.command {
         Command::Init(options) => init::run(&session, &options),
         Command::Backup(options) => backup::run(&session, options),
@@ -42,13 +51,18 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Diff(options) => diff::run(&session, &options),
         Command::Cat(options) => cat::run(&session, &options),
         Command::Restore(options) => restore::run(&session, options),
+        Command::Mount(options) => mount::run(&session, &options),
         Command::Check(options) => check::run(&session, &options),
+        Command::Prune(options) => prune::run(&session, options),
+        Command::Tag(options) => tag::run(&session, &options),
         Command::Key(options) => key::run(&session, options),
         Command::Stats => stats::run(&session),
         Command::RebuildIndex => rebuild_index::run(&session),
         Command::Sync(options) => sync::run(&session, &options),
         Command::Clone(options) => clone::run(&session, &options),
         Command::Unlock => unlock::run(&session),
+        Command::Config(options) => config::run(&session, &options),
+        Command::Notify(options) => notify::run(&session, &options),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "snap", &mut text);

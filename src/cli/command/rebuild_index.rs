@@ -7,7 +7,6 @@ use crate::cli::report::{Output, counted};
 use crate::cli::session::Session;
 use crate::op::rebuild_index::rebuild_index;
 use crate::repo::RepoError;
-use crate::store::LockMode;
 
 /// Makes the cache anew.
 ///
@@ -15,7 +14,7 @@ use crate::store::LockMode;
 /// As [`rebuild_index`].
 pub fn run(session: &Session) -> Result<Exit, RepoError> {
     let repository = session.open()?;
-    let _lock = repository.lock(LockMode::Shared)?;
+    let _lock = session.lock(&repository)?;
     let report = rebuild_index(&repository)?;
     let mut out = Output::new();
     if session.global.json {

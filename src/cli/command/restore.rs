@@ -9,7 +9,6 @@ use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lack
 use crate::cli::session::{Session, split_place};
 use crate::op::restore::{Overwrite, Report, Request, restore};
 use crate::repo::{RepoError, Snapshot};
-use crate::store::LockMode;
 
 /// Restores, and says what was done.
 ///
@@ -19,7 +18,7 @@ pub fn run(session: &Session, options: Restore) -> Result<Exit, RepoError> {
     let started = std::time::Instant::now();
     let (spec, path) = split_place(&options.place)?;
     let repository = session.open()?;
-    let lock = repository.lock(LockMode::Shared)?;
+    let lock = session.lock(&repository)?;
     let snapshot = session.snapshot(&repository, &spec)?;
     let reader = session.reader(&repository)?;
     let mut components = options.component;

@@ -6,6 +6,7 @@ use crate::cli::args::Snapshots;
 use crate::cli::exit::Exit;
 use crate::cli::report::{Output, bytes, local, number, rfc3339, short};
 use crate::cli::session::Session;
+use crate::job::listener::LOG_FACT;
 use crate::repo::{RepoError, Snapshot};
 
 /// Lists snapshots, oldest first.
@@ -21,7 +22,11 @@ pub fn run(session: &Session, options: &Snapshots) -> Result<Exit, RepoError> {
     let mut out = Output::new();
     if session.global.json {
         for snapshot in all {
-            out.line(as_json(snapshot))?;
+            let mut row = as_json(snapshot);
+            if options.log {
+                row["log"] = log(snapshot).into();
+            }
+            out.line(row)?;
         }
         out.finish()?;
         return Ok(Exit::Done);
@@ -62,8 +67,18 @@ pub fn run(session: &Session, options: &Snapshots) -> Result<Exit, RepoError> {
         });
         out.line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
+    for snapshot in all.iter().filter(|_| options.log) {
+        out.line(format_args!("\n{}", short(snapshot.id)))?;
+        out.line(log(snapshot).unwrap_or_else(|| "no log: it was not made by a configured run".to_owned()))?;
+    }
     out.finish()?;
     Ok(Exit::Done)
+}
+
+/// Returns the log of the run that made a snapshot.
+fn log(snapshot: &Snapshot) -> Option<String> {
+    let fact = snapshot.manifest.extra.iter().find(|(name, _)| name == LOG_FACT);
+    fact.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned())
 }
 
 fn as_json(snapshot: &Snapshot) -> serde_json::Value {
@@ -80,6 +95,7 @@ fn as_json(snapshot: &Snapshot) -> serde_json::Value {
         "components": manifest.components.iter().map(|component| json!({
             "name": component.name,
             "status": component.status.word(),
+            "attempts": component.attempts,
             "files": component.files,
             "bytes": component.bytes,
         })).collect::<Vec<_>>(),

@@ -10,10 +10,11 @@ use crate::cli::offsite::Sync;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, local, rfc3339, short};
 use crate::cli::s3::{connect, is_s3};
-use crate::cli::session::{Session, now};
+use crate::cli::session::Session;
+use crate::job::clock::now;
 use crate::op::sync::{Budget, Options, Report, Request, sync};
 use crate::repo::RepoError;
-use crate::store::{LockMode, LockingStore};
+use crate::store::LockingStore;
 
 /// Brings the bucket up to date, and says how everything is kept there.
 ///
@@ -29,7 +30,7 @@ pub fn run(session: &Session, given: &Sync) -> Result<Exit, RepoError> {
     }
     let remote: Arc<dyn LockingStore> = Arc::new(connect(&given.store, session.global.s3.options())?);
     let repository = session.open()?;
-    let lock = repository.lock(LockMode::Shared)?;
+    let lock = session.lock(&repository)?;
     let options = options(given);
     let request = Request {
         options: &options,

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::base::content::ChunkRef;
 use crate::base::entry::{Hole, Kind};
 use crate::base::kind::FrameKind;
-use crate::base::progress::Done;
+use crate::base::progress::{Done, Progress};
 use crate::op::backup::links::{Read as LinkRead, Waiting};
 use crate::op::backup::pending::Pending;
 use crate::op::backup::run::{Part, Run, Scanned, count};
@@ -49,10 +49,10 @@ pub struct Job {
 pub fn cut_batches(run: &Run<'_>, batches: &Receiver<Batch>) {
     let mut cutter = Cutter::new(run);
     for batch in batches {
-        if run.is_stopped() {
-            continue; // drain, so that no walker waits for ever
-        }
-        run.check(cutter.batch(batch));
+        if !run.is_stopped() {
+            run.check(cutter.batch(batch));
+        } // else drain, so that no walker waits for ever
+        run.batch_done();
     }
     if !run.is_stopped() {
         run.check(cutter.flush());
@@ -93,6 +93,11 @@ impl<'r> Cutter<'r> {
             bodies: RawFrame::new(FrameKind::Content),
             buffer: Vec::new(),
         }
+    }
+
+    /// Returns the run's progress.
+    pub fn progress(&self) -> &'r Progress {
+        self.run.progress
     }
 
     /// Hands on the frames that are not full yet.
@@ -136,7 +141,7 @@ impl<'r> Cutter<'r> {
             }
             match read {
                 Some(read) => waiting.fill(self.run, &read)?,
-                None => waiting.directory.put(self.run, waiting.slot, None)?,
+                None => waiting.leave_out(self.run)?,
             }
         }
         Ok(())

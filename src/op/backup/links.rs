@@ -1,6 +1,7 @@
 //! Files with several names are read once.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::content::ContentBuf;
@@ -91,7 +92,7 @@ impl Links {
                 None => {
                     let path = [&waiting.directory.path, &b"/"[..], &waiting.scanned.name].concat();
                     run.lack(waiting.directory.part.as_deref(), path, "cannot be read under its other name");
-                    waiting.directory.put(run, waiting.slot, None)?;
+                    waiting.leave_out(run)?;
                 }
             }
         }
@@ -105,10 +106,27 @@ impl Waiting {
     /// # Errors
     /// What building its directory meets.
     pub fn fill(mut self, run: &Run<'_>, read: &Read) -> Result<(), RepoError> {
+        if let Some(part) = &self.directory.part {
+            // The component counts what is stored, not what was listed.
+            part.bytes.fetch_add(read.size, Ordering::Relaxed);
+            part.bytes.fetch_sub(self.scanned.size, Ordering::Relaxed);
+        }
         self.scanned.size = read.size;
         self.scanned.holes.clone_from(&read.holes);
         self.scanned.torn = read.torn;
         let record = self.scanned.encode(read.content.borrowed())?;
         self.directory.put(run, self.slot, Some(record))
+    }
+
+    /// Leaves the name out: it can't be read, or is gone.
+    ///
+    /// # Errors
+    /// What building its directory meets.
+    pub fn leave_out(self, run: &Run<'_>) -> Result<(), RepoError> {
+        if let Some(part) = &self.directory.part {
+            part.files.fetch_sub(1, Ordering::Relaxed);
+            part.bytes.fetch_sub(self.scanned.size, Ordering::Relaxed);
+        }
+        self.directory.put(run, self.slot, None)
     }
 }

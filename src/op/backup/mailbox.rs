@@ -1,7 +1,7 @@
 //! A mailbox is listed as a whole before its folders are walked, so that no message that moves
 //! between them is lost or stored twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,8 @@ const FOLDERS_DEPTH_MAX: usize = 32;
 /// The messages of a mailbox as they were at one moment.
 pub struct Inventory {
     mailbox: Arc<Mailbox>,
+    /// Paths of the directories that hold messages.
+    sides: HashSet<Vec<u8>>,
     names: Mutex<HashMap<Vec<u8>, Names>>,
 }
 
@@ -55,7 +57,9 @@ impl Inside {
         let names =
             mailbox.sides().iter().zip(scanned).filter_map(|(path, names)| Some((path.clone(), names?)));
         let names = Mutex::new(names.collect());
-        Some(Self { inventory: Arc::new(Inventory { mailbox: Arc::new(mailbox), names }), path: Vec::new() })
+        let sides = mailbox.sides().iter().cloned().collect();
+        let inventory = Inventory { mailbox: Arc::new(mailbox), sides, names };
+        Some(Self { inventory: Arc::new(inventory), path: Vec::new() })
     }
 
     /// Returns the place of a subdirectory.
@@ -66,8 +70,7 @@ impl Inside {
 
     /// Returns whether the mailbox knows this directory as one of its folders.
     pub fn is_known_folder(&self) -> bool {
-        let side = self.below(b"cur").path;
-        self.inventory.mailbox.sides().contains(&side)
+        self.inventory.sides.contains(&self.below(b"cur").path)
     }
 
     /// Takes what the mailbox listed of this directory; none if it holds no messages or could not

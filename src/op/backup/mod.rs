@@ -1,5 +1,6 @@
 //! Sources → one snapshot.
 
+mod care;
 mod child;
 mod cut;
 mod entries;
@@ -11,6 +12,7 @@ mod rename;
 mod run;
 mod stream;
 mod tasks;
+mod tries;
 mod walk;
 mod wanted;
 
@@ -20,20 +22,21 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::base::id::SnapshotId;
+use crate::base::id::{PackId, SnapshotId};
 use crate::base::limits::MANIFEST_ERRORS_MAX;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::op::backup::cut::cut_batches;
 use crate::op::backup::parents::Parents;
 use crate::op::backup::run::Run;
-use crate::op::backup::tasks::{Outcome, Tasks};
+use crate::op::backup::tasks::Tasks;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::writer::{Writer, commit};
 use crate::repo::{RepoError, Repository};
-use crate::stage::snapshot::{self, Lack, Manifest, Totals};
+use crate::stage::snapshot::{self, Lack, Manifest, Status, Totals};
 
+pub use care::{Care, Event, Listener, PartReport};
 pub use run::Rules;
 pub use stream::{Input, Stream};
 
@@ -54,6 +57,8 @@ pub struct Component {
     pub streams: Vec<Stream>,
     /// What is left out: patterns as in `.gitignore`, relative to the component's root.
     pub excludes: Vec<String>,
+    /// Commands around it, and how often it is tried.
+    pub care: Care,
 }
 
 /// What a backup is asked for.
@@ -78,6 +83,8 @@ pub struct Request<'a> {
     pub dry_run: bool,
     /// Shown to whoever waits; and asked whether to stop.
     pub progress: &'a Progress,
+    /// Is told what happens.
+    pub listener: Option<&'a dyn Listener>,
 }
 
 /// What a backup did.
@@ -90,6 +97,10 @@ pub struct Report {
     pub manifest: Manifest,
     /// Bytes by which the repository's files grew, the manifest too.
     pub bytes_stored: u64,
+    /// What became of each component, in the order they were read.
+    pub parts: Vec<PartReport>,
+    /// Packs that this run wrote or took over.
+    pub packs: Vec<PackId>,
     /// Every entry that is lacking, and why.
     pub lacks: Vec<Lack>,
     /// Entries left out on purpose, and why.
@@ -148,16 +159,21 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
             let run = Run::new(writer, &reader, &rules, progress, sender);
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.min(read_threads)).build();
             let pool = pool.map_err(|_| RepoError::System { what: "threads" })?;
-            let tasks = Tasks { run: &run, parents: &parents, time: request.time, outcome: &outcome };
+            let tasks = Tasks {
+                run: &run,
+                pool: &pool,
+                parents: &parents,
+                time: request.time,
+                listener: request.listener,
+                outcome: &outcome,
+            };
             std::thread::scope(|scope| {
                 for _ in 0..read_threads {
                     let (run, receiver) = (&run, receiver.clone());
                     scope.spawn(move || cut_batches(run, &receiver));
                 }
                 drop(receiver);
-                let streams = pool.scope(|scope| tasks.start(scope, components));
-                let result = streams.and_then(|streams| tasks.cut_streams(streams));
-                run.check(result);
+                run.check(tasks.all(components));
                 run.close();
             });
             let root = run.root()?;
@@ -166,20 +182,20 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
             Ok((root, run.counts.totals(), lacks, skipped, torn))
         })?;
     let parts = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let all_failed = !parts.is_empty() && parts.iter().all(|part| part.is_failed());
+    let all_failed = !parts.is_empty() && parts.iter().all(|part| part.status == Status::Failed);
     if all_failed {
         let first = lacks.first().map(|lack| (crate::base::entry::quoted(&lack.path), lack.reason.clone()));
         let (path, reason) = first.unwrap_or_default();
         return Err(RepoError::Source { path, reason });
     }
-    let component = |(number, part): (usize, &Outcome)| snapshot::Component {
+    let component = |(number, part): (usize, &PartReport)| snapshot::Component {
         name: names[number].clone(),
         directory: directories[number].clone(),
         sources: [sources[number].clone(), stream_names[number].clone()].concat(),
-        status: part.status(),
-        attempts: 1,
-        files: part.part.files.load(Ordering::Relaxed),
-        bytes: part.part.bytes.load(Ordering::Relaxed),
+        status: part.status,
+        attempts: part.attempts,
+        files: part.files,
+        bytes: part.bytes,
     };
     let mut tags = request.tags;
     tags.sort();
@@ -203,9 +219,10 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
         lacks: lacks.iter().take(MANIFEST_ERRORS_MAX).cloned().collect(),
         lacks_total: lacks.len() as u64,
         root,
-        extra: Vec::new(),
+        extra: request.listener.map(Listener::facts).unwrap_or_default(),
     };
     let mut bytes_stored = written.bytes_stored;
+    let packs = written.packs();
     let snapshot = match request.dry_run {
         true => None,
         false => {
@@ -214,5 +231,5 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
             Some(id)
         }
     };
-    Ok(Report { snapshot, manifest, bytes_stored, lacks, skipped, torn, taken_over, problems })
+    Ok(Report { snapshot, manifest, bytes_stored, parts, packs, lacks, skipped, torn, taken_over, problems })
 }

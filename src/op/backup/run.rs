@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 use ignore::gitignore::Gitignore;
@@ -109,6 +109,8 @@ pub struct Run<'r> {
     /// Hard links read in this run.
     pub links: Links,
     batches: Mutex<Option<Sender<Batch>>>,
+    /// Batches that were sent and are not done.
+    batches_open: (Mutex<u64>, Condvar),
     lacks: Mutex<Vec<Lack>>,
     skipped: Mutex<Vec<Lack>>,
     owners: Owners,
@@ -135,6 +137,7 @@ impl<'r> Run<'r> {
             counts: Counts::default(),
             links: Links::default(),
             batches: Mutex::new(Some(batches)),
+            batches_open: Default::default(),
             lacks: Mutex::default(),
             skipped: Mutex::default(),
             owners: Owners::default(),
@@ -158,6 +161,19 @@ impl<'r> Run<'r> {
     pub fn skip(&self, path: Vec<u8>, reason: &str) {
         let skip = Lack { path, reason: reason.to_owned() };
         self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(skip);
+    }
+
+    /// Returns how many lacks were noted so far.
+    pub fn lack_count(&self) -> usize {
+        self.lacks.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Returns the lacks noted after the first `count`, sorted by path.
+    pub fn lacks_from(&self, count: usize) -> Vec<Lack> {
+        let lacks = self.lacks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lacks = lacks.get(count..).unwrap_or_default().to_vec();
+        lacks.sort_by(|a, b| a.path.cmp(&b.path));
+        lacks
     }
 
     /// Returns what was noted, sorted by path.
@@ -192,8 +208,27 @@ impl<'r> Run<'r> {
     /// [`RepoError::Interrupted`] once the run is closed.
     pub fn send(&self, batch: Batch) -> Result<(), RepoError> {
         let sender = self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        *self.batches_open.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         let sent = sender.map(|sender| sender.send(batch).is_ok());
-        if sent == Some(true) { Ok(()) } else { Err(RepoError::Interrupted) }
+        if sent != Some(true) {
+            self.batch_done();
+            return Err(RepoError::Interrupted);
+        }
+        Ok(())
+    }
+
+    /// Says that a batch is done with, read or not.
+    pub fn batch_done(&self) {
+        let (open, none) = &self.batches_open;
+        *open.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        none.notify_all();
+    }
+
+    /// Waits until the cutters have read all that was handed to them.
+    pub fn wait_for_cutters(&self) {
+        let (open, none) = &self.batches_open;
+        let open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(none.wait_while(open, |open| *open > 0));
     }
 
     /// Says that there will be no more files to read: the cutters end when they are done.

@@ -1,22 +1,20 @@
 //! Streams: standard input, or what a command writes.
 
-use std::ffi::OsString;
 use std::io::{self, Read};
-use std::process::{Child, Command, Stdio};
-use std::thread::JoinHandle;
 
 use crate::op::backup::cut::{Cut, CutError, Cutter};
 use crate::repo::RepoError;
+use crate::stage::command::{Command, CommandError};
 
-/// Bytes of a command's standard error that are kept, from its end.
-const COMPLAINT_BYTES_MAX: usize = 8 << 10;
+/// Bytes of a stream's end in which its last words are looked for.
+const TAIL_BYTES: usize = 1 << 10;
 
 /// Where a stream's bytes come from.
 pub enum Input {
-    /// A reader: standard input.
+    /// A reader: standard input. It can be read once.
     Reader(Box<dyn Read + Send>),
     /// A command's standard output. Any exit status but 0 is a failure.
-    Command(Vec<OsString>),
+    Command(Command),
 }
 
 /// A file of the snapshot that is no file of the source.
@@ -25,95 +23,127 @@ pub struct Stream {
     pub name: Vec<u8>,
     /// Its bytes.
     pub input: Input,
+    /// Whether no bytes at all are a stream like any other, and no failure.
+    pub may_be_empty: bool,
+    /// Text that its end must hold; without it the stream counts as cut short.
+    pub ends_with: Option<String>,
 }
 
-impl Input {
-    /// Cuts all of the stream.
+/// Why a stream failed.
+pub struct StreamFailure {
+    /// In one line.
+    pub reason: String,
+    /// The end of what its command wrote to standard error.
+    pub complaint: String,
+}
+
+impl Stream {
+    /// Returns whether it can be read a second time.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(self.input, Input::Command(_))
+    }
+
+    /// Cuts all of the stream. If it fails nothing of it may be recorded.
     ///
     /// # Errors
-    /// `CutError::Source` if it can't be read to its end, or the command fails: then nothing of
-    /// it may be recorded.
-    pub fn cut(self, cutter: &mut Cutter<'_>) -> Result<Cut, CutError> {
-        let argv = match self {
-            Self::Reader(mut reader) => return cutter.cut(&mut reader, u64::MAX),
-            Self::Command(argv) => argv,
+    /// The run's.
+    pub fn cut(&mut self, cutter: &mut Cutter<'_>) -> Result<Result<Cut, StreamFailure>, RepoError> {
+        let progress = cutter.progress();
+        let (cut, tail) = match &mut self.input {
+            Input::Reader(reader) => {
+                let mut tail = Tail::new(reader);
+                (cutter.cut(&mut tail, u64::MAX), tail.kept)
+            }
+            Input::Command(command) => match command.start(progress) {
+                Err(error) => return Ok(Err(command_failure(&error))),
+                Ok(running) => {
+                    let mut tail = Tail::new(running);
+                    let cut = cutter.cut(&mut tail, u64::MAX);
+                    let (running, kept) = (tail.source, tail.kept);
+                    let cut = cut.and_then(|cut| match running.finish() {
+                        Ok(()) => Ok(cut),
+                        Err(error) => Err(CutError::Source(io::Error::other(error))),
+                    });
+                    (cut, kept)
+                }
+            },
         };
-        let mut running = Running::start(&argv).map_err(CutError::Source)?;
-        let Some(mut output) = running.child.stdout.take() else {
-            return Err(CutError::Source(io::Error::other("command has no output")));
+        if progress.is_cancelled() {
+            return Err(RepoError::Interrupted);
+        }
+        let cut = match cut {
+            Ok(cut) => cut,
+            Err(CutError::Run(error)) => return Err(error),
+            Err(CutError::Source(error)) => return Ok(Err(source_failure(&error))),
         };
-        let cut = cutter.cut(&mut output, u64::MAX)?;
-        drop(output);
-        running.finish().map_err(CutError::Source)?;
-        Ok(cut)
-    }
-}
-
-/// A command under way. Ended if it is dropped before it has ended by itself.
-struct Running {
-    name: String,
-    child: Child,
-    complaint: Option<JoinHandle<Vec<u8>>>,
-}
-
-impl Running {
-    fn start(argv: &[OsString]) -> io::Result<Self> {
-        let (program, arguments) =
-            argv.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command"))?;
-        let name = program.to_string_lossy().into_owned();
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| io::Error::new(e.kind(), format!("command {name} cannot be started: {e}")))?;
-        let complaint = child.stderr.take().map(|stderr| std::thread::spawn(move || last_bytes(stderr)));
-        Ok(Self { name, child, complaint })
+        Ok(match self.complaint(&cut, &tail) {
+            None => Ok(cut),
+            Some(reason) => Err(StreamFailure { reason, complaint: String::new() }),
+        })
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        let status = self.child.wait()?;
-        let complaint = self.complaint.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        if status.success() {
-            return Ok(());
+    /// Returns what is wrong with a stream that has come to its end.
+    fn complaint(&self, cut: &Cut, tail: &[u8]) -> Option<String> {
+        let writer = match &self.input {
+            Input::Reader(_) => "standard input".to_owned(),
+            Input::Command(command) => format!("command {}", command.program()),
+        };
+        if cut.bytes == 0 && !self.may_be_empty {
+            return Some(format!("{writer} ended well and wrote nothing: an empty dump is none"));
         }
-        let complaint = String::from_utf8_lossy(&complaint);
-        let last = complaint.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let colon = if last.is_empty() { "" } else { ": " };
-        Err(io::Error::other(format!("command {} failed ({status}){colon}{last}", self.name)))
+        let end = self.ends_with.as_deref()?;
+        let is_there = tail.windows(end.len().max(1)).any(|window| window == end.as_bytes());
+        (!is_there).then(|| format!("{writer} ended well, but without \"{end}\": its output is cut short"))
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+fn source_failure(error: &io::Error) -> StreamFailure {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<CommandError>()) {
+        Some(error) => command_failure(error),
+        None => StreamFailure { reason: error.to_string(), complaint: String::new() },
+    }
+}
+
+/// Returns the failure that a command's error stands for.
+pub fn command_failure(error: &CommandError) -> StreamFailure {
+    StreamFailure { reason: error.to_string(), complaint: error.complaint().to_owned() }
+}
+
+/// Keeps the last bytes of what is read through it.
+struct Tail<R> {
+    source: R,
+    kept: Vec<u8>,
+}
+
+impl<R: Read> Tail<R> {
+    fn new(source: R) -> Self {
+        Self { source, kept: Vec::new() }
+    }
+}
+
+impl<R: Read> Read for Tail<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(out)?;
+        let new = out.get(..read).unwrap_or_default();
+        self.kept.extend_from_slice(&new[new.len().saturating_sub(TAIL_BYTES)..]);
+        let surplus = self.kept.len().saturating_sub(TAIL_BYTES);
+        self.kept.drain(..surplus);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_bytes_of_a_stream_are_kept_however_it_is_read() {
+        let bytes: Vec<u8> = (0..10_000u32).flat_map(u32::to_le_bytes).collect();
+        for step in [1, 7, TAIL_BYTES, 9999] {
+            let mut tail = Tail::new(bytes.as_slice());
+            let mut buffer = vec![0; step];
+            while tail.read(&mut buffer).expect("reads") > 0 {}
+            assert_eq!(tail.kept, bytes[bytes.len() - TAIL_BYTES..], "{step}");
         }
-    }
-}
-
-/// Reads to the end and keeps the last bytes.
-fn last_bytes(mut source: impl Read) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let mut buffer = [0; 4096];
-    while let Ok(read @ 1..) = source.read(&mut buffer) {
-        kept.extend_from_slice(&buffer[..read]);
-        if kept.len() > 2 * COMPLAINT_BYTES_MAX {
-            kept.drain(..kept.len() - COMPLAINT_BYTES_MAX);
-        }
-    }
-    kept
-}
-
-/// Returns whether an error of cutting is about the source; else the run's error.
-///
-/// # Errors
-/// The run's error.
-pub fn source_error(error: CutError) -> Result<io::Error, RepoError> {
-    match error {
-        CutError::Source(e) => Ok(e),
-        CutError::Run(e) => Err(e),
     }
 }

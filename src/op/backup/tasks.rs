@@ -1,123 +1,192 @@
-//! Components → walks and streams.
+//! Components → walks and streams, one component after the other.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use rayon::Scope;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::base::entry::Kind;
 use crate::base::time::Time;
 use crate::op::backup::Component;
+use crate::op::backup::care::{Event, Listener, PartReport};
 use crate::op::backup::cut::Cutter;
 use crate::op::backup::parents::Parents;
 use crate::op::backup::pending::{Pending, Slot, Up};
 use crate::op::backup::rename::{Renames, old_directory};
-use crate::op::backup::run::{Part, Run, count};
-use crate::op::backup::stream::{Stream, source_error};
+use crate::op::backup::run::{Part, Run};
+use crate::op::backup::tries::{Tried, tried};
 use crate::op::backup::walk::{Visit, visit, visit_sources};
 use crate::op::backup::wanted::Wanted;
 use crate::repo::RepoError;
 use crate::stage::scan::{self, Stat};
-use crate::stage::snapshot::Status;
+use crate::stage::snapshot::{Lack, Status};
 
-/// How a component fared.
-pub struct Outcome {
-    /// The component.
-    pub part: Arc<Part>,
-    has_root: bool,
-}
-
-impl Outcome {
-    /// Returns whether nothing of it is in the snapshot.
-    pub fn is_failed(&self) -> bool {
-        !self.has_root
-    }
-
-    /// Returns how it fared.
-    pub fn status(&self) -> Status {
-        match (self.has_root, self.part.lacks.load(Ordering::Relaxed)) {
-            (false, _) => Status::Failed,
-            (true, 0) => Status::Complete,
-            (true, _) => Status::Partial,
-        }
-    }
-}
-/// A stream that waits for the walk to end.
-pub struct WaitingStream {
-    directory: Arc<Pending>,
-    part: Arc<Part>,
-    slot: u32,
-    stream: Stream,
-}
-
-/// Starts what a run has to do.
+/// Does what a run has to do.
 pub struct Tasks<'t> {
     /// The run.
     pub run: &'t Run<'t>,
+    /// Threads that walk.
+    pub pool: &'t rayon::ThreadPool,
     /// What earlier snapshots have.
     pub parents: &'t Parents,
     /// Time of the snapshot.
     pub time: Time,
-    /// How components fare, in order.
-    pub outcome: &'t Mutex<Vec<Outcome>>,
+    /// Is told what happens.
+    pub listener: Option<&'t dyn Listener>,
+    /// How components fared, in order.
+    pub outcome: &'t Mutex<Vec<PartReport>>,
 }
 
-impl<'t> Tasks<'t> {
-    /// Starts to walk all components. Returns the streams, which are read one after the other.
-    pub fn start(
-        &self,
-        scope: &Scope<'t>,
-        components: Vec<Component>,
-    ) -> Result<Vec<WaitingStream>, RepoError> {
-        let mut waiting = Vec::new();
-        let root = Pending::new(Up::Root, Vec::new(), None, 0, None);
-        let in_root = components.len() == 1 && components[0].directory.is_empty();
+/// Numbers of the run before a component's turn.
+struct Before {
+    started: Instant,
+    bytes_read: u64,
+    bytes_added: u64,
+    lacks: usize,
+}
+
+impl Tasks<'_> {
+    /// Reads all components, each in its turn.
+    ///
+    /// # Errors
+    /// What writing meets. A source that fails is a lack.
+    pub fn all(&self, components: Vec<Component>) -> Result<(), RepoError> {
+        let mut cutter = Cutter::new(self.run);
+        let in_root = components.len() == 1 && components.iter().all(|c| c.directory.is_empty());
+        let old = self.parents.roots.first().cloned().flatten().filter(|_| in_root);
+        let old = old.and_then(|old| old_directory(self.run.reader, old));
+        let root = Pending::new(Up::Root, Vec::new(), None, 0, old);
         if in_root {
-            let old = self.parents.roots[0].clone();
-            let root = Pending::new(
-                Up::Root,
-                Vec::new(),
-                None,
-                0,
-                old.and_then(|old| old_directory(self.run.reader, old)),
-            );
-            for component in components {
-                let part = self.part(&component, 0)?;
-                let has_root = component.paths.is_empty()
-                    || component.paths.iter().any(|p| p.symlink_metadata().is_ok());
-                self.note(&part, has_root);
-                waiting.extend(self.fill_root(scope, &root, &part, component)?);
+            for (number, component) in components.into_iter().enumerate() {
+                self.in_turn(component, number, &mut cutter, |tried, part, component| {
+                    self.fill_root(&root, tried, part, component)
+                })?;
             }
-            return Ok(waiting);
+            return cutter.flush();
         }
-        let mut order: Vec<usize> = (0..components.len()).collect();
-        order.sort_by(|a, b| components[*a].directory.cmp(&components[*b].directory));
-        let mut slots = Vec::new();
-        let mut by_number: BTreeMap<usize, Component> = components.into_iter().enumerate().collect();
-        let mut parts = BTreeMap::new();
-        for number in order {
-            let Some(component) = by_number.remove(&number) else { continue };
-            let part = self.part(&component, number)?;
-            let slot = u32::try_from(slots.len()).unwrap_or(u32::MAX);
-            slots.push(Slot::Later);
+        let mut names: Vec<Vec<u8>> = components.iter().map(|c| c.directory.clone()).collect();
+        names.sort();
+        for _ in &components {
             root.expect();
-            let streams = self.component(scope, &root, slot, &part, component, number)?;
-            parts.insert(number, (part, streams.is_some()));
-            waiting.extend(streams.into_iter().flatten());
         }
-        parts.into_values().for_each(|(part, has_root)| self.note(&part, has_root));
-        root.settle(self.run, slots)?;
-        Ok(waiting)
+        for (number, component) in components.into_iter().enumerate() {
+            let slot = names.binary_search(&component.directory).unwrap_or_default();
+            let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+            self.in_turn(component, number, &mut cutter, |tried, part, component| {
+                self.fill(&root, slot, tried, part, component, number)
+            })?;
+        }
+        root.settle(self.run, vec![Slot::Later; names.len()])?;
+        cutter.flush()
     }
 
-    fn note(&self, part: &Arc<Part>, has_root: bool) {
-        let outcome = Outcome { part: part.clone(), has_root };
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+    /// Gives a component its turn: tries it, lets `fill` store what could be read, and tells of it.
+    fn in_turn(
+        &self,
+        mut component: Component,
+        number: usize,
+        cutter: &mut Cutter<'_>,
+        fill: impl FnOnce(Tried, &Arc<Part>, Component) -> Result<bool, RepoError>,
+    ) -> Result<(), RepoError> {
+        let before = self.before();
+        self.tell(Event::Started { component: &component.name });
+        let part = self.part(&component, number)?;
+        let (name, care) = (component.name.clone(), component.care.clone());
+        let tried = tried(self, &part, &mut component, cutter)?;
+        let (attempts, is_begun) = (tried.attempts, tried.is_begun);
+        let filled = fill(tried, &part, component);
+        self.run.wait_for_cutters();
+        if is_begun && let Some(after) = &care.after {
+            self.after(after, &name, attempts, &part);
+        }
+        let has_root = filled?;
+        let report = self.report(name, &part, &before, attempts, has_root);
+        self.tell(Event::Ended(&report));
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+        Ok(())
+    }
+
+    /// Tells whoever listens.
+    pub fn tell(&self, event: Event<'_>) {
+        if let Some(listener) = self.listener {
+            listener.hear(event);
+        }
+    }
+
+    /// Runs the command that follows a try; a failure is a lack, as what it should undo may not be undone.
+    pub fn after(
+        &self,
+        after: &crate::stage::command::Command,
+        component: &str,
+        attempt: u32,
+        part: &Arc<Part>,
+    ) {
+        let Err(error) = after.run(b"", None) else { return };
+        let reason = error.to_string();
+        let complaint = error.complaint();
+        self.tell(Event::Failed { component, attempt, reason: &reason, complaint, again_in: None });
+        self.run.lack(Some(part), format!("{component}: after").into_bytes(), reason);
+    }
+
+    /// Waits, unless the run is stopped.
+    ///
+    /// # Errors
+    /// [`RepoError::Interrupted`].
+    pub fn pause(&self, time: Duration) -> Result<(), RepoError> {
+        const TICK: Duration = Duration::from_millis(50);
+        let until = Instant::now().checked_add(time);
+        loop {
+            if self.run.is_stopped() {
+                return Err(RepoError::Interrupted);
+            }
+            let left = until.map_or(TICK, |until| until.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(TICK));
+        }
+    }
+
+    fn before(&self) -> Before {
+        Before {
+            started: Instant::now(),
+            bytes_read: self.run.counts.totals().bytes_read,
+            bytes_added: self.run.writer.bytes_added(),
+            lacks: self.run.lack_count(),
+        }
+    }
+
+    fn report(
+        &self,
+        name: String,
+        part: &Part,
+        before: &Before,
+        attempts: u32,
+        has_root: bool,
+    ) -> PartReport {
+        let lacks: Vec<Lack> = self.run.lacks_from(before.lacks);
+        PartReport {
+            name,
+            status: match (has_root, lacks.is_empty()) {
+                (false, _) => Status::Failed,
+                (true, true) => Status::Complete,
+                (true, false) => Status::Partial,
+            },
+            attempts,
+            files: part.files.load(Ordering::Relaxed),
+            bytes: part.bytes.load(Ordering::Relaxed),
+            bytes_read: self.run.counts.totals().bytes_read.saturating_sub(before.bytes_read),
+            bytes_added: self.run.writer.bytes_added().saturating_sub(before.bytes_added),
+            duration_ms: u64::try_from(before.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            lacks,
+        }
     }
 
     fn part(&self, component: &Component, number: usize) -> Result<Arc<Part>, RepoError> {
@@ -134,17 +203,21 @@ impl<'t> Tasks<'t> {
         }))
     }
 
-    /// Fills the snapshot's root with paths by their absolute names, or with streams.
+    /// Fills the snapshot's root with paths by their absolute names, or with streams. Returns whether
+    /// there is anything to be in it.
     fn fill_root(
         &self,
-        scope: &Scope<'t>,
         root: &Arc<Pending>,
+        tried: Tried,
         part: &Arc<Part>,
         component: Component,
-    ) -> Result<Vec<WaitingStream>, RepoError> {
+    ) -> Result<bool, RepoError> {
         if component.paths.is_empty() {
-            return self.side_by_side(scope, root, part, component);
+            let has_streams = !tried.streams.is_empty();
+            self.side_by_side(root, tried, part, &component)?;
+            return Ok(has_streams);
         }
+        let has_root = component.paths.iter().any(|path| path.symlink_metadata().is_ok());
         let mut wanted = Wanted::default();
         let mut is_first = true;
         for path in &component.paths {
@@ -155,151 +228,85 @@ impl<'t> Tasks<'t> {
         }
         let fd = open_directory(Path::new("/")).map_err(|e| source_failed(Path::new("/"), &e))?;
         let only = Some(wanted).filter(|wanted| !wanted.0.is_empty());
-        let visited = Visit {
-            directory: root.clone(),
-            part: part.clone(),
-            fd,
-            inside: Vec::new(),
-            mailbox: None,
-            only,
-        };
-        visit(scope, self.run, visited);
-        Ok(Vec::new())
+        self.walk(root.clone(), part, fd, only);
+        Ok(has_root)
     }
 
-    /// Fills a component's own directory; none if its source can't be read at all.
-    fn component(
+    /// Fills a component's own directory. Returns whether there is one: not if no source could be read.
+    fn fill(
         &self,
-        scope: &Scope<'t>,
         root: &Arc<Pending>,
         slot: u32,
+        tried: Tried,
         part: &Arc<Part>,
         component: Component,
         number: usize,
-    ) -> Result<Option<Vec<WaitingStream>>, RepoError> {
+    ) -> Result<bool, RepoError> {
         let run = self.run;
-        let single = match (&component.paths[..], component.streams.is_empty()) {
-            ([path], true) => Some(path.clone()).filter(|path| !path.is_file()),
-            _ => None,
-        };
-        let described = match (&single, component.paths.first()) {
-            (Some(path), _) => open_directory(path).and_then(|fd| Ok((scan::stat_of(&fd)?, Some(fd)))),
+        if !tried.has_any() {
+            root.put(run, slot, None)?;
+            return Ok(false);
+        }
+        let stat = match (&tried.single, tried.paths.first()) {
+            (Some((_, stat)), _) => *stat,
             (None, Some(first)) => {
                 let parent = first.parent().unwrap_or(Path::new("/"));
-                open_directory(parent).and_then(|fd| Ok((scan::stat_of(&fd)?, None)))
+                let opened = open_directory(parent).and_then(|fd| scan::stat_of(&fd));
+                opened.unwrap_or_else(|_| self.made_up(Kind::Directory, 0o700))
             }
-            (None, None) => Ok((self.made_up(Kind::Directory, 0o700), None)),
-        };
-        let (stat, fd) = match described {
-            Ok(described) => described,
-            Err(e) => {
-                let path = component.paths.first().map_or(&b""[..], |path| path.as_os_str().as_bytes());
-                run.lack(Some(part), path.to_vec(), std::io::Error::from(e).to_string());
-                root.put(run, slot, None)?;
-                return Ok(None);
-            }
+            (None, None) => self.made_up(Kind::Directory, 0o700),
         };
         let old = self.parents.roots.get(number).cloned().flatten();
         let old = old.and_then(|old| old_directory(run.reader, old));
         let mut scanned = run.scanned(&component.directory, stat, 0, Kind::Directory);
-        if let Some(fd) = &fd {
+        let mut path = Vec::new();
+        if let (Some((fd, _)), Some(first)) = (&tried.single, component.paths.first()) {
             scanned.xattrs = scan::xattrs_of(fd).unwrap_or_default();
+            path = first.as_os_str().as_bytes().to_vec();
         }
-        let path = single.as_ref().map_or_else(Vec::new, |path| path.as_os_str().as_bytes().to_vec());
         let up = Up::Into(root.clone(), slot, Box::new(scanned));
         let directory = Pending::new(up, path, Some(part.clone()), 1, old);
-        match fd {
-            Some(fd) => {
-                let visited = Visit {
-                    directory,
-                    part: part.clone(),
-                    fd,
-                    inside: Vec::new(),
-                    mailbox: None,
-                    only: None,
-                };
-                visit(scope, run, visited);
-                Ok(Some(Vec::new()))
-            }
-            None => self.side_by_side(scope, &directory, part, component).map(Some),
+        match tried.single {
+            Some((fd, _)) => self.walk(directory, part, fd, None),
+            None => self.side_by_side(&directory, tried, part, &component)?,
         }
+        Ok(true)
     }
 
+    fn walk(&self, directory: Arc<Pending>, part: &Arc<Part>, fd: OwnedFd, only: Option<Wanted>) {
+        let visited = Visit { directory, part: part.clone(), fd, inside: Vec::new(), mailbox: None, only };
+        self.pool.scope(|scope| visit(scope, self.run, visited));
+    }
+
+    /// Puts paths by their base names, and streams, side by side into a directory.
     fn side_by_side(
         &self,
-        scope: &Scope<'t>,
         directory: &Arc<Pending>,
+        tried: Tried,
         part: &Arc<Part>,
-        component: Component,
-    ) -> Result<Vec<WaitingStream>, RepoError> {
+        component: &Component,
+    ) -> Result<(), RepoError> {
         let mut sources: BTreeMap<Vec<u8>, Option<PathBuf>> = BTreeMap::new();
-        for path in &component.paths {
+        for path in tried.paths {
             let name = path.file_name().map_or(&b"root"[..], |name| name.as_bytes());
             sources.insert(name.to_vec(), Some(path.clone()));
         }
-        let mut streams: BTreeMap<Vec<u8>, Stream> = BTreeMap::new();
-        for stream in component.streams {
-            sources.insert(stream.name.clone(), None);
-            streams.insert(stream.name.clone(), stream);
-        }
-        let mut waiting = Vec::new();
-        visit_sources(scope, self.run, directory, part, &sources, |name, slot| {
-            if let Some(stream) = streams.remove(name) {
-                waiting.push(WaitingStream {
-                    directory: directory.clone(),
-                    part: part.clone(),
-                    slot,
-                    stream,
-                });
-            }
+        sources.extend(component.streams.iter().map(|stream| (stream.name.clone(), None)));
+        let mut announced = Vec::new();
+        self.pool.scope(|scope| {
+            visit_sources(scope, self.run, directory, part, &sources, |name, slot| {
+                announced.push((name.to_vec(), slot));
+            })
         })?;
-        Ok(waiting)
-    }
-
-    /// Reads the streams.
-    ///
-    /// # Errors
-    /// What writing meets. A stream that fails is a lack.
-    pub fn cut_streams(&self, streams: Vec<WaitingStream>) -> Result<(), RepoError> {
-        let run = self.run;
-        let mut cutter = Cutter::new(run);
-        for waiting in streams {
-            let mut scanned =
-                run.scanned(&waiting.stream.name, self.made_up(Kind::File, 0o600), 0, Kind::File);
-            let name = waiting.stream.name;
-            count(&waiting.part.files, 1);
-            let record = match waiting.stream.input.cut(&mut cutter) {
-                Ok(cut) => {
-                    count(&run.counts.files_new, 1);
-                    count(&run.counts.bytes_scanned, cut.bytes);
-                    count(&waiting.part.bytes, cut.bytes);
-                    scanned.size = cut.bytes;
-                    let content = run.writer.store_list(cut.list)?;
-                    Some(scanned.encode(content.borrowed())?)
-                }
-                Err(error) => {
-                    let reason = source_error(error)?.to_string();
-                    run.lack(Some(&waiting.part), name, reason);
-                    self.fail(&waiting.part);
-                    None
-                }
-            };
-            waiting.directory.put(run, waiting.slot, record)?;
+        let mut streams = tried.streams;
+        for (name, slot) in announced {
+            directory.put(self.run, slot, streams.remove(&name))?;
         }
-        cutter.flush()
-    }
-
-    /// Marks a component as failed.
-    fn fail(&self, part: &Arc<Part>) {
-        let mut outcomes = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        outcomes
-            .iter_mut()
-            .filter(|outcome| Arc::ptr_eq(&outcome.part, part))
-            .for_each(|o| o.has_root = false);
+        Ok(())
     }
 
     /// Describes an entry that no file system has.
-    fn made_up(&self, kind: Kind, mode: u32) -> Stat {
+    pub fn made_up(&self, kind: Kind, mode: u32) -> Stat {
         Stat {
             kind: Some(kind),
             mode,
@@ -318,11 +325,15 @@ impl<'t> Tasks<'t> {
     }
 }
 
-fn open_directory(path: &Path) -> Result<std::os::fd::OwnedFd, rustix::io::Errno> {
+/// Opens a directory, links in its path followed.
+///
+/// # Errors
+/// As open(2).
+pub fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn source_failed(path: &Path, error: &rustix::io::Errno) -> RepoError {
+fn source_failed(path: &Path, error: &Errno) -> RepoError {
     RepoError::Source { path: path.display().to_string(), reason: error.to_string() }
 }
 

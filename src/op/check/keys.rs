@@ -6,8 +6,6 @@ use std::collections::BTreeSet;
 use age::x25519::Identity;
 
 use crate::base::id::KeyFileId;
-use crate::base::limits::RECORD_BYTES_CAP;
-use crate::base::wire::{self, RecordKind};
 use crate::op::check::findings::{Findings, PUT_BACK, told};
 use crate::repo::config::{CONFIG_BYTES_MAX, Config, Encryption};
 use crate::repo::keys::{KeyBody, KeyFile, open_with_identities, recipient_count};
@@ -161,30 +159,4 @@ impl KeysFound {
             }
         }
     }
-}
-
-/// Reads the files under `condemned/`.
-///
-/// # Errors
-/// [`RepoError::Store`] if they can't be listed.
-pub fn check_condemned(repository: &Repository, findings: &mut Findings) -> Result<(), RepoError> {
-    for file in repository.store().list(Folder::Condemned)? {
-        let Some(name) = file.name else {
-            findings.damage(file.path, FOREIGN);
-            continue;
-        };
-        let said = |e: RepoError| told(&e, &file.path);
-        let read = repository.store().read(&name, RECORD_BYTES_CAP as u64).map_err(|e| said(e.into()));
-        let judged = read.and_then(|bytes| {
-            if name.hash() != Some(*blake3::hash(&bytes).as_bytes()) {
-                return Err(said(RepoError::NameMismatch { path: file.path.clone() }));
-            }
-            let unwrapped = wire::unwrap(RecordKind::Condemned, &bytes).map(|_| ());
-            unwrapped.map_err(|e| said(RepoError::record(&name, e)))
-        });
-        if let Err(what) = judged {
-            findings.damage(file.path, format!("{what}; remove it: the next prune makes its list anew"));
-        }
-    }
-    Ok(())
 }

@@ -8,6 +8,7 @@ use crate::base::id::{FragmentId, PackId};
 use crate::op::check::findings::{Findings, MEND_PACK, told};
 use crate::op::check::keys::FOREIGN;
 use crate::op::check::prints::{Prints, PrintsBuilder};
+use crate::repo::condemned::Marks;
 use crate::repo::index::{Index, Presence, read_directory, read_fragment};
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::{PackEntry, PackRow};
@@ -60,7 +61,11 @@ pub fn digest(directory: &Directory) -> [u8; 32] {
 ///
 /// # Errors
 /// [`RepoError::Store`] if files can't be listed.
-pub fn read_ledger(repository: &Repository, findings: &mut Findings) -> Result<(Ledger, Index), RepoError> {
+pub fn read_ledger(
+    repository: &Repository,
+    marks: &Marks,
+    findings: &mut Findings,
+) -> Result<(Ledger, Index), RepoError> {
     // Fragments first: the packs that a fragment lists are there before it is.
     let mut fragments = BTreeMap::new();
     for file in repository.store().list(Folder::Index)? {
@@ -85,6 +90,8 @@ pub fn read_ledger(repository: &Repository, findings: &mut Findings) -> Result<(
             continue;
         }
         reading.orphans();
+        let condemned = marks.packs();
+        reading.orphans.retain(|id| !condemned.contains_key(id)); // prune was cut off before it removed them
         reading.tell(findings);
         return Ok(reading.finish(fragments.into_keys().collect()));
     }

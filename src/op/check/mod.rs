@@ -5,6 +5,7 @@
 //! it is known which chunks can't be had.
 
 mod cache;
+mod condemned;
 mod findings;
 mod frames;
 mod keys;
@@ -19,8 +20,9 @@ mod walk;
 use crate::base::id::{PackId, SnapshotId};
 use crate::base::progress::Progress;
 use crate::op::check::cache::check_cache;
+use crate::op::check::condemned::{check_condemned, tell_condemned};
 use crate::op::check::findings::{Findings, PUT_BACK, told};
-use crate::op::check::keys::{FOREIGN, check_condemned, check_config, check_keys};
+use crate::op::check::keys::{FOREIGN, check_config, check_keys};
 use crate::op::check::ledger::read_ledger;
 use crate::op::check::packs::{Counts, PackCheck};
 use crate::op::check::repair::repair;
@@ -135,7 +137,7 @@ pub fn check(
     check_config(repository, &mut findings);
     let identities = repository.identities().unwrap_or_default();
     let keys = check_keys(repository, identities, &mut findings)?;
-    check_condemned(repository, &mut findings)?;
+    let marks = check_condemned(repository, &mut findings)?;
 
     // Manifests before fragments, fragments before packs: what a run adds meanwhile is no damage.
     let snapshots = repository.snapshots()?;
@@ -148,7 +150,8 @@ pub fn check(
             findings.damage(file.path, FOREIGN);
         }
     }
-    let (ledger, index) = read_ledger(repository, &mut findings)?;
+    let (ledger, index) = read_ledger(repository, &marks, &mut findings)?;
+    tell_condemned(&marks, &ledger, &mut findings);
     let reader = Reader::new(repository, index, TREE_CACHE_BYTES).without_fallback();
     report.packs = ledger.packs.len() as u64;
     report.chunks = ledger.chunks;

@@ -27,7 +27,7 @@ use crate::stage::snapshot::Lack;
 use crate::store::Name;
 
 /// Files up to this many bytes are put together in memory and written at one stroke.
-const MEMORY_FILE_BYTES: u64 = 256 << 10;
+pub const MEMORY_FILE_BYTES: u64 = 256 << 10;
 
 /// Bytes of files being put together in memory, at most; more go to their temporary files.
 const MEMORY_BYTES: u64 = 64 << 20;
@@ -71,6 +71,8 @@ pub struct Filled {
     pub bytes_fetched: u64,
     /// Files that are not in place, and why.
     pub lacks: Vec<Lack>,
+    /// What is to be filled next: a file of which a part is still to come has number 0 in it.
+    pub next: Portion,
 }
 
 impl Portion {
@@ -137,8 +139,13 @@ impl Portion {
             }
         });
         *temporary = fill.temporary.load(Ordering::Relaxed);
-        let error = fill.error.into_inner().unwrap_or_else(PoisonError::into_inner);
-        error.map_or_else(|| Ok(fill.done.into_inner().unwrap_or_else(PoisonError::into_inner)), Err)
+        if let Some(error) = fill.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let mut filled = fill.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        filled.next.files = self.files;
+        filled.next.files.retain(|file| file.left.load(Ordering::Relaxed) > 0);
+        Ok(filled)
     }
 }
 

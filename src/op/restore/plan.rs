@@ -10,7 +10,7 @@ use crate::base::content::refs;
 use crate::base::entry::{Entry, Kind, quoted as shown};
 use crate::base::progress::Done;
 use crate::op::restore::attributes::{Attributes, On};
-use crate::op::restore::fill::{Filled, Portion};
+use crate::op::restore::fill::{Filled, MEMORY_FILE_BYTES, Portion};
 use crate::op::restore::stretch::Need;
 use crate::op::restore::target::{Target, temporary_name};
 use crate::op::restore::{Filter, Overwrite, Report, Request, lack};
@@ -260,14 +260,16 @@ impl<'p> Plan<'p> {
         let mut record = Vec::new();
         crate::stage::tree::push(entry, &mut record).map_err(|e| RepoError::record(&"tree", e))?;
         let needs = list.len() / crate::base::content::REF_BYTES;
-        let file = self.portion.add(here, Record::new(&record)?, needs);
+        let mut file = self.portion.add(here, Record::new(&record)?, needs);
         let mut at = 0;
         for chunk in refs(&list) {
             let location = self.reader.index().find(&chunk.id)?;
             self.portion.needs.push(Need { location, chunk, file, at });
             at += u64::from(chunk.bytes);
-            if self.portion.needs.len() >= NEEDS_MAX && chunk_is_last(at, total) {
+            // A file that is put together in memory is not split over two portions.
+            if self.portion.needs.len() >= NEEDS_MAX && (at == total || total > MEMORY_FILE_BYTES) {
                 self.fill()?;
+                file = 0;
             }
         }
         Ok(())
@@ -307,7 +309,8 @@ impl<'p> Plan<'p> {
             self.request,
             &mut self.temporary,
         )?;
-        let Filled { files, bytes, verified, bytes_fetched, lacks } = filled;
+        let Filled { files, bytes, verified, bytes_fetched, lacks, next } = filled;
+        self.portion = next;
         self.report.files += files;
         self.report.bytes += bytes;
         self.report.verified += verified;
@@ -315,11 +318,6 @@ impl<'p> Plan<'p> {
         self.report.lacks.extend(lacks);
         Ok(())
     }
-}
-
-/// Returns whether a file's needs are all noted: it must not be split over two portions.
-fn chunk_is_last(at: u64, total: u64) -> bool {
-    at == total
 }
 
 impl Visitor for Plan<'_> {

@@ -1,26 +1,42 @@
 //! `index.redb`: chunk id → pack, frame, offset, length. A cache: fragments rebuild it.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use redb::{ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
 
 use crate::base::id::{ChunkId, FragmentId, PackId, RepositoryId};
 use crate::base::wire;
 use crate::stage::index::{Fragment, Location, PackNumber, PackRow};
 
-const CHUNKS: TableDefinition<[u8; ChunkId::BYTES], [u8; 14]> = TableDefinition::new("chunks");
+/// Where a chunk lies, by its id.
+const CHUNKS: TableDefinition<[u8; ChunkId::BYTES], [u8; LOCATION_BYTES]> = TableDefinition::new("chunks");
+/// Where else chunks lie: ids, each with a location behind it.
+const COPIES: TableDefinition<[u8; COPY_BYTES], ()> = TableDefinition::new("copies");
+/// Packs and how many chunks they hold, by number. A number is never given twice.
 const PACKS: TableDefinition<u32, &[u8]> = TableDefinition::new("packs");
-const FRAGMENTS: TableDefinition<[u8; 32], ()> = TableDefinition::new("fragments");
+/// Numbers of the packs that a fragment lists.
+const FRAGMENTS: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("fragments");
+/// Fragments that another one replaces.
+const REPLACED: TableDefinition<[u8; 32], ()> = TableDefinition::new("replaced");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// Layout of the tables; another one is thrown away and rebuilt.
-const SCHEMA: &[u8] = b"1";
+const SCHEMA: &[u8] = b"2";
+
+const LOCATION_BYTES: usize = 14;
+const COPY_BYTES: usize = ChunkId::BYTES + LOCATION_BYTES;
 
 /// Memory that redb may use for pages, in bytes.
 const PAGES_BYTES: usize = 32 << 20;
+
+/// Rows that are sorted at a time: 64 MB.
+const ROWS_MAX: usize = 2_000_000;
 
 /// Why the cache can't be used. It can always be deleted and rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -72,11 +88,13 @@ pub struct Cache {
     /// None only while it is dropped.
     tables: Option<Tables>,
     fragments: BTreeSet<FragmentId>,
+    replaced: BTreeSet<FragmentId>,
     is_empty: bool,
 }
 
 struct Tables {
-    chunks: ReadOnlyTable<[u8; ChunkId::BYTES], [u8; 14]>,
+    chunks: ReadOnlyTable<[u8; ChunkId::BYTES], [u8; LOCATION_BYTES]>,
+    copies: ReadOnlyTable<[u8; COPY_BYTES], ()>,
     packs: ReadOnlyTable<u32, &'static [u8]>,
     _database: ReadOnlyDatabase,
 }
@@ -105,11 +123,17 @@ impl Cache {
         &self.fragments
     }
 
+    /// Returns fragments that count as absent because another one in the cache replaces them.
+    pub fn replaced(&self) -> &BTreeSet<FragmentId> {
+        &self.replaced
+    }
+
     fn tables(&self) -> Result<&Tables, CacheError> {
         self.tables.as_ref().ok_or(CacheError::Absent)
     }
 
-    /// Returns where a chunk lies. 2–5 µs; nothing for an empty cache.
+    /// Returns where a chunk lies. 2–5 µs; nothing for an empty cache. The pack may be one that no
+    /// fragment lists any more: then it is not among [`Self::packs`], and [`Self::copies`] knows more.
     ///
     /// # Errors
     /// [`CacheError::Failed`].
@@ -123,7 +147,19 @@ impl Cache {
         })
     }
 
-    /// Calls `visit` with every chunk and where it lies, by ascending id.
+    /// Returns where else a chunk lies, under the same proviso.
+    ///
+    /// # Errors
+    /// [`CacheError::Failed`].
+    pub fn copies(&self, id: &ChunkId) -> Result<Vec<Location>, CacheError> {
+        guarded(|| {
+            let range = copy_of(id, &[0; LOCATION_BYTES])..=copy_of(id, &[0xff; LOCATION_BYTES]);
+            let rows = self.tables()?.copies.range(range).map_err(failed)?;
+            rows.map(|row| Ok(unpack_copy(&row.map_err(failed)?.0.value()).1)).collect()
+        })
+    }
+
+    /// Calls `visit` with every chunk and where it lies, by ascending id; then with all further copies.
     ///
     /// # Errors
     /// [`CacheError::Failed`].
@@ -132,6 +168,10 @@ impl Cache {
             for row in self.tables()?.chunks.iter().map_err(failed)? {
                 let (id, value) = row.map_err(failed)?;
                 visit(ChunkId::from_bytes(id.value()), unpack(&value.value()));
+            }
+            for row in self.tables()?.copies.iter().map_err(failed)? {
+                let (chunk, location) = unpack_copy(&row.map_err(failed)?.0.value());
+                visit(chunk, location);
             }
             Ok(())
         })
@@ -143,30 +183,52 @@ impl Cache {
     /// [`CacheError::Failed`].
     pub fn packs(&self) -> Result<Vec<(PackNumber, PackRow)>, CacheError> {
         guarded(|| {
-            let mut rows = Vec::new();
-            for row in self.tables()?.packs.iter().map_err(failed)? {
+            let rows = self.tables()?.packs.iter().map_err(failed)?;
+            let rows = rows.map(|row| {
                 let (number, bytes) = row.map_err(failed)?;
-                let row =
-                    wire::decode(bytes.value()).map_err(|e| CacheError::Failed { what: e.to_string() })?;
-                rows.push((PackNumber(number.value()), row));
-            }
-            Ok(rows)
+                Ok((PackNumber(number.value()), decode_pack(bytes.value())?.0))
+            });
+            rows.collect()
         })
     }
 
-    /// Adds fragments to the cache at `path` in one transaction, in key order; makes the cache if
-    /// there is none. With `from_scratch`, what was there goes first.
+    /// Returns whether so many rows lead to packs that are listed no more that it should be made anew.
+    ///
+    /// # Errors
+    /// [`CacheError::Failed`].
+    pub fn is_worn(&self) -> Result<bool, CacheError> {
+        guarded(|| {
+            let tables = self.tables()?;
+            let rows = tables.chunks.len().map_err(failed)? + tables.copies.len().map_err(failed)?;
+            let mut listed = 0;
+            for row in tables.packs.iter().map_err(failed)? {
+                listed += decode_pack(row.map_err(failed)?.1.value())?.1;
+            }
+            Ok(rows > 10_000 + listed + listed / 2)
+        })
+    }
+
+    /// Brings the cache at `path` up to date in one transaction, in key order; makes it if there is none.
     ///
     /// # Errors
     /// [`CacheError`]; the cache is as it was.
-    pub fn add(
-        path: &Path,
-        repository: RepositoryId,
-        fragments: &[(FragmentId, Fragment)],
-        from_scratch: bool,
-    ) -> Result<(), CacheError> {
-        guarded(|| add(path, repository, fragments, from_scratch))
+    pub fn update(path: &Path, repository: RepositoryId, update: &Update<'_>) -> Result<(), CacheError> {
+        guarded(|| update_file(path, repository, update))
     }
+}
+
+/// Takes fragments one by one.
+pub type EachFragment<'e> = dyn FnMut(FragmentId, &Fragment) + 'e;
+
+/// What has changed since the cache was brought up to date.
+pub struct Update<'u> {
+    /// Gives every fragment that is to be added, those that count; called several times, and gives the
+    /// same ones each time.
+    pub added: &'u dyn Fn(&mut EachFragment<'_>),
+    /// Fragments that are gone.
+    pub gone: &'u BTreeSet<FragmentId>,
+    /// Whether what is in the cache goes first.
+    pub from_scratch: bool,
 }
 
 fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
@@ -188,71 +250,183 @@ fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
     if !is("schema", SCHEMA)? || !is("repository", repository.as_bytes())? {
         return Err(CacheError::Absent);
     }
-    let table = read.open_table(FRAGMENTS).map_err(failed)?;
     let mut fragments = BTreeSet::new();
-    for row in table.iter().map_err(failed)? {
+    for row in read.open_table(FRAGMENTS).map_err(failed)?.iter().map_err(failed)? {
         fragments.insert(FragmentId::from_bytes(row.map_err(failed)?.0.value()));
     }
+    let mut replaced = BTreeSet::new();
+    for row in read.open_table(REPLACED).map_err(failed)?.iter().map_err(failed)? {
+        replaced.insert(FragmentId::from_bytes(row.map_err(failed)?.0.value()));
+    }
     let chunks = read.open_table(CHUNKS).map_err(failed)?;
+    let copies = read.open_table(COPIES).map_err(failed)?;
     let is_empty = chunks.first().map_err(failed)?.is_none();
     let packs = read.open_table(PACKS).map_err(failed)?;
-    Ok(Cache { tables: Some(Tables { chunks, packs, _database: database }), fragments, is_empty })
+    let tables = Some(Tables { chunks, copies, packs, _database: database });
+    Ok(Cache { tables, fragments, replaced, is_empty })
 }
 
-fn add(
-    path: &Path,
-    repository: RepositoryId,
-    fragments: &[(FragmentId, Fragment)],
-    from_scratch: bool,
-) -> Result<(), CacheError> {
+fn update_file(path: &Path, repository: RepositoryId, update: &Update<'_>) -> Result<(), CacheError> {
     let mut builder = redb::Builder::new();
     builder.set_cache_size(PAGES_BYTES);
     let database = builder.create(path).map_err(failed)?;
     let mut write = database.begin_write().map_err(failed)?;
     write.set_quick_repair(true);
-    let is_foreign = {
+    let is_fit = {
         let meta = write.open_table(META).map_err(failed)?;
-        let kept = meta.get("repository").map_err(failed)?;
-        kept.is_some_and(|kept| kept.value() != repository.as_bytes())
+        let is = |key: &str, value: &[u8]| -> Result<bool, CacheError> {
+            Ok(meta.get(key).map_err(failed)?.is_some_and(|found| found.value() == value))
+        };
+        is("repository", repository.as_bytes())? && is("schema", SCHEMA)?
     };
-    if from_scratch || is_foreign {
-        write.delete_table(CHUNKS).map_err(failed)?;
-        write.delete_table(PACKS).map_err(failed)?;
-        write.delete_table(FRAGMENTS).map_err(failed)?;
+    if update.from_scratch || !is_fit {
+        for table in write.list_tables().map_err(failed)?.collect::<Vec<_>>() {
+            write.delete_table(table).map_err(failed)?;
+        }
     }
     {
         let mut meta = write.open_table(META).map_err(failed)?;
         meta.insert("schema", SCHEMA).map_err(failed)?;
         meta.insert("repository", repository.as_bytes().as_slice()).map_err(failed)?;
-        let mut known = write.open_table(FRAGMENTS).map_err(failed)?;
-        let mut packs = write.open_table(PACKS).map_err(failed)?;
-        let mut next = packs.last().map_err(failed)?.map_or(0, |(number, _)| number.value() + 1);
-        let mut rows = Vec::with_capacity(
-            fragments.iter().flat_map(|(_, f)| &f.packs).map(|p| p.directory.chunk_count()).sum(),
-        );
-        let mut seen: BTreeSet<PackId> = BTreeSet::new();
-        for (id, fragment) in fragments {
-            known.insert(id.as_bytes(), ()).map_err(failed)?;
-            for pack in fragment.packs.iter().filter(|pack| seen.insert(pack.id)) {
-                let row =
-                    wire::encode(&pack.row()).map_err(|e| CacheError::Failed { what: e.to_string() })?;
-                packs.insert(next, row.as_slice()).map_err(failed)?;
-                pack.locations(PackNumber(next), |chunk, location| rows.push((chunk, location)));
-                next += 1;
-            }
-        }
-        rows.sort_unstable();
-        let mut chunks = write.open_table(CHUNKS).map_err(failed)?;
-        for (chunk, location) in &rows {
-            chunks.insert(chunk.as_bytes(), pack_up(location)).map_err(failed)?;
-        }
+    }
+    let new = list_packs(&write, update)?;
+    let passes = new.values().map(|pack| pack.chunks).sum::<usize>().div_ceil(ROWS_MAX);
+    for pass in 0..passes {
+        insert_rows(&write, update, &new, (pass, passes))?;
     }
     write.commit().map_err(failed)
 }
 
+/// A pack that the cache did not have.
+struct NewPack {
+    number: PackNumber,
+    chunks: usize,
+}
+
+/// Brings the tables of fragments and packs up to date; returns the packs that are new.
+fn list_packs(write: &WriteTransaction, update: &Update<'_>) -> Result<HashMap<PackId, NewPack>, CacheError> {
+    let mut known = write.open_table(FRAGMENTS).map_err(failed)?;
+    let mut replaced = write.open_table(REPLACED).map_err(failed)?;
+    let mut packs = write.open_table(PACKS).map_err(failed)?;
+    let mut meta = write.open_table(META).map_err(failed)?;
+    let mut numbers: HashMap<PackId, u32> = HashMap::new();
+    for row in packs.iter().map_err(failed)? {
+        let (number, bytes) = row.map_err(failed)?;
+        numbers.insert(decode_pack(bytes.value())?.0.id, number.value());
+    }
+    let mut next: u32 = match meta.get("next").map_err(failed)? {
+        Some(bytes) => decode(bytes.value())?,
+        None => 0,
+    };
+    let mut new = HashMap::new();
+    let mut result = Ok(());
+    (update.added)(&mut |id, fragment| {
+        if result.is_err() {
+            return;
+        }
+        result = (|| {
+            let mut own = Vec::with_capacity(fragment.packs.len());
+            for pack in &fragment.packs {
+                let number = *numbers.entry(pack.id).or_insert(next);
+                if number == next {
+                    let chunks = pack.directory.chunk_count();
+                    packs.insert(next, encode(&(pack.row(), chunks as u64))?.as_slice()).map_err(failed)?;
+                    new.insert(pack.id, NewPack { number: PackNumber(next), chunks });
+                    next += 1;
+                }
+                own.push(number);
+            }
+            known.insert(id.as_bytes(), encode(&own)?.as_slice()).map_err(failed)?;
+            for old in &fragment.replaces {
+                known.remove(old.as_bytes()).map_err(failed)?;
+                replaced.insert(old.as_bytes(), ()).map_err(failed)?;
+            }
+            Ok(())
+        })();
+    });
+    result?;
+    for id in update.gone {
+        known.remove(id.as_bytes()).map_err(failed)?;
+        replaced.remove(id.as_bytes()).map_err(failed)?;
+    }
+    meta.insert("next", encode(&next)?.as_slice()).map_err(failed)?;
+    let mut listed: BTreeSet<u32> = BTreeSet::new();
+    for row in known.iter().map_err(failed)? {
+        listed.extend(decode::<Vec<u32>>(row.map_err(failed)?.1.value())?);
+    }
+    packs.retain(|number, _| listed.contains(&number)).map_err(failed)?;
+    Ok(new)
+}
+
+/// Adds the chunks of new packs whose ids lie in the given part of all ids.
+fn insert_rows(
+    write: &WriteTransaction,
+    update: &Update<'_>,
+    new: &HashMap<PackId, NewPack>,
+    (pass, passes): (usize, usize),
+) -> Result<(), CacheError> {
+    let part = |id: &ChunkId| {
+        let first = usize::from(u16::from_be_bytes([id.as_bytes()[0], id.as_bytes()[1]]));
+        first * passes / (1 << 16)
+    };
+    let mut rows = Vec::new();
+    let mut seen = BTreeSet::new();
+    (update.added)(&mut |_, fragment| {
+        for pack in &fragment.packs {
+            if let Some(NewPack { number, .. }) = new.get(&pack.id)
+                && seen.insert(pack.id)
+            {
+                pack.locations(*number, |chunk, location| {
+                    if part(&chunk) == pass {
+                        rows.push((chunk, location));
+                    }
+                });
+            }
+        }
+    });
+    rows.sort_unstable();
+    let mut chunks = write.open_table(CHUNKS).map_err(failed)?;
+    let mut copies = write.open_table(COPIES).map_err(failed)?;
+    for (chunk, location) in &rows {
+        let old = chunks.insert(chunk.as_bytes(), pack_up(location)).map_err(failed)?.map(|old| old.value());
+        if let Some(old) = old {
+            copies.insert(copy_of(chunk, &old), ()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode<T: bincode::Encode>(record: &T) -> Result<Vec<u8>, CacheError> {
+    wire::encode(record).map_err(|e| CacheError::Failed { what: e.to_string() })
+}
+
+fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, CacheError> {
+    wire::decode(bytes).map_err(|e| CacheError::Failed { what: e.to_string() })
+}
+
+fn decode_pack(bytes: &[u8]) -> Result<(PackRow, u64), CacheError> {
+    decode(bytes)
+}
+
+/// Returns a further copy of a chunk as the cache holds it.
+fn copy_of(id: &ChunkId, location: &[u8; LOCATION_BYTES]) -> [u8; COPY_BYTES] {
+    let mut out = [0; COPY_BYTES];
+    out[..ChunkId::BYTES].copy_from_slice(id.as_bytes());
+    out[ChunkId::BYTES..].copy_from_slice(location);
+    out
+}
+
+/// Undoes [`copy_of`].
+fn unpack_copy(bytes: &[u8; COPY_BYTES]) -> (ChunkId, Location) {
+    let (mut id, mut location) = ([0; ChunkId::BYTES], [0; LOCATION_BYTES]);
+    id.copy_from_slice(&bytes[..ChunkId::BYTES]);
+    location.copy_from_slice(&bytes[ChunkId::BYTES..]);
+    (ChunkId::from_bytes(id), unpack(&location))
+}
+
 /// Returns a location as the cache holds it.
-fn pack_up(location: &Location) -> [u8; 14] {
-    let mut out = [0; 14];
+fn pack_up(location: &Location) -> [u8; LOCATION_BYTES] {
+    let mut out = [0; LOCATION_BYTES];
     out[0..4].copy_from_slice(&location.pack.0.to_le_bytes());
     out[4..6].copy_from_slice(&location.frame.to_le_bytes());
     out[6..10].copy_from_slice(&location.offset.to_le_bytes());
@@ -261,7 +435,7 @@ fn pack_up(location: &Location) -> [u8; 14] {
 }
 
 /// Undoes [`pack_up`].
-fn unpack(bytes: &[u8; 14]) -> Location {
+fn unpack(bytes: &[u8; LOCATION_BYTES]) -> Location {
     let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     Location {
         pack: PackNumber(u32_at(0)),
@@ -287,28 +461,94 @@ mod tests {
         Fragment { packs: vec![pack], replaces: vec![] }
     }
 
+    fn update(path: &Path, added: &[(FragmentId, Fragment)], gone: &[FragmentId], from_scratch: bool) {
+        let repository = RepositoryId::from_bytes([1; 16]);
+        let added = |each: &mut EachFragment<'_>| added.iter().for_each(|(id, f)| each(*id, f));
+        let gone = gone.iter().copied().collect();
+        Cache::update(path, repository, &Update { added: &added, gone: &gone, from_scratch }).unwrap();
+    }
+
+    fn id(n: u8) -> FragmentId {
+        FragmentId::from_bytes([n; 32])
+    }
+
+    fn chunk(n: u8) -> ChunkId {
+        ChunkId::from_bytes([n; 16])
+    }
+
     #[test]
     fn added_fragments_are_found_in_later_opens() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index.redb");
         let repository = RepositoryId::from_bytes([1; 16]);
         assert!(matches!(Cache::open(&path, repository), Err(CacheError::Absent)));
-        let id = |n: u8| FragmentId::from_bytes([n; 32]);
-        Cache::add(&path, repository, &[(id(1), fragment(0x10))], false).unwrap();
-        Cache::add(&path, repository, &[(id(2), fragment(0x20))], false).unwrap();
+        update(&path, &[(id(1), fragment(0x10))], &[], false);
+        update(&path, &[(id(2), fragment(0x20))], &[], false);
         let cache = Cache::open(&path, repository).unwrap();
-        let found = cache.find(&ChunkId::from_bytes([0x22; 16])).unwrap().unwrap();
+        let found = cache.find(&chunk(0x22)).unwrap().unwrap();
         assert_eq!(found, Location { pack: PackNumber(1), frame: 0, offset: 14, bytes: 7 });
         assert_eq!(cache.fragments().len(), 2);
-        assert_eq!(cache.find(&ChunkId::from_bytes([0x99; 16])).unwrap(), None);
+        assert_eq!(cache.find(&chunk(0x99)).unwrap(), None);
         assert_eq!(cache.packs().unwrap()[1].1, fragment(0x20).packs[0].row());
-        assert!(matches!(Cache::add(&path, repository, &[], false), Err(CacheError::Busy)));
+        let nothing = Update { added: &|_| {}, gone: &BTreeSet::new(), from_scratch: false };
+        assert!(matches!(Cache::update(&path, repository, &nothing), Err(CacheError::Busy)));
         drop(cache);
-        Cache::add(&path, repository, &[(id(3), fragment(0x30))], true).unwrap();
+        update(&path, &[(id(3), fragment(0x30))], &[], true);
         let cache = Cache::open(&path, repository).unwrap();
-        assert_eq!(cache.find(&ChunkId::from_bytes([0x22; 16])).unwrap(), None, "from scratch");
+        assert_eq!(cache.find(&chunk(0x22)).unwrap(), None, "from scratch");
         let other = RepositoryId::from_bytes([2; 16]);
         assert!(matches!(Cache::open(&path, other), Err(CacheError::Absent)), "another repository's");
+    }
+
+    #[test]
+    fn a_replaced_fragment_takes_its_packs_with_it_and_other_copies_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.redb");
+        let mut both = fragment(0x10);
+        both.packs.extend(fragment(0x20).packs);
+        let mut copy = fragment(0x20); // the same chunks in another pack
+        copy.packs[0].id = PackId::from_bytes([0x77; 32]);
+        update(&path, &[(id(1), both), (id(2), copy)], &[], false);
+        let mut new = fragment(0x10);
+        new.replaces = vec![id(1)];
+        update(&path, &[(id(3), new)], &[], false);
+        let cache = Cache::open(&path, RepositoryId::from_bytes([1; 16])).unwrap();
+        assert_eq!(*cache.fragments(), BTreeSet::from([id(2), id(3)]));
+        assert_eq!(*cache.replaced(), BTreeSet::from([id(1)]));
+        let listed: Vec<PackNumber> = cache.packs().unwrap().into_iter().map(|(number, _)| number).collect();
+        assert_eq!(listed, [PackNumber(0), PackNumber(2)], "numbers stay");
+        let mut places = cache.copies(&chunk(0x22)).unwrap();
+        places.extend(cache.find(&chunk(0x22)).unwrap());
+        let packs: BTreeSet<PackNumber> = places.into_iter().map(|place| place.pack).collect();
+        assert_eq!(packs, BTreeSet::from([PackNumber(1), PackNumber(2)]));
+        drop(cache);
+        update(&path, &[(id(4), fragment(0x40))], &[id(1), id(2)], false);
+        let cache = Cache::open(&path, RepositoryId::from_bytes([1; 16])).unwrap();
+        assert!(cache.replaced().is_empty());
+        assert_eq!(cache.find(&chunk(0x42)).unwrap().unwrap().pack, PackNumber(3), "no number comes twice");
+    }
+
+    #[test]
+    fn many_rows_are_added_in_several_passes_and_none_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.redb");
+        let repository = RepositoryId::from_bytes([1; 16]);
+        update(&path, &[(id(1), fragment(0x10))], &[], false);
+        let write_again = |passes| {
+            let added = |each: &mut EachFragment<'_>| (0..=250u8).for_each(|n| each(id(n), &fragment(n)));
+            let gone = BTreeSet::new();
+            let update = Update { added: &added, gone: &gone, from_scratch: true };
+            let database = redb::Database::create(folder.path().join("other.redb")).unwrap();
+            let write = database.begin_write().unwrap();
+            let new = list_packs(&write, &update).unwrap();
+            for pass in 0..passes {
+                insert_rows(&write, &update, &new, (pass, passes)).unwrap();
+            }
+            let rows = write.open_table(CHUNKS).unwrap().len().unwrap();
+            rows + write.open_table(COPIES).unwrap().len().unwrap()
+        };
+        assert_eq!((write_again(1), write_again(3), write_again(7)), (1255, 1255, 1255));
+        assert!(!Cache::open(&path, repository).unwrap().is_worn().unwrap());
     }
 
     #[test]

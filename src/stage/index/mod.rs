@@ -8,7 +8,7 @@ use crate::base::directory::Directory;
 use crate::base::id::{FragmentId, PackId};
 use crate::base::kind::FrameKind;
 
-pub use cache::{Cache, CacheError, is_guarded};
+pub use cache::{Cache, CacheError, EachFragment, Update, is_guarded};
 
 /// A pack and what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -1,22 +1,20 @@
 //! Finding a chunk: the cache, brought up to date with the fragments, and what no fragment lists.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod files;
 
-use crate::base::directory::Directory;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
 use crate::base::id::{ChunkId, FragmentId, PackId};
-use crate::base::layout::PACK_TRAILER_BYTES;
-use crate::base::limits::{PACK_BYTES_CAP, RECORD_BYTES_CAP};
-use crate::base::wire::{self, RecordKind, WireError};
-use crate::repo::open::read_named;
+use crate::repo::condemned::Marks;
 use crate::repo::{RepoError, Repository};
 use crate::stage::dedup::IdHash;
-use crate::stage::index::{Cache, CacheError, Fragment, Location, PackEntry, PackNumber, PackRow};
-use crate::stage::pack::Trailer;
-use crate::stage::seal::{open_record, seal_record};
+use crate::stage::index::{
+    Cache, CacheError, EachFragment, Fragment, Location, PackEntry, PackNumber, PackRow, Update,
+};
 use crate::store::{Folder, Name, Store};
 
-const FRAGMENT_PURPOSE: &str = "snap v1 fragment";
-const DIRECTORY_PURPOSE: &str = "snap v1 pack directory";
+pub use files::{build_directory, put_fragment, read_directory, read_fragment};
 
 /// Numbers of packs that are not in the cache start here.
 const OVERLAY_START: u32 = 1 << 31;
@@ -52,14 +50,18 @@ pub struct Index {
     others: HashMap<ChunkId, Vec<Location>, IdHash>,
     packs: HashMap<PackNumber, PackRow>,
     lost: HashSet<PackNumber>,
+    /// Packs that are to go.
+    condemned: HashSet<PackNumber>,
+    /// Frames that new snapshots keep away from.
+    closed: HashSet<(PackNumber, u16)>,
     orphans: Vec<PackEntry>,
     problems: Vec<(String, RepoError)>,
 }
 
 impl Index {
-    /// Opens the index. Fragments that the cache lacks are added to it; if it can't be written
-    /// (another process has it open), they are kept in memory. Packs that no fragment lists are
-    /// read from their own directories. A cache that is damaged is made anew.
+    /// Opens the index. The cache is brought up to date with the fragments; if it can't be written
+    /// (another process has it open), what it lacks is kept in memory. Packs that no fragment lists
+    /// are read from their own directories. A cache that is damaged is made anew.
     ///
     /// # Errors
     /// [`RepoError::Store`] if the folders can't be listed. A damaged fragment or pack is no error:
@@ -72,27 +74,17 @@ impl Index {
     }
 
     fn open_with_cache(repository: &Repository) -> Result<Self, RepoError> {
+        let Some(path) = repository.index_path() else { return Self::open_without_cache(repository) };
         let present = fragments_present(repository.store())?;
         let mut index = Self::default();
-        let missing = match repository.index_path() {
-            None => present,
-            Some(path) => {
-                let opened = Cache::open(path, repository.id());
-                let is_broken = matches!(opened, Err(CacheError::Failed { .. } | CacheError::Absent));
-                let cached = opened.as_ref().map(|cache| cache.fragments().clone()).unwrap_or_default();
-                let is_stale = !cached.is_subset(&present);
-                let missing: BTreeSet<FragmentId> = match is_stale {
-                    true => present.clone(),
-                    false => present.difference(&cached).copied().collect(),
-                };
-                if missing.is_empty() && !is_stale {
-                    index.cache = opened.ok();
-                    missing
-                } else {
-                    drop(opened);
-                    index.refresh_cache(repository, path, present, missing, is_stale || is_broken)
-                }
+        let opened = Cache::open(path, repository.id());
+        let is_broken = matches!(opened, Err(CacheError::Failed { .. } | CacheError::Absent));
+        let missing = match opened {
+            Ok(cache) if is_fresh(&cache, &present) && !cache.is_worn()? => {
+                index.cache = Some(cache);
+                BTreeSet::new()
             }
+            opened => index.refresh_cache(repository, path, &present, opened.ok(), is_broken),
         };
         let live = index.read_fragments(repository, missing);
         index.finish(repository, live)?;
@@ -111,32 +103,57 @@ impl Index {
         Ok(index)
     }
 
-    /// Adds `missing` fragments to the cache at `path` and opens it; returns those of `present` that
-    /// it lacks still.
+    /// Brings the cache at `path` up to date with the fragments that are present, and opens it; returns
+    /// those that it lacks still.
     fn refresh_cache(
         &mut self,
         repository: &Repository,
-        path: &std::path::Path,
-        present: BTreeSet<FragmentId>,
-        missing: BTreeSet<FragmentId>,
-        from_scratch: bool,
+        path: &Path,
+        present: &BTreeSet<FragmentId>,
+        cache: Option<Cache>,
+        is_broken: bool,
     ) -> BTreeSet<FragmentId> {
-        let fragments = self.read_fragments(repository, missing);
-        self.problems.clear(); // they are met again among those that are left
+        let (mut cached, mut replaced, mut is_worn) = (BTreeSet::new(), BTreeSet::new(), false);
+        if let Some(cache) = cache {
+            is_worn = cache.is_worn().unwrap_or(true);
+            (cached, replaced) = (cache.fragments().clone(), cache.replaced().clone());
+        }
+        let unknown = present.iter().filter(|id| !cached.contains(id) && !replaced.contains(id)).copied();
+        let mut news = News::read(repository, unknown);
+        // A fragment that went without another in its place: its packs are nobody's now, and the cache
+        // does not know which they are.
+        let is_lost = |id: &FragmentId| !present.contains(id) && !news.replaced.contains(id);
+        let from_scratch = is_broken || is_worn || cached.iter().any(is_lost);
+        if from_scratch {
+            news = News::read(repository, present.iter().copied());
+            replaced.clone_from(&news.replaced);
+        } else {
+            replaced.extend(&news.replaced);
+        }
+        news.readable.retain(|id| !replaced.contains(id));
         if from_scratch && matches!(Cache::open(path, repository.id()), Err(CacheError::Failed { .. })) {
             let _ = std::fs::remove_file(path); // a cache: its loss costs a rebuild
         }
-        let replaces_known = fragments.iter().any(|(_, fragment)| !fragment.replaces.is_empty());
-        let is_needed = from_scratch || !(fragments.is_empty() || replaces_known);
-        let is_added = is_needed && Cache::add(path, repository.id(), &fragments, from_scratch).is_ok();
+        let added = |each: &mut EachFragment<'_>| {
+            for id in &news.readable {
+                if let Ok(fragment) = read_fragment(repository, *id) {
+                    each(*id, &fragment);
+                }
+            }
+        };
+        let gone: BTreeSet<_> = cached.union(&replaced).filter(|id| !present.contains(id)).copied().collect();
+        let is_needed = from_scratch || !news.readable.is_empty() || !gone.is_empty();
+        let update = Update { added: &added, gone: &gone, from_scratch };
+        let is_updated = is_needed && Cache::update(path, repository.id(), &update).is_ok();
         match Cache::open(path, repository.id()) {
             // What could not be added is kept in memory, beside what the cache has had before.
-            Ok(cache) if is_added || !from_scratch => {
-                let left = present.difference(cache.fragments()).copied().collect();
+            Ok(cache) if is_updated || !from_scratch => {
+                let left = present.difference(cache.fragments()).filter(|id| !replaced.contains(id));
+                let left = left.copied().collect();
                 self.cache = Some(cache);
                 left
             }
-            _ => present,
+            _ => present.clone(),
         }
     }
 
@@ -163,6 +180,8 @@ impl Index {
         repository: &Repository,
         live: Vec<(FragmentId, Fragment)>,
     ) -> Result<(), RepoError> {
+        let marks = repository.marks()?;
+        let condemned = marks.packs();
         let mut there: BTreeMap<PackId, u64> = BTreeMap::new();
         for found in repository.store().list(Folder::Packs)? {
             if let Some(Name::Pack(id)) = found.name {
@@ -189,12 +208,30 @@ impl Index {
                 Ok(directory) => {
                     let pack = PackEntry { id, bytes, directory };
                     self.add(&pack, Presence::Whole);
-                    self.orphans.push(pack);
+                    if !condemned.contains_key(&id) {
+                        self.orphans.push(pack);
+                    }
                 }
                 Err(e) => self.problems.push((Name::Pack(id).to_string(), e)),
             }
         }
+        self.mark(&marks);
         Ok(())
+    }
+
+    /// Marks what is condemned.
+    fn mark(&mut self, marks: &Marks) {
+        let (condemned, closed) = (marks.packs(), marks.closed());
+        if condemned.is_empty() && closed.is_empty() {
+            return;
+        }
+        for (number, row) in &self.packs {
+            if condemned.contains_key(&row.id) {
+                self.condemned.insert(*number);
+            }
+            let frames = closed.range((row.id, 0)..=(row.id, u16::MAX));
+            self.closed.extend(frames.map(|(_, frame)| (*number, *frame)));
+        }
     }
 
     /// Adds a pack that is not in the cache. Chunks of a pack that is cut are among
@@ -219,19 +256,50 @@ impl Index {
         }
     }
 
-    /// Returns where a chunk lies; none if no pack that is there holds it.
+    /// Returns where a chunk lies; none if no pack that is there holds it. A pack that is to stay is
+    /// preferred to one that is condemned.
     ///
     /// # Errors
     /// [`RepoError::Cache`].
     pub fn find(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
-        if let Some(location) = self.overlay.get(id) {
-            return Ok(Some(*location));
+        let stays = |location: &Location| !self.condemned.contains(&location.pack);
+        match self.pick(id, stays) {
+            None if !self.condemned.is_empty() => Ok(self.pick(id, |_| true)),
+            found => Ok(found),
         }
-        let Some(cache) = &self.cache else { return Ok(None) };
+    }
+
+    /// Returns where a chunk lies that a new snapshot may refer to: not in a pack that is condemned,
+    /// nor in a frame that is closed.
+    ///
+    /// # Errors
+    /// [`RepoError::Cache`].
+    pub fn find_lasting(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
+        Ok(self.pick(id, |location| {
+            !self.condemned.contains(&location.pack)
+                && !self.closed.contains(&(location.pack, location.frame))
+        }))
+    }
+
+    fn pick(&self, id: &ChunkId, is_good: impl Fn(&Location) -> bool) -> Option<Location> {
+        let is_there = |location: &Location| {
+            self.packs.contains_key(&location.pack) && !self.lost.contains(&location.pack)
+        };
+        let is_good = |location: &Location| is_there(location) && is_good(location);
+        let in_memory = self.overlay.get(id).copied().filter(|location| is_good(location));
+        let in_memory =
+            in_memory.or_else(|| self.others(id).iter().copied().find(|location| is_good(location)));
+        if in_memory.is_some() {
+            return in_memory;
+        }
         // What a damaged cache does not tell counts as absent: a backup stores it again, a reader asks
         // the fragments.
-        let found = cache.find(id).unwrap_or(None);
-        Ok(found.filter(|location| !self.lost.contains(&location.pack)))
+        let cache = self.cache.as_ref()?;
+        let found = cache.find(id).ok().flatten()?;
+        if is_good(&found) {
+            return Some(found);
+        }
+        cache.copies(id).ok()?.into_iter().find(|location| is_good(location))
     }
 
     /// Returns where else a chunk may lie: in further packs, and in what is left of packs that are
@@ -250,12 +318,15 @@ impl Index {
         self.packs.iter().map(|(number, row)| (*number, row, self.lost.contains(number)))
     }
 
-    /// Returns whether a pack that the index lists is gone or cut.
+    /// Returns whether a chunk of an earlier snapshot may be one that a new snapshot can't refer to: a
+    /// pack that the index lists is gone or cut, or a frame is closed. What a condemned pack holds is
+    /// no such chunk: if an earlier snapshot needs it after all, prune lets it be.
     pub fn has_losses(&self) -> bool {
-        !self.lost.is_empty()
+        !self.lost.is_empty() || !self.closed.is_empty()
     }
 
-    /// Returns the packs that no fragment lists: a run was killed, or a fragment is gone.
+    /// Returns the packs that no fragment lists: a run was killed, or a fragment is gone. Those that are
+    /// condemned are not among them.
     pub fn orphans(&self) -> &[PackEntry] {
         &self.orphans
     }
@@ -266,7 +337,38 @@ impl Index {
     }
 }
 
-fn fragments_present(store: &dyn Store) -> Result<BTreeSet<FragmentId>, RepoError> {
+/// What fragments say that the cache does not know.
+struct News {
+    /// Those that read.
+    readable: BTreeSet<FragmentId>,
+    /// Those that they replace.
+    replaced: BTreeSet<FragmentId>,
+}
+
+impl News {
+    fn read(repository: &Repository, ids: impl Iterator<Item = FragmentId>) -> Self {
+        let mut news = Self { readable: BTreeSet::new(), replaced: BTreeSet::new() };
+        for id in ids {
+            if let Ok(fragment) = read_fragment(repository, id) {
+                news.readable.insert(id);
+                news.replaced.extend(fragment.replaces);
+            }
+        }
+        news
+    }
+}
+
+/// Returns whether a cache lists just what the fragments that are there say.
+fn is_fresh(cache: &Cache, present: &BTreeSet<FragmentId>) -> bool {
+    let is_known = |id: &FragmentId| cache.fragments().contains(id) || cache.replaced().contains(id);
+    cache.fragments().is_subset(present) && present.iter().all(is_known)
+}
+
+/// Returns the fragments that are there now.
+///
+/// # Errors
+/// [`RepoError::Store`].
+pub fn fragments_present(store: &dyn Store) -> Result<BTreeSet<FragmentId>, RepoError> {
     let names = store.list(Folder::Index)?.into_iter().filter_map(|found| found.name);
     Ok(names
         .filter_map(|name| match name {
@@ -274,72 +376,4 @@ fn fragments_present(store: &dyn Store) -> Result<BTreeSet<FragmentId>, RepoErro
             _ => None,
         })
         .collect())
-}
-
-/// Reads one fragment.
-///
-/// # Errors
-/// [`RepoError::Store`], [`RepoError::NameMismatch`], [`RepoError::Record`], [`RepoError::Seal`].
-pub fn read_fragment(repository: &Repository, id: FragmentId) -> Result<Fragment, RepoError> {
-    let name = Name::Fragment(id);
-    let bytes = read_named(repository.store(), &name, RECORD_BYTES_CAP as u64)?;
-    let bad = |e: WireError| RepoError::record(&name, e);
-    let sealed = wire::unwrap(RecordKind::Fragment, &bytes).map_err(bad)?;
-    let record = open_record(repository.writer_keys().metadata(), FRAGMENT_PURPOSE, sealed);
-    let fragment: Fragment = wire::decode(&record.map_err(|e| RepoError::seal(&name, e))?).map_err(bad)?;
-    for pack in &fragment.packs {
-        pack.directory.validate(pack.bytes).map_err(bad)?;
-    }
-    Ok(fragment)
-}
-
-/// Makes a fragment durable.
-///
-/// # Errors
-/// [`RepoError::Store`].
-pub fn put_fragment(repository: &Repository, fragment: &Fragment) -> Result<(FragmentId, u64), RepoError> {
-    let bad = |e: WireError| RepoError::record(&"index/", e);
-    let record = wire::encode(fragment).map_err(bad)?;
-    let sealed = seal_record(repository.writer_keys().metadata(), FRAGMENT_PURPOSE, &record);
-    let bytes = wire::wrap(RecordKind::Fragment, &sealed.map_err(|e| RepoError::seal(&"index/", e))?);
-    let id = FragmentId::from_bytes(*blake3::hash(&bytes).as_bytes());
-    repository.store().put_new(&Name::Fragment(id), &bytes)?;
-    Ok((id, bytes.len() as u64))
-}
-
-/// Returns a pack's directory as it is stored: an envelope.
-///
-/// # Errors
-/// [`RepoError::Seal`] without random bytes.
-pub fn build_directory(repository: &Repository, directory: &Directory) -> Result<Vec<u8>, RepoError> {
-    let record = wire::encode(directory).map_err(|e| RepoError::record(&"packs/", e))?;
-    let sealed = seal_record(repository.writer_keys().metadata(), DIRECTORY_PURPOSE, &record);
-    Ok(wire::wrap(RecordKind::PackDirectory, &sealed.map_err(|e| RepoError::seal(&"packs/", e))?))
-}
-
-/// Reads the directory at the end of a pack of `bytes` bytes. Two reads.
-///
-/// # Errors
-/// [`RepoError::Store`], [`RepoError::Record`], [`RepoError::Seal`].
-pub fn read_directory(repository: &Repository, id: PackId, bytes: u64) -> Result<Directory, RepoError> {
-    let name = Name::Pack(id);
-    let bad = |e: WireError| RepoError::record(&name, e);
-    let trailer_at = bytes
-        .checked_sub(PACK_TRAILER_BYTES as u64)
-        .filter(|_| bytes <= PACK_BYTES_CAP)
-        .ok_or_else(|| bad(WireError::record("pack: its length is out of bounds")))?;
-    let tail = repository.store().read_range(&name, trailer_at..bytes)?;
-    let tail =
-        tail.first_chunk::<PACK_TRAILER_BYTES>().ok_or_else(|| bad(WireError::record("pack: no trailer")))?;
-    let trailer = Trailer::from_bytes(tail, bytes).map_err(bad)?;
-    let range = trailer.directory_offset..trailer.directory_offset + trailer.directory_bytes;
-    let envelope = repository.store().read_range(&name, range)?;
-    let sealed = wire::unwrap(RecordKind::PackDirectory, &envelope).map_err(bad)?;
-    let record = open_record(repository.writer_keys().metadata(), DIRECTORY_PURPOSE, sealed);
-    let directory: Directory = wire::decode(&record.map_err(|e| RepoError::seal(&name, e))?).map_err(bad)?;
-    directory.validate(trailer.directory_offset).map_err(bad)?;
-    match directory.frames.len() == trailer.frame_count as usize {
-        true => Ok(directory),
-        false => Err(bad(WireError::record("pack trailer: number of frames is wrong"))),
-    }
 }

@@ -1,0 +1,126 @@
+//! `snap backup` without a PATH: the configured components, with all that belongs to a nightly run.
+
+use crate::base::redact::Redactor;
+use crate::cli::args::{Backup, Global};
+use crate::cli::command::backup::{excludes, open, request, show};
+use crate::cli::exit::Exit;
+use crate::cli::progress::Display;
+use crate::cli::session::Session;
+use crate::job::config::{Config, Level};
+use crate::job::run::{self, Ending, Order};
+use crate::op::backup::backup;
+use crate::repo::RepoError;
+
+/// Backs up what is configured.
+///
+/// # Errors
+/// [`RepoError::Source`] for a configuration or arguments that make no sense; what goes wrong after
+/// that is logged and told, and is in the exit status.
+pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
+    let Some(config) = session.config()? else {
+        let reason = "name a PATH, a stream with --stdin-name, or components in a configuration (--config)";
+        return Err(RepoError::Source { path: "nothing to back up".to_owned(), reason: reason.to_owned() });
+    };
+    for name in &options.component {
+        if !config.components.iter().any(|component| component.name.get_ref() == name) {
+            let known: Vec<&str> = config.components.iter().map(|c| c.name.get_ref().as_str()).collect();
+            let reason =
+                format!("no such component in {}; it has: {}", config.path.display(), known.join(", "));
+            return Err(RepoError::Source { path: format!("--component {name}"), reason });
+        }
+    }
+    if options.dry_run {
+        return dry_run(session, config, &options);
+    }
+    let asked = request(session, &options, Vec::new())?;
+    let order = Order {
+        config,
+        redactor: redactor(config),
+        location: session.location()?.to_owned(),
+        state: session.state_directory()?,
+        open: &|| session.open(),
+        progress: &session.progress,
+        command: typed(&options),
+        host: asked.host,
+        user: asked.user,
+        time: asked.time,
+        tags: asked.tags,
+        only: options.component.clone(),
+        excludes: excludes(&options)?,
+        rules: asked.rules,
+        threads: asked.threads,
+        read_threads: read_threads(config, &options, asked.threads),
+        wait: options.wait,
+        echo: echo(&session.global),
+    };
+    let display = Display::start(&session.global, "backup", &session.progress);
+    let outcome = run::run(&order);
+    drop(display);
+    if let Some(report) = &outcome.report {
+        show(session, report)?;
+    }
+    Ok(match outcome.ending {
+        Ending::Done => Exit::Done,
+        Ending::Partial => Exit::Partial,
+        Ending::Fatal => Exit::Fatal,
+        Ending::Locked => Exit::Locked,
+        Ending::Interrupted => Exit::Interrupted,
+    })
+}
+
+/// Does all but write, and tells nobody but who asked.
+fn dry_run(session: &Session, config: &Config, options: &Backup) -> Result<Exit, RepoError> {
+    let wanted = config.components.iter();
+    let wanted =
+        wanted.filter(|c| options.component.is_empty() || options.component.contains(c.name.get_ref()));
+    let more = excludes(options)?;
+    let components = wanted.map(|component| {
+        let mut component = component.to_backup(&config.run);
+        component.excludes.extend(more.iter().cloned());
+        component
+    });
+    let mut request = request(session, options, components.collect())?;
+    request.read_threads = read_threads(config, options, request.threads);
+    let repository = open(session, true)?;
+    let display = Display::start(&session.global, "backup", &session.progress);
+    let report = backup(&repository, request);
+    drop(display);
+    let report = report?;
+    show(session, &report)?;
+    Ok(if report.is_whole() { Exit::Done } else { Exit::Partial })
+}
+
+fn read_threads(config: &Config, options: &Backup, threads: usize) -> usize {
+    options.read_threads.or(config.run.read_threads).map_or(threads, usize::from).max(1)
+}
+
+/// Returns what knows the secrets of the configuration and of this process.
+pub fn redactor(config: &Config) -> Redactor {
+    let mut redactor = config.redactor();
+    for variable in ["SNAP_PASSWORD", "SNAP_NEW_PASSWORD"] {
+        if let Ok(value) = std::env::var(variable) {
+            redactor.add(&value);
+        }
+    }
+    redactor
+}
+
+/// Returns the least level of log lines that are shown on standard error.
+pub fn echo(global: &Global) -> Level {
+    match (global.quiet, global.verbose) {
+        (true, _) => Level::Error,
+        (false, 0) => Level::Warning,
+        (false, 1) => Level::Info,
+        (false, _) => Level::Debug,
+    }
+}
+
+/// Returns what was typed, as far as it says what the run is.
+fn typed(options: &Backup) -> String {
+    let mut words = vec!["snap backup".to_owned()];
+    words.extend(options.daily.then(|| "--daily".to_owned()));
+    words.extend(options.weekly.then(|| "--weekly".to_owned()));
+    words.extend(options.tag.iter().map(|tag| format!("--tag {tag}")));
+    words.extend(options.component.iter().map(|name| format!("--component {name}")));
+    words.join(" ")
+}

@@ -1,0 +1,202 @@
+//! `snap prune`
+
+use jiff::tz::TimeZone;
+use serde_json::json;
+
+use crate::base::id::SnapshotId;
+use crate::cli::exit::Exit;
+use crate::cli::progress::Display;
+use crate::cli::report::{Output, bytes, counted, local, rfc3339, short};
+use crate::cli::retention::Prune;
+use crate::cli::session::Session;
+use crate::job::clock::now;
+use crate::job::retention;
+use crate::op::prune::{Amount, Fate, Judged, Policy, Report, Request, TagSpan, prune};
+use crate::repo::select::select;
+use crate::repo::{RepoError, Repository};
+
+/// Prunes, and says what stays by which rule and what was reclaimed.
+///
+/// # Errors
+/// As [`prune`]; [`RepoError::NoSnapshot`] for a snapshot to forget that is none.
+pub fn run(session: &Session, options: Prune) -> Result<Exit, RepoError> {
+    let started = std::time::Instant::now();
+    let repository = session.open()?;
+    if options.unlock {
+        repository.unlock(&session.secrets)?;
+    }
+    let policy = policy(session, &options)?;
+    let mut request = Request::new(policy, now(), TimeZone::system(), &session.progress);
+    request.forget = to_forget(&repository, &options.forget)?;
+    request.grace = options.grace;
+    request.at_once = options.now;
+    request.force = options.force;
+    request.unused_percent_max = options.max_unused;
+    request.repack_bytes_max = options.max_repack;
+    request.dry_run = options.dry_run;
+    let display = Display::start(&session.global, "prune", &session.progress);
+    let report = prune(&repository, &request);
+    drop(display);
+    let report = report?;
+    show(session, &request, &report, started.elapsed().as_secs_f64())?;
+    Ok(Exit::Done)
+}
+
+/// Returns what the rules on the command line keep; without any, and with no snapshot named to go,
+/// what the configured ones keep.
+fn policy(session: &Session, options: &Prune) -> Result<Policy, RepoError> {
+    let rule = |(tag, span): &(String, jiff::Span)| TagSpan { tag: tag.clone(), span: *span };
+    let given = Policy {
+        keep_last: options.keep_last,
+        keep_daily: options.keep_daily,
+        keep_weekly: options.keep_weekly,
+        keep_monthly: options.keep_monthly,
+        keep_yearly: options.keep_yearly,
+        keep_within: options.keep_within,
+        keep_tags: options.keep_tag.clone(),
+        tag_spans: options.keep_tagged.iter().map(rule).collect(),
+    };
+    if !given.is_empty() || !options.forget.is_empty() {
+        return Ok(given);
+    }
+    let configured = session.own_config()?.and_then(|config| retention::policy(&config.retention));
+    Ok(configured.unwrap_or(given))
+}
+
+/// Returns the snapshots that are named, manifests that can't be read among them.
+fn to_forget(repository: &Repository, specs: &[String]) -> Result<Vec<SnapshotId>, RepoError> {
+    if specs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let snapshots = repository.snapshots()?;
+    let lost = snapshots.unreadable.iter().filter_map(|(path, _)| path.rsplit('/').next()?.parse().ok());
+    let lost: Vec<SnapshotId> = lost.collect();
+    let find = |spec: &String| {
+        let mut alike = lost.iter().filter(|id| spec.len() >= 4 && id.to_string().starts_with(spec.as_str()));
+        match (alike.next(), alike.next()) {
+            (Some(id), None) => Ok(*id),
+            _ => select(&snapshots.all, spec, &TimeZone::system()).map(|snapshot| snapshot.id),
+        }
+    };
+    specs.iter().map(find).collect()
+}
+
+fn show(session: &Session, request: &Request<'_>, report: &Report, seconds: f64) -> Result<(), RepoError> {
+    let mut out = Output::new();
+    if session.global.json {
+        for snapshot in &report.snapshots {
+            out.line(as_json(snapshot))?;
+        }
+        let amount = |amount: Amount| json!({ "packs": amount.packs, "bytes": amount.bytes });
+        out.line(json!({
+            "type": "summary",
+            "dry_run": request.dry_run,
+            "snapshots_kept": report.kept(),
+            "snapshots_forgotten": report.forgotten(),
+            "condemned": amount(report.condemned),
+            "repacked": amount(report.repacked),
+            "written": amount(report.written),
+            "frames_closed": report.frames_closed,
+            "rescued": amount(report.rescued),
+            "deleted": amount(report.deleted),
+            "waiting": amount(report.waiting),
+            "bytes_before": report.bytes_before,
+            "bytes_after": report.bytes_after,
+            "refusals": report.refusals,
+            "notes": report.notes,
+            "duration_s": seconds,
+        }))?;
+        return out.finish();
+    }
+    for note in &report.notes {
+        tracing::warn!("{note}");
+    }
+    for refusal in &report.refusals {
+        tracing::warn!("{refusal}: {}", if request.force { "forced" } else { "without --force, refused" });
+    }
+    if session.global.quiet {
+        return out.finish();
+    }
+    let is_shown = !request.policy.is_empty() || !request.forget.is_empty() || session.global.verbose > 0;
+    for snapshot in report.snapshots.iter().filter(|_| is_shown) {
+        out.line(as_text(snapshot))?;
+    }
+    show_space(&mut out, request, report, seconds)?;
+    out.finish()
+}
+
+fn show_space(
+    out: &mut Output,
+    request: &Request<'_>,
+    report: &Report,
+    seconds: f64,
+) -> Result<(), RepoError> {
+    let packs =
+        |amount: Amount| format!("{} ({})", counted(amount.packs, "pack", "packs"), bytes(amount.bytes));
+    let head = if request.dry_run {
+        "dry run: nothing was changed".to_owned()
+    } else {
+        format!("done in {seconds:.2} s")
+    };
+    out.line(head)?;
+    out.line(format_args!("  snapshots  {} kept, {} forgotten", report.kept(), report.forgotten()))?;
+    let rows = [
+        ("condemned", report.condemned, "needed by nothing"),
+        ("repacked", report.repacked, "of which a part is needed"),
+        ("written", report.written, "with that part"),
+        ("rescued", report.rescued, "condemned, and needed again"),
+        ("deleted", report.deleted, ""),
+        ("waiting", report.waiting, "condemned; a later prune deletes them"),
+    ];
+    for (name, amount, what) in rows.iter().filter(|(_, amount, _)| amount.packs > 0) {
+        let what = if what.is_empty() { String::new() } else { format!(", {what}") };
+        out.line(format_args!("  {name:<9}  {}{what}", packs(*amount)))?;
+    }
+    if report.frames_closed > 0 {
+        let frames = counted(report.frames_closed, "frame", "frames");
+        out.line(format_args!(
+            "  closed     {frames} that can't be opened here: backups store afresh what still lives of them"
+        ))?;
+    }
+    out.line(format_args!(
+        "  packs      {} before, {} after",
+        bytes(report.bytes_before),
+        bytes(report.bytes_after)
+    ))
+}
+
+fn reasons(fate: &Fate) -> Vec<String> {
+    match fate {
+        Fate::Kept(reasons) => reasons.iter().map(ToString::to_string).collect(),
+        Fate::Expired | Fate::Named => Vec::new(),
+    }
+}
+
+fn as_text(snapshot: &Judged) -> String {
+    let verdict = match &snapshot.fate {
+        Fate::Kept(_) => format!("keep    {}", reasons(&snapshot.fate).join(", ")),
+        Fate::Expired => "forget".to_owned(),
+        Fate::Named => "forget  named".to_owned(),
+    };
+    let tags = snapshot.tags.join(",");
+    let components = snapshot.components.join(",");
+    format!(
+        "{}  {}  {}  {tags:<8}  {components}  {verdict}",
+        short(snapshot.id),
+        local(snapshot.time),
+        snapshot.host
+    )
+}
+
+fn as_json(snapshot: &Judged) -> serde_json::Value {
+    json!({
+        "type": "snapshot",
+        "id": snapshot.id.to_string(),
+        "time": rfc3339(snapshot.time),
+        "host": snapshot.host,
+        "tags": snapshot.tags,
+        "components": snapshot.components,
+        "kept": snapshot.fate.is_kept(),
+        "reasons": reasons(&snapshot.fate),
+    })
+}

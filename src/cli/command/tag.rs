@@ -1,0 +1,44 @@
+//! `snap tag`
+
+use serde_json::json;
+
+use crate::cli::args::Tag;
+use crate::cli::exit::Exit;
+use crate::cli::report::{Output, short};
+use crate::cli::session::Session;
+use crate::op::tag::{Change, tag};
+use crate::repo::RepoError;
+
+/// Gives a snapshot other tags, and prints its new id.
+///
+/// # Errors
+/// As [`tag`]; [`RepoError::Source`] for what is no tag.
+pub fn run(session: &Session, options: &Tag) -> Result<Exit, RepoError> {
+    for tag in &options.add {
+        if tag.is_empty() || tag.contains(|c: char| c.is_control() || matches!(c, ':' | '~' | ',')) {
+            let reason = "a tag is text without colon, comma and tilde".to_owned();
+            return Err(RepoError::Source { path: format!("--add {tag:?}"), reason });
+        }
+    }
+    let repository = session.open()?;
+    let _lock = session.lock(&repository)?;
+    let snapshot = session.snapshot(&repository, &options.snapshot)?;
+    let change = Change { add: options.add.clone(), remove: options.remove.clone() };
+    let id = tag(&repository, &snapshot, &change)?;
+    let manifest = repository.manifest(id)?;
+    let mut out = Output::new();
+    if session.global.json {
+        out.line(json!({
+            "type": "summary",
+            "snapshot": id.to_string(),
+            "replaced": (id != snapshot.id).then(|| snapshot.id.to_string()),
+            "tags": manifest.tags,
+        }))?;
+    } else if !session.global.quiet {
+        let tags = if manifest.tags.is_empty() { "none".to_owned() } else { manifest.tags.join(", ") };
+        let was = if id == snapshot.id { String::new() } else { format!(" (was {})", short(snapshot.id)) };
+        out.line(format_args!("snapshot {}{was}: tags {tags}", short(id)))?;
+    }
+    out.finish()?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,229 @@
+//! Tries all that is configured, harmlessly: nothing is written, sent or started.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use crate::job::config::{Component, Config, Level};
+use crate::job::mount::Disk;
+use crate::job::notice::greet;
+use crate::job::preflight;
+use crate::repo::{RepoError, Repository};
+
+/// One thing that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What.
+    pub what: String,
+    /// [`Level::Info`] if it is well, [`Level::Warning`], or [`Level::Error`].
+    pub level: Level,
+    /// How it is, and what to do.
+    pub detail: String,
+}
+
+/// What is tried besides what the configuration names.
+pub struct Surroundings<'s> {
+    /// The repository's directory.
+    pub location: &'s Path,
+    /// This machine's state directory.
+    pub state: &'s Path,
+    /// Who runs this.
+    pub user: &'s str,
+    /// Opens the repository.
+    pub open: &'s dyn Fn() -> Result<Repository, RepoError>,
+}
+
+/// Gathers rows.
+#[derive(Default)]
+struct Table(Vec<Row>);
+
+impl Table {
+    fn row(&mut self, level: Level, what: impl Into<String>, detail: impl Into<String>) {
+        self.0.push(Row { what: what.into(), level, detail: detail.into() });
+    }
+
+    fn judged(&mut self, what: impl Into<String>, result: Result<String, String>) {
+        match result {
+            Ok(detail) => self.row(Level::Info, what, detail),
+            Err(detail) => self.row(Level::Error, what, detail),
+        }
+    }
+}
+
+/// Tries everything. Returns a row for each thing.
+pub fn check(config: &Config, around: &Surroundings<'_>) -> Vec<Row> {
+    let mut table = Table::default();
+    file(config, &mut table);
+    repository(config, around, &mut table);
+    for component in &config.components {
+        sources(component, &mut table);
+        commands(component, &mut table);
+    }
+    notices(config, &mut table);
+    table.judged("logs", can_make(&config.log.directory));
+    if let Some(socket) = config.log.syslog.socket() {
+        match socket.exists() {
+            true => table.row(Level::Info, "syslog", socket.display().to_string()),
+            false => table.row(Level::Warning, "syslog", format!("{}: not there", socket.display())),
+        }
+    }
+    table.0
+}
+
+fn file(config: &Config, table: &mut Table) {
+    let shown = config.path.display();
+    let mode = fs::metadata(&config.path).map_or(0, |about| about.permissions().mode());
+    match config.has_secrets() && mode & 0o077 != 0 {
+        false => table.row(Level::Info, "configuration", shown.to_string()),
+        true => {
+            let detail = format!("{shown}: holds passwords and others may read it: chmod 600 {shown}");
+            table.row(Level::Warning, "configuration", detail);
+        }
+    }
+}
+
+fn repository(config: &Config, around: &Surroundings<'_>, table: &mut Table) {
+    let is_root = rustix::process::geteuid().is_root();
+    match preflight::user(&config.run, is_root, around.user) {
+        None => table.row(Level::Info, "user", around.user),
+        Some(finding) => table.row(Level::Error, "user", finding.what),
+    }
+    if let Some(mount) = &config.repository.require_mount {
+        match preflight::mount(&config.repository, around.location) {
+            None => table.row(Level::Info, "mount", mount.get_ref().display().to_string()),
+            Some(finding) => {
+                table.row(Level::Error, "mount", finding.what);
+                return; // what lies below is not what is meant
+            }
+        }
+    }
+    let opened = (around.open)();
+    let judged = opened.map_err(|e| e.chain()).and_then(|repository| match repository.is_enrolled() {
+        true => Ok(format!("{} ({})", around.location.display(), repository.id())),
+        false => Err(repository.not_enrolled().chain()),
+    });
+    table.judged("repository", judged);
+    table.judged("state", can_make(around.state));
+    if config.repository.is_remote() {
+        return;
+    }
+    let Ok(disk) = Disk::of(around.location) else { return };
+    let findings = preflight::space(&config.repository, around.location, &disk);
+    for finding in &findings {
+        let level = if finding.level == Level::Critical { Level::Error } else { finding.level };
+        table.row(level, "space", &finding.what);
+    }
+    if findings.is_empty() {
+        table.row(Level::Info, "space", format!("{}% used", disk.used_percent()));
+    }
+}
+
+fn sources(component: &Component, table: &mut Table) {
+    let name = component.name.get_ref();
+    for path in component.paths.iter().map(toml::Spanned::get_ref) {
+        let shown = path.display().to_string();
+        let about = fs::symlink_metadata(path).map_err(|e| format!("{shown}: {e}"));
+        let read = about.and_then(|about| {
+            let read = match about.is_dir() {
+                true => fs::read_dir(path).map(|_| ()),
+                false if about.is_file() => fs::File::open(path).map(|_| ()),
+                false => Ok(()), // a link or a device is stored as what it is
+            };
+            read.map_err(|e| format!("{shown}: {e}"))
+        });
+        table.judged(name, read.map(|()| shown));
+    }
+}
+
+fn commands(component: &Component, table: &mut Table) {
+    for (what, argv) in component.commands() {
+        let what = format!("{}: {what}", component.name.get_ref());
+        let program = argv.first().map_or("", String::as_str);
+        table.judged(&what, find_program(program).map(|path| path.display().to_string()));
+        if let Some(argument) = argv.iter().find(|argument| tells_password(argument)) {
+            let option = argument.split('=').next().filter(|_| argument.contains('=')).unwrap_or("-p");
+            let detail = format!(
+                "{option} holds a password that everybody sees in ps: put it in 'environment', or in an option file"
+            );
+            table.row(Level::Warning, what, detail);
+        }
+    }
+}
+
+/// Returns whether an argument looks as if it held a password.
+fn tells_password(argument: &str) -> bool {
+    let has_value = |option: &str| argument.strip_prefix(option).is_some_and(|value| !value.is_empty());
+    has_value("--password=") || (has_value("-p") && !argument.starts_with("-p="))
+}
+
+fn notices(config: &Config, table: &mut Table) {
+    let notify = &config.notify;
+    if !notify.has_mail() {
+        table.row(Level::Warning, "notify", "nobody is told of failures: [notify] has no 'to'");
+    } else if let Some(sendmail) = &notify.sendmail {
+        let program = sendmail.get_ref().first().map_or("", String::as_str);
+        table.judged("sendmail", find_program(program).map(|path| path.display().to_string()));
+    } else if let Some(smtp) = &notify.smtp {
+        let greeted = match greet(smtp.get_ref()) {
+            Ok(true) => Ok("the server answers".to_owned()),
+            Ok(false) => Err("the server does not answer as one for mail does".to_owned()),
+            Err(e) => Err(e.to_string()),
+        };
+        table.judged("smtp", greeted.map_err(|what| config.redactor().redact(&what)));
+    }
+    if let Some(path) = &notify.metrics_file {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        table.judged("metrics", can_write(folder).map(|()| path.display().to_string()));
+    }
+}
+
+/// Returns where a program lies.
+///
+/// # Errors
+/// That it lies nowhere.
+fn find_program(program: &str) -> Result<PathBuf, String> {
+    let is_there =
+        |path: &Path| path.is_file() && accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+    if program.contains('/') {
+        let path = PathBuf::from(program);
+        return if is_there(&path) { Ok(path) } else { Err(format!("{program}: no program is there")) };
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|folder| folder.join(program)).find(|path| is_there(path));
+    found.ok_or_else(|| format!("{program}: not found on PATH, which is {}", path.to_string_lossy()))
+}
+
+fn can_write(folder: &Path) -> Result<(), String> {
+    accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+        .map_err(|e| format!("{}: {}", folder.display(), std::io::Error::from(e)))
+}
+
+/// Returns whether a directory can be written to, or made.
+fn can_make(directory: &Path) -> Result<String, String> {
+    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    can_write(there)?;
+    Ok(match there == directory {
+        true => directory.display().to_string(),
+        false => format!("{} (will be made)", directory.display()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_among_arguments_is_seen() {
+        assert!(tells_password("--password=x") && tells_password("-phunter2"));
+        assert!(!tells_password("--password=") && !tells_password("-p") && !tells_password("--databases"));
+    }
+
+    #[test]
+    fn programs_are_looked_up_as_they_are_run() {
+        assert!(find_program("sh").is_ok() && find_program("/bin/sh").is_ok());
+        assert!(find_program("no-such-program").is_err() && find_program("/etc/passwd").is_err());
+    }
+}

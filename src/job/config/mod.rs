@@ -1,0 +1,140 @@
+//! The configuration file: TOML → what is wanted. An unknown key is an error.
+
+mod component;
+mod error;
+mod sections;
+mod values;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::base::redact::Redactor;
+
+pub use component::{Component, Hook, Stream};
+pub use error::ConfigError;
+pub use sections::{Level, Log, Notify, On, Repository, Retention, Run, Scan, Sync, Syslog};
+pub use values::{Bytes, Span};
+
+/// Where the configuration lies, unless said otherwise.
+pub const DEFAULT_PATH: &str = "/etc/snap/config.toml";
+
+/// Longest configuration file that is read, in bytes.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// All that can be configured. Everything but the repository and one component may be left out.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the file lies.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// `[repository]`
+    pub repository: Repository,
+    /// `[run]`
+    #[serde(default)]
+    pub run: Run,
+    /// `[[component]]`
+    #[serde(default, rename = "component")]
+    pub components: Vec<Component>,
+    /// `[retention]`
+    #[serde(default)]
+    pub retention: Retention,
+    /// `[notify]`
+    #[serde(default)]
+    pub notify: Notify,
+    /// `[log]`
+    #[serde(default)]
+    pub log: Log,
+    /// `[sync]`
+    pub sync: Option<Sync>,
+    /// `[scan]`
+    pub scan: Option<Scan>,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which says where in the file and what is meant.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |e: std::io::Error| ConfigError::file(path, &e);
+        if fs::metadata(path).map_err(unreadable)?.len() > CONFIG_BYTES_MAX {
+            return Err(ConfigError::file(path, &"is larger than 4 MiB: this is no configuration"));
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads the text of a configuration file that lies at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let parsed = toml::Deserializer::parse(text).map_err(|e| ConfigError::syntax(path, text, &e))?;
+        let mut config: Self =
+            serde_path_to_error::deserialize(parsed).map_err(|e| ConfigError::content(path, text, &e))?;
+        config.path = path.to_owned();
+        config.check(text)?;
+        Ok(config)
+    }
+
+    /// Checks what no single value tells.
+    fn check(&self, text: &str) -> Result<(), ConfigError> {
+        let bad = |span: std::ops::Range<usize>, key: &str, what: &str| {
+            Err(ConfigError::at(&self.path, text, Some(span), key, what))
+        };
+        if self.components.is_empty() {
+            return Err(ConfigError::at(
+                &self.path,
+                text,
+                None,
+                "component",
+                "one [[component]] at least is needed",
+            ));
+        }
+        for (number, component) in self.components.iter().enumerate() {
+            component
+                .check()
+                .or_else(|(span, key, what)| bad(span, &format!("component[{number}].{key}"), &what))?;
+            let is_taken = self.components.iter().take(number).any(|other| other.name == component.name);
+            if is_taken {
+                let name = component.name.get_ref();
+                let what = format!("there is a component \"{name}\" already");
+                return bad(component.name.span(), &format!("component[{number}].name"), &what);
+            }
+        }
+        if let (Some(mount), false) = (&self.repository.require_mount, self.repository.is_remote())
+            && !self.repository.path.get_ref().starts_with(mount.get_ref())
+        {
+            let what = format!(
+                "the repository {} does not lie below it, so it protects nothing",
+                self.repository.path.get_ref().display()
+            );
+            return bad(mount.span(), "repository.require_mount", &what);
+        }
+        if let Some((span, key, what)) = self.notify.fault() {
+            return bad(span, &format!("notify.{key}"), &what);
+        }
+        Ok(())
+    }
+
+    /// Returns what knows all secrets of this configuration.
+    pub fn redactor(&self) -> Redactor {
+        let mut redactor = Redactor::default();
+        for component in &self.components {
+            for (name, value) in component.variables() {
+                redactor.add_variable(name, value);
+            }
+        }
+        self.notify.add_secrets(&mut redactor);
+        redactor
+    }
+
+    /// Returns whether the file holds what others must not read.
+    pub fn has_secrets(&self) -> bool {
+        self.components.iter().any(|component| component.variables().next().is_some())
+            || self.notify.has_secrets()
+    }
+}

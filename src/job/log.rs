@@ -1,0 +1,296 @@
+//! The logs of runs: a main log, one of errors alone, one in detail for each day; CRITICAL to syslog.
+//!
+//! One record, one line: `[2025-11-07 03:05:12] [INFO] [MAIL] 10.2 GB read, 41 MB added`.
+//! Secrets and control characters never get into one.
+
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::civil::Date;
+
+use crate::base::redact::Redactor;
+use crate::base::time::Time;
+use crate::job::clock;
+use crate::job::config::{self, Level};
+
+/// Lines of a run that are kept for notices and the manifest.
+const LINES_MAX: usize = 2000;
+
+/// Name of the main log.
+pub const MAIN: &str = "snap.log";
+
+/// Name of the log of errors.
+pub const ERRORS: &str = "snap-error.log";
+
+/// Takes what a run has to say.
+pub struct Log {
+    redactor: Redactor,
+    level: Level,
+    /// Least level that is shown on standard error too.
+    echo: Level,
+    syslog: Option<PathBuf>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    files: Option<Files>,
+    lines: Vec<(Level, String)>,
+    worst: Option<Level>,
+}
+
+struct Files {
+    main: File,
+    errors: File,
+    day: File,
+}
+
+/// Returns the name of the log of a day: `snap-2025-11-07.log`.
+pub fn day_name(time: Time) -> String {
+    format!("snap-{}.log", clock::day(time))
+}
+
+impl Log {
+    /// Opens the logs. Where that fails the log still takes lines, for standard error, syslog and
+    /// notices; why is returned beside it.
+    pub fn open(config: &config::Log, redactor: Redactor, echo: Level, now: Time) -> (Self, Option<String>) {
+        let files = Files::open(&config.directory, now);
+        let failure = files.as_ref().err().cloned();
+        let log = Self {
+            redactor,
+            level: config.level,
+            echo,
+            syslog: config.syslog.socket().map(Path::to_owned),
+            state: Mutex::new(State { files: files.ok(), ..State::default() }),
+        };
+        (log, failure)
+    }
+
+    /// Takes one record of a component, whose name is shown in capitals.
+    pub fn line(&self, level: Level, component: &str, text: impl Display) {
+        let text = plain(&self.redactor.redact(&text.to_string()));
+        let stamp = clock::shown(clock::now());
+        let line = format!("[{stamp}] [{}] [{}] {text}", level.word(), component.to_uppercase());
+        if level >= self.echo {
+            let _ = writeln!(io::stderr(), "{line}"); // nobody is left to tell
+        }
+        if level == Level::Critical {
+            self.to_syslog(&format!("[{}] {text}", component.to_uppercase()));
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.worst = state.worst.max(Some(level));
+        if let Some(files) = &mut state.files
+            && let Err(e) = files.write(level, self.level, &line)
+        {
+            state.files = None;
+            let _ = writeln!(io::stderr(), "snap: the logs cannot be written any more: {e}");
+        }
+        if state.lines.len() < LINES_MAX {
+            state.lines.push((level, line));
+        }
+    }
+
+    /// Takes what helps to find out why.
+    pub fn debug(&self, component: &str, text: impl Display) {
+        self.line(Level::Debug, component, text);
+    }
+
+    /// Takes what was done.
+    pub fn info(&self, component: &str, text: impl Display) {
+        self.line(Level::Info, component, text);
+    }
+
+    /// Takes what should be looked at, some day.
+    pub fn warning(&self, component: &str, text: impl Display) {
+        self.line(Level::Warning, component, text);
+    }
+
+    /// Takes what is not backed up.
+    pub fn error(&self, component: &str, text: impl Display) {
+        self.line(Level::Error, component, text);
+    }
+
+    /// Takes why nothing is backed up.
+    pub fn critical(&self, component: &str, text: impl Display) {
+        self.line(Level::Critical, component, text);
+    }
+
+    /// Returns the worst level so far.
+    pub fn worst(&self) -> Level {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.worst.unwrap_or(Level::Debug)
+    }
+
+    /// Returns the lines of this run of `least` level.
+    pub fn lines(&self, least: Level) -> Vec<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = state.lines.iter().filter(|(level, _)| *level >= least);
+        wanted.map(|(_, line)| line.clone()).collect()
+    }
+
+    /// Returns a text without secrets, of one line.
+    pub fn clean(&self, text: &str) -> String {
+        plain(&self.redactor.redact(text))
+    }
+
+    /// Returns a text of several lines without secrets.
+    pub fn redact(&self, text: &str) -> String {
+        self.redactor.redact(text)
+    }
+
+    fn to_syslog(&self, text: &str) {
+        let Some(socket) = &self.syslog else { return };
+        let formatter = syslog::Formatter3164 {
+            facility: syslog::Facility::LOG_USER,
+            hostname: None,
+            process: "snap".to_owned(),
+            pid: std::process::id(),
+        };
+        let sent = syslog::unix_custom(formatter, socket).and_then(|mut logger| logger.crit(text));
+        if let Err(e) = sent {
+            let _ = writeln!(io::stderr(), "snap: syslog at {}: {e}", socket.display());
+        }
+    }
+}
+
+impl Files {
+    fn open(directory: &Path, now: Time) -> Result<Self, String> {
+        let failed = |path: &Path, e: io::Error| format!("{}: {e}", path.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|e| failed(directory, e))?;
+        let open = |name: &str| {
+            let path = directory.join(name);
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+            let file =
+                file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)).map(|()| file));
+            file.map_err(|e| failed(&path, e))
+        };
+        Ok(Self { main: open(MAIN)?, errors: open(ERRORS)?, day: open(&day_name(now))? })
+    }
+
+    fn write(&mut self, level: Level, least: Level, line: &str) -> io::Result<()> {
+        let line = format!("{line}\n"); // one write each: lines of two runs do not mix
+        if level >= least {
+            self.main.write_all(line.as_bytes())?;
+        }
+        if level >= Level::Error {
+            self.errors.write_all(line.as_bytes())?;
+        }
+        self.day.write_all(line.as_bytes())
+    }
+}
+
+/// Removes logs of single days that are older than they are kept. Returns how many went.
+///
+/// # Errors
+/// As reading the directory and removing a file.
+pub fn remove_old(config: &config::Log, now: Time) -> io::Result<u64> {
+    let kept_days = i64::try_from(config.keep.seconds() / 86_400).unwrap_or(i64::MAX);
+    let today = clock::local(now).date();
+    let mut removed = 0;
+    for entry in fs::read_dir(&config.directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let day = name.to_str().and_then(day_of);
+        let age = day.and_then(|day| today.since(day).ok()).map(|age| i64::from(age.get_days()));
+        if age.is_some_and(|days| days > kept_days) {
+            fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Returns the day whose log has this name.
+fn day_of(name: &str) -> Option<Date> {
+    name.strip_prefix("snap-")?.strip_suffix(".log")?.parse().ok()
+}
+
+/// Returns a text without control characters: one record stays one line, whatever a file is called.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.trim_end().chars() {
+        match c.is_control() {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(directory: &Path, level: Level) -> config::Log {
+        config::Log {
+            directory: directory.to_owned(),
+            level,
+            syslog: config::Syslog::Switch(false),
+            ..config::Log::default()
+        }
+    }
+
+    fn read(directory: &Path, name: &str) -> String {
+        fs::read_to_string(directory.join(name)).expect("log reads")
+    }
+
+    #[test]
+    fn each_level_goes_where_it_belongs() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let directory = folder.path().join("log");
+        let mut redactor = Redactor::default();
+        redactor.add("hunter2");
+        let now = clock::now();
+        let (log, failure) = Log::open(&config(&directory, Level::Info), redactor, Level::Critical, now);
+        assert_eq!(failure, None);
+        log.debug("main", "why");
+        log.info("mail", "10.2 GB read, 41 MB added");
+        log.error("mysql", "hunter2 was\nrefused");
+        let main = read(&directory, MAIN);
+        let lines: Vec<&str> = main.lines().collect();
+        assert!(lines[0].ends_with("] [INFO] [MAIL] 10.2 GB read, 41 MB added"), "{main}");
+        assert!(lines[0].starts_with("[20") && lines[0].as_bytes()[20] == b']', "{main}");
+        assert!(lines[1].ends_with("[ERROR] [MYSQL] *** was\\nrefused"), "{main}");
+        assert_eq!(read(&directory, ERRORS).lines().collect::<Vec<_>>(), &lines[1..]);
+        assert_eq!(read(&directory, &day_name(now)).lines().count(), 3);
+        for name in [MAIN, ERRORS, &day_name(now)] {
+            let mode = fs::metadata(directory.join(name)).expect("is there").permissions().mode();
+            assert_eq!(mode & 0o7777, 0o600, "{name}");
+        }
+        assert_eq!((log.worst(), log.lines(Level::Error).len()), (Level::Error, 1));
+    }
+
+    #[test]
+    fn logs_of_days_long_past_go_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let names =
+            ["snap-2025-08-09.log", "snap-2025-08-10.log", MAIN, ERRORS, "snap-2025-99-01.log", "other.log"];
+        for name in names {
+            File::create(folder.path().join(name)).expect("file is made");
+        }
+        let now = Time::new(1_762_516_800, 0); // noon of 2025-11-07, UTC
+        let mut config = config(folder.path(), Level::Info);
+        config.keep = config::Span(std::time::Duration::from_secs(89 * 86_400));
+        let day = clock::local(now).date();
+        assert_eq!(day.to_string(), "2025-11-07");
+        assert_eq!(remove_old(&config, now).expect("removes"), 1);
+        assert!(!folder.path().join(names[0]).exists());
+        assert!(names[1..].iter().all(|name| folder.path().join(name).exists()));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_says_where() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let taken = folder.path().join("taken");
+        File::create(&taken).expect("file is made");
+        let (log, failure) =
+            Log::open(&config(&taken, Level::Info), Redactor::default(), Level::Critical, clock::now());
+        assert!(failure.expect("fails").contains("taken"));
+        log.error("main", "still heard");
+        assert_eq!(log.lines(Level::Error).len(), 1);
+    }
+}

@@ -1,0 +1,195 @@
+//! Numbers of the last run, as a text file that Prometheus' node exporter collects.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::base::time::Time;
+use crate::job::mount::Disk;
+use crate::op::backup::PartReport;
+use crate::stage::snapshot::Status;
+
+/// When all components were last backed up whole.
+const LAST_SUCCESS: &str = "snap_last_success_timestamp_seconds";
+
+/// When a component was last backed up whole.
+const COMPONENT_LAST_SUCCESS: &str = "snap_component_last_success_timestamp_seconds";
+
+/// What there is to tell.
+#[derive(Default)]
+pub struct Numbers<'n> {
+    /// When the run ended.
+    pub ended: Time,
+    /// How long it took.
+    pub seconds: f64,
+    /// Its exit status.
+    pub exit: u8,
+    /// Whether every component is whole and verified.
+    pub is_success: bool,
+    /// What became of the components.
+    pub parts: &'n [PartReport],
+    /// Growth of the repository's files.
+    pub bytes_stored: u64,
+    /// Entries lacking.
+    pub errors: u64,
+    /// Bytes of the repository's files, if they could be listed.
+    pub repository_bytes: Option<u64>,
+    /// Snapshots kept, if they could be listed.
+    pub snapshots: Option<u64>,
+    /// How full the disk is, if that is known.
+    pub disk: Option<Disk>,
+}
+
+/// Replaces the file as a whole; times of the last success are taken over from the old one.
+///
+/// # Errors
+/// As writing and renaming; the old file stays then.
+pub fn write(path: &Path, numbers: &Numbers<'_>) -> io::Result<()> {
+    let old = fs::read_to_string(path).unwrap_or_default(); // none yet, or one that is not ours
+    let text = text(numbers, &samples(&old));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".snap-")
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path).map_err(|e| e.error)?;
+    Ok(())
+}
+
+/// Returns the samples of an exposition: name with labels → value.
+fn samples(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit_once(' ')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+}
+
+/// Writes one metric after the other.
+struct Text(String);
+
+impl Text {
+    fn metric(&mut self, name: &str, help: &str, rows: impl IntoIterator<Item = (String, String)>) {
+        let mut rows = rows.into_iter().peekable();
+        if rows.peek().is_none() {
+            return;
+        }
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (labels, value) in rows {
+            let _ = writeln!(self.0, "{name}{labels} {value}");
+        }
+    }
+
+    fn one(&mut self, name: &str, help: &str, value: impl ToString) {
+        self.metric(name, help, [(String::new(), value.to_string())]);
+    }
+}
+
+fn label(part: &str) -> String {
+    let name = part.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{{component=\"{name}\"}}")
+}
+
+fn text(numbers: &Numbers<'_>, old: &BTreeMap<String, String>) -> String {
+    let mut out = Text(String::new());
+    let ended = numbers.ended.seconds.to_string();
+    out.one("snap_last_run_timestamp_seconds", "When the last run ended.", &ended);
+    let last = if numbers.is_success { Some(&ended) } else { old.get(LAST_SUCCESS) };
+    let help = "When the last run ended that backed up all components whole.";
+    out.metric(LAST_SUCCESS, help, last.map(|last| (String::new(), last.clone())));
+    out.one("snap_last_run_duration_seconds", "How long the last run took.", numbers.seconds);
+    out.one("snap_last_run_exit_status", "Exit status of the last run.", numbers.exit);
+    out.one("snap_last_run_errors", "Entries that the last run could not back up.", numbers.errors);
+    let read: u64 = numbers.parts.iter().map(|part| part.bytes_read).sum();
+    out.one("snap_last_run_bytes_read", "Bytes read from sources.", read);
+    let added: u64 = numbers.parts.iter().map(|part| part.bytes_added).sum();
+    out.one("snap_last_run_bytes_added", "Bytes that were new, before compression.", added);
+    out.one("snap_last_run_bytes_stored", "Growth of the repository's files.", numbers.bytes_stored);
+    let optional = |value: Option<u64>| value.map(|value| (String::new(), value.to_string()));
+    out.metric(
+        "snap_repository_bytes",
+        "Size of the repository's files.",
+        optional(numbers.repository_bytes),
+    );
+    out.metric("snap_snapshots", "Snapshots kept.", optional(numbers.snapshots));
+    if let Some(disk) = &numbers.disk {
+        out.one("snap_disk_capacity_bytes", "Size of the backup disk.", disk.capacity_bytes);
+        out.one("snap_disk_used_bytes", "Used space of the backup disk.", disk.used_bytes);
+        out.one("snap_disk_available_bytes", "Free space of the backup disk.", disk.available_bytes);
+    }
+    parts(numbers, old, &ended, &mut out);
+    out.0
+}
+
+fn parts(numbers: &Numbers<'_>, old: &BTreeMap<String, String>, ended: &str, out: &mut Text) {
+    let rows = |value: &dyn Fn(&PartReport) -> String| {
+        numbers.parts.iter().map(|part| (label(&part.name), value(part))).collect::<Vec<_>>()
+    };
+    let complete = rows(&|part| u8::from(part.status == Status::Complete).to_string());
+    out.metric("snap_component_complete", "Whether the component is whole in the last snapshot.", complete);
+    let mut last: BTreeMap<String, String> = old
+        .iter()
+        .filter_map(|(name, value)| {
+            Some((name.strip_prefix(COMPONENT_LAST_SUCCESS)?.to_owned(), value.clone()))
+        })
+        .collect();
+    let whole = numbers.parts.iter().filter(|part| part.status == Status::Complete);
+    last.extend(whole.map(|part| (label(&part.name), ended.to_owned())));
+    out.metric(COMPONENT_LAST_SUCCESS, "When the component was last backed up whole.", last);
+    out.metric(
+        "snap_component_attempts",
+        "How often the component was tried.",
+        rows(&|part| part.attempts.to_string()),
+    );
+    out.metric("snap_component_files", "Files of the component.", rows(&|part| part.files.to_string()));
+    out.metric("snap_component_bytes", "Bytes of the component.", rows(&|part| part.bytes.to_string()));
+    out.metric(
+        "snap_component_bytes_added",
+        "Bytes that were new.",
+        rows(&|part| part.bytes_added.to_string()),
+    );
+    out.metric("snap_component_errors", "Entries lacking.", rows(&|part| part.lacks.len().to_string()));
+    let seconds = rows(&|part| (part.duration_ms as f64 / 1000.0).to_string());
+    out.metric("snap_component_duration_seconds", "How long the component took.", seconds);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(name: &str, status: Status) -> PartReport {
+        PartReport {
+            name: name.to_owned(),
+            status,
+            attempts: 1,
+            files: 2,
+            bytes: 30,
+            bytes_read: 30,
+            bytes_added: 4,
+            duration_ms: 1500,
+            lacks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_failed_run_keeps_the_time_of_the_last_good_one() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("snap.prom");
+        let good = [part("mail", Status::Complete), part("mysql", Status::Complete)];
+        let numbers =
+            Numbers { ended: Time::new(100, 0), is_success: true, parts: &good, ..Numbers::default() };
+        write(&path, &numbers).expect("is written");
+        let bad = [part("mail", Status::Complete), part("mysql", Status::Failed)];
+        let numbers = Numbers { ended: Time::new(200, 0), exit: 1, parts: &bad, ..Numbers::default() };
+        write(&path, &numbers).expect("is written");
+        let now = samples(&fs::read_to_string(&path).expect("reads"));
+        assert_eq!(now[LAST_SUCCESS], "100");
+        assert_eq!(now["snap_last_run_exit_status"], "1");
+        assert_eq!(now[&format!("{COMPONENT_LAST_SUCCESS}{{component=\"mail\"}}")], "200");
+        assert_eq!(now[&format!("{COMPONENT_LAST_SUCCESS}{{component=\"mysql\"}}")], "100");
+        assert_eq!(now["snap_component_complete{component=\"mysql\"}"], "0");
+        assert_eq!(fs::metadata(&path).expect("is there").permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1, "no temporary file is left");
+    }
+}

@@ -1,0 +1,19 @@
+//! The configured run: pre-flight, components with their retries, verification, retention, notices, logs.
+//!
+//! [`config`] says what is wanted; [`run`] does it, and tells [`log`], [`notice`], [`ping`] and
+//! [`metrics`] what came of it. Besides `cli`, this floor alone reads the clock.
+
+pub mod check;
+pub mod clock;
+pub mod config;
+pub mod listener;
+pub mod lock;
+pub mod log;
+pub mod metrics;
+pub mod mount;
+pub mod notice;
+pub mod ping;
+pub mod preflight;
+pub mod retention;
+pub mod run;
+pub mod stale;

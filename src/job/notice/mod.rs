@@ -1,0 +1,97 @@
+//! Mails: what a person needs to know to act, and the ways to send it.
+
+mod text;
+mod transport;
+
+use std::time::Duration;
+
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, Message};
+use lettre::{SmtpTransport, Transport};
+
+use crate::job::config::Notify;
+use crate::job::notice::transport::{Program, ProgramError};
+use crate::stage::command::Command;
+
+pub use text::{Facts, Failing, Failure, Stale, capacity, failure, stale, success, test};
+
+/// Time that sending one mail may take.
+const SENDING_MAX: Duration = Duration::from_secs(60);
+
+/// A mail, before it is addressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// Its subject.
+    pub subject: String,
+    /// Its text, UTF-8.
+    pub body: String,
+}
+
+/// Why a mail was not sent. May be retried.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoticeError {
+    /// Nobody is configured to be told.
+    #[error("nobody to send it to: [notify] has no 'to'")]
+    Nobody,
+    /// It can't be written down.
+    #[error("the mail cannot be made: {0}")]
+    Message(String),
+    /// The program refused it.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The server refused it.
+    #[error("SMTP server: {0}")]
+    Smtp(#[from] lettre::transport::smtp::Error),
+}
+
+/// Sends a mail to everybody who is to be told. Returns how, for the log.
+///
+/// # Errors
+/// [`NoticeError`].
+pub fn send(notify: &Notify, mail: &Mail) -> Result<String, NoticeError> {
+    let message = message(notify, mail)?;
+    let told: Vec<&str> = notify.to.iter().map(|to| to.get_ref().as_str()).collect();
+    let told = told.join(", ");
+    match (&notify.sendmail, &notify.smtp) {
+        (Some(sendmail), _) => {
+            let argv = sendmail.get_ref().iter().map(Into::into).collect();
+            let command = Command { argv, timeout: Some(SENDING_MAX), ..Command::default() };
+            let program = command.program();
+            Program { command }.send(&message)?;
+            Ok(format!("to {told} by {program}"))
+        }
+        (None, Some(url)) => {
+            let transport = SmtpTransport::from_url(url.get_ref())?.timeout(Some(SENDING_MAX)).build();
+            transport.send(&message)?;
+            Ok(format!("to {told} by SMTP"))
+        }
+        (None, None) => Err(NoticeError::Nobody),
+    }
+}
+
+/// Returns whether the server answers; nothing is sent.
+///
+/// # Errors
+/// [`NoticeError::Smtp`].
+pub fn greet(url: &str) -> Result<bool, NoticeError> {
+    let transport = SmtpTransport::from_url(url)?.timeout(Some(Duration::from_secs(10))).build();
+    Ok(transport.test_connection()?)
+}
+
+fn message(notify: &Notify, mail: &Mail) -> Result<Message, NoticeError> {
+    let bad = |e: &dyn std::fmt::Display| NoticeError::Message(e.to_string());
+    let mailbox = |text: &str| text.parse::<Mailbox>().map_err(|e| bad(&e));
+    let from = notify.from.as_ref().ok_or(NoticeError::Nobody)?;
+    let mut builder = Message::builder().from(mailbox(from.get_ref())?).subject(&mail.subject);
+    if notify.to.is_empty() {
+        return Err(NoticeError::Nobody);
+    }
+    for to in &notify.to {
+        builder = builder.to(mailbox(to.get_ref())?);
+    }
+    // So that no holiday notice answers (RFC 3834).
+    let name = HeaderName::new_from_ascii_str("Auto-Submitted");
+    builder = builder.raw_header(HeaderValue::new(name, "auto-generated".to_owned()));
+    builder.header(ContentType::TEXT_PLAIN).body(mail.body.clone()).map_err(|e| bad(&e))
+}

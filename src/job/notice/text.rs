@@ -1,0 +1,314 @@
+//! What the mails say: what happened, what is affected, what to do.
+
+use std::fmt::Write;
+
+use indicatif::{DecimalBytes, HumanCount};
+
+use crate::base::time::Time;
+use crate::job::clock::{day, length, shown};
+use crate::job::mount::Disk;
+use crate::job::notice::Mail;
+use crate::op::backup::PartReport;
+use crate::stage::snapshot::Status;
+
+/// Lines of the log that a mail shows, at most.
+const LOG_LINES: usize = 60;
+
+/// Lines of a command's standard error that a mail shows, at most.
+const COMPLAINT_LINES: usize = 15;
+
+/// A try that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The component.
+    pub component: String,
+    /// Which try it was, from 1.
+    pub attempt: u32,
+    /// What failed, and why.
+    pub reason: String,
+    /// The end of what a command wrote to standard error.
+    pub complaint: String,
+}
+
+/// What kind of trouble it is: decides what a person should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// The disk is not mounted.
+    Mount,
+    /// There is not enough space.
+    Space,
+    /// A component could not be read.
+    Component,
+    /// What was written does not verify.
+    Verify,
+    /// Anything else.
+    Other,
+}
+
+/// What is known of a run.
+pub struct Facts<'f> {
+    /// What the subjects call it.
+    pub name: &'f str,
+    /// The machine.
+    pub host: &'f str,
+    /// Where the repository lies.
+    pub repository: &'f str,
+    /// The command, to be run again.
+    pub command: &'f str,
+    /// When it began.
+    pub began: Time,
+    /// How long it took.
+    pub seconds: u64,
+    /// How it ended, in words.
+    pub status: &'f str,
+    /// Why it ended early; empty if it did not.
+    pub fatal: &'f str,
+    /// What kind of trouble there is.
+    pub failing: Failing,
+    /// The new snapshot's name.
+    pub snapshot: Option<String>,
+    /// What became of the components.
+    pub parts: &'f [PartReport],
+    /// Tries that failed.
+    pub failures: &'f [Failure],
+    /// How full the disk is.
+    pub disk: Option<Disk>,
+    /// Where the disk is mounted.
+    pub mount: &'f str,
+    /// Snapshots kept.
+    pub snapshots: Option<u64>,
+    /// Lines of the log.
+    pub log: Vec<String>,
+    /// Where all of the log is.
+    pub log_file: String,
+}
+
+/// A component whose newest whole backup is too old.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// Its name.
+    pub component: String,
+    /// When it was last backed up whole; never if none.
+    pub last: Option<Time>,
+}
+
+fn bytes(count: u64) -> String {
+    DecimalBytes(count).to_string()
+}
+
+fn head(facts: &Facts<'_>, body: &mut String) {
+    let _ = writeln!(body, "Date:        {}", shown(facts.began));
+    let _ = writeln!(body, "Machine:     {}", facts.host);
+    let _ = writeln!(body, "Command:     {}", facts.command);
+    let _ = writeln!(body, "Status:      {}", facts.status);
+    let _ = writeln!(body, "Duration:    {}", length(facts.seconds));
+    let _ = writeln!(body, "Repository:  {}", facts.repository);
+    let snapshot = facts.snapshot.as_deref().unwrap_or("none was made; the earlier ones are untouched");
+    let _ = writeln!(body, "Snapshot:    {snapshot}");
+    if let Some(disk) = &facts.disk {
+        let _ = writeln!(
+            body,
+            "Disk:        {} of {} used ({}%), {} available",
+            bytes(disk.used_bytes),
+            bytes(disk.capacity_bytes),
+            disk.used_percent(),
+            bytes(disk.available_bytes)
+        );
+    }
+}
+
+fn failed_parts(facts: &Facts<'_>, body: &mut String) {
+    let bad: Vec<&PartReport> = facts.parts.iter().filter(|part| part.status != Status::Complete).collect();
+    let others: Vec<&Failure> =
+        facts.failures.iter().filter(|f| !facts.parts.iter().any(|part| part.name == f.component)).collect();
+    if bad.is_empty() && others.is_empty() {
+        return;
+    }
+    body.push_str("\nFailed\n");
+    for part in bad {
+        let what = match part.status {
+            Status::Failed => "nothing of it is in the snapshot",
+            _ => "the rest of it is in the snapshot",
+        };
+        let tries = if part.attempts == 1 { "try" } else { "tries" };
+        let _ =
+            writeln!(body, "  {}: {} after {} {tries}; {what}", part.name, part.status.word(), part.attempts);
+        for lack in part.lacks.iter().take(20) {
+            let _ = writeln!(body, "    {}: {}", crate::base::entry::quoted(&lack.path), lack.reason);
+        }
+        if part.lacks.len() > 20 {
+            let _ = writeln!(body, "    and {} more; the log has them", part.lacks.len() - 20);
+        }
+        let last =
+            facts.failures.iter().rev().find(|f| f.component == part.name && !f.complaint.trim().is_empty());
+        last.into_iter().for_each(|failure| complaint(failure, body));
+    }
+    for failure in others {
+        let _ = writeln!(body, "  {}: try {}: {}", failure.component, failure.attempt, failure.reason);
+        complaint(failure, body);
+    }
+}
+
+fn complaint(failure: &Failure, body: &mut String) {
+    let lines: Vec<&str> = failure.complaint.lines().filter(|line| !line.trim().is_empty()).collect();
+    if !lines.is_empty() {
+        body.push_str("    what the command said:\n");
+    }
+    for line in &lines[lines.len().saturating_sub(COMPLAINT_LINES)..] {
+        let _ = writeln!(body, "      | {}", line.trim_end());
+    }
+}
+
+fn good_parts(facts: &Facts<'_>, body: &mut String) {
+    let good: Vec<&PartReport> = facts.parts.iter().filter(|part| part.status == Status::Complete).collect();
+    if good.is_empty() {
+        return;
+    }
+    body.push_str("\nSucceeded\n");
+    let width = good.iter().map(|part| part.name.chars().count()).max().unwrap_or(0);
+    for part in good {
+        let _ = writeln!(
+            body,
+            "  {:<width$}  {} in {} files, {} added",
+            part.name,
+            bytes(part.bytes),
+            HumanCount(part.files),
+            bytes(part.bytes_added)
+        );
+    }
+}
+
+fn actions(facts: &Facts<'_>, body: &mut String) {
+    body.push_str("\nWhat to do\n");
+    let again = format!("Run it again: {}", facts.command);
+    let mount = facts.mount;
+    let steps: Vec<String> = match facts.failing {
+        Failing::Mount => vec![
+            "Look whether the disk is plugged in and seen: lsblk, dmesg | tail".to_owned(),
+            format!("Mount it: mount {mount}   (and look into /etc/fstab why it was not)"),
+            again,
+        ],
+        Failing::Space => vec![
+            format!("See what takes the space: df -h {mount}; snap stats"),
+            "Let old snapshots go, or shorten [retention] in the configuration: snap prune --dry-run, then snap prune"
+                .to_owned(),
+            "Or take a larger disk: copy the repository, its files never change".to_owned(),
+            again,
+        ],
+        Failing::Verify => vec![
+            "Do not rely on this snapshot; the earlier ones are untouched.".to_owned(),
+            "See what is damaged: snap check --read-packs".to_owned(),
+            format!("Look at the disk: dmesg | tail; smartctl -a on the disk under {mount}"),
+            again,
+        ],
+        Failing::Component => {
+            let names: Vec<&str> =
+                facts.parts.iter().filter(|part| part.status != Status::Complete).map(|p| p.name.as_str()).collect();
+            let only: String = names.iter().map(|name| format!(" --component {name}")).collect();
+            vec![
+                "Look at the reasons above: does the service run (docker ps), is the path there, may it be read?"
+                    .to_owned(),
+                "Try all commands and paths: snap config check".to_owned(),
+                format!("Then back up what is lacking: {}{only}", facts.command),
+            ]
+        }
+        Failing::Other => vec![
+            "Look at the reason above and at the log below.".to_owned(),
+            "Try everything harmlessly: snap config check".to_owned(),
+            again,
+        ],
+    };
+    for (number, step) in steps.iter().enumerate() {
+        let _ = writeln!(body, "  {}. {step}", number + 1);
+    }
+}
+
+fn log(facts: &Facts<'_>, body: &mut String) {
+    body.push_str("\nLog\n");
+    let skipped = facts.log.len().saturating_sub(LOG_LINES);
+    if skipped > 0 {
+        let _ = writeln!(body, "  ({skipped} lines before)");
+    }
+    for line in facts.log.iter().skip(skipped) {
+        let _ = writeln!(body, "  {line}");
+    }
+    let _ = writeln!(body, "\nAll of it: {}", facts.log_file);
+}
+
+/// Returns the mail about a run of which not everything succeeded.
+pub fn failure(facts: &Facts<'_>) -> Mail {
+    let mut body = format!("The backup of {} on {} has failed.\n\n", facts.name, facts.host);
+    head(facts, &mut body);
+    if !facts.fatal.is_empty() {
+        let _ = write!(body, "\nWhy\n  {}\n", facts.fatal);
+    }
+    failed_parts(facts, &mut body);
+    good_parts(facts, &mut body);
+    actions(facts, &mut body);
+    log(facts, &mut body);
+    Mail { subject: format!("[ALERT] {} Backup Failed - {}", facts.name, day(facts.began)), body }
+}
+
+/// Returns the mail about a run that succeeded.
+pub fn success(facts: &Facts<'_>) -> Mail {
+    let mut body = format!("The backup of {} on {} has succeeded.\n\n", facts.name, facts.host);
+    head(facts, &mut body);
+    good_parts(facts, &mut body);
+    log(facts, &mut body);
+    Mail { subject: format!("[OK] {} Backup Succeeded - {}", facts.name, day(facts.began)), body }
+}
+
+/// Returns the mail about a disk that fills up.
+pub fn capacity(facts: &Facts<'_>, disk: &Disk, limit_percent: u8) -> Mail {
+    let percent = disk.used_percent();
+    let mut body = format!(
+        "The backup disk of {} on {} is {percent}% full; the limit is {limit_percent}%.\n\n",
+        facts.name, facts.host
+    );
+    let _ = writeln!(body, "Mount point:  {}", facts.mount);
+    let _ = writeln!(body, "Capacity:     {}", bytes(disk.capacity_bytes));
+    let _ = writeln!(body, "Used:         {} ({percent}%)", bytes(disk.used_bytes));
+    let _ = writeln!(body, "Available:    {}", bytes(disk.available_bytes));
+    let kept = facts.snapshots.map_or_else(|| "not known".to_owned(), |count| HumanCount(count).to_string());
+    let _ = writeln!(body, "Snapshots:    {kept}");
+    let added: u64 = facts.parts.iter().map(|part| part.bytes_added).sum();
+    if added > 0 {
+        let _ = writeln!(body, "Last run:     {} of new data, before compression", bytes(added));
+    }
+    body.push_str("\nRecommendations\n");
+    let _ = writeln!(body, "  1. See what takes the space: df -h {}; snap stats", facts.mount);
+    body.push_str("  2. See what could go: snap prune --dry-run; then snap prune\n");
+    body.push_str("  3. Shorten [retention] in the configuration, or exclude what need not be kept\n");
+    body.push_str(
+        "  4. Plan a larger disk: backups go on until the free space is below min_free, then they stop\n",
+    );
+    Mail { subject: format!("[WARNING] Backup Disk Capacity at {percent}%"), body }
+}
+
+/// Returns the mail about backups that have not happened for too long. `trouble` says why nothing
+/// is known at all; empty if all is known.
+pub fn stale(name: &str, host: &str, now: Time, max_age: &str, stale: &[Stale], trouble: &str) -> Mail {
+    let mut body = format!("The backup of {name} on {host} is older than {max_age}.\n\n");
+    if !trouble.is_empty() {
+        let _ = writeln!(body, "The repository could not be read: {trouble}\n");
+    }
+    for row in stale {
+        let last = row.last.map_or_else(|| "never".to_owned(), shown);
+        let _ = writeln!(body, "  {}: last backed up whole {last}", row.component);
+    }
+    body.push_str("\nWhat to do\n  1. Does cron or the timer run? systemctl list-timers snap-daily.timer; grep snap /var/log/cron\n");
+    body.push_str(
+        "  2. Look at the logs of the last runs, and try everything harmlessly: snap config check\n",
+    );
+    body.push_str("  3. Run it by hand: snap backup --daily\n");
+    Mail { subject: format!("[ALERT] {name} Backup Is Stale - {}", day(now)), body }
+}
+
+/// Returns the mail that shows that mails arrive.
+pub fn test(name: &str, host: &str, now: Time) -> Mail {
+    let body = format!(
+        "This is a test of the backup notices of {name} on {host}, sent {}.\n\nIf you read this, notices arrive — übliche Umlaute und 日本語 too. Nothing needs to be done.\n",
+        shown(now)
+    );
+    Mail { subject: format!("[TEST] {name} Backup Notice - {}", day(now)), body }
+}

@@ -1,0 +1,346 @@
+//! One configured run, from pre-flight to the last notice.
+
+mod stop;
+mod tell;
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use indicatif::{DecimalBytes, HumanCount};
+use jiff::tz::TimeZone;
+
+use crate::base::progress::Progress;
+use crate::base::redact::Redactor;
+use crate::base::time::Time;
+use crate::job::config::{Config, Level};
+use crate::job::listener::JobListener;
+use crate::job::lock::{self, LockError, REPOSITORY_PATIENCE, RunLock};
+use crate::job::log::{self, Log};
+use crate::job::mount::Disk;
+use crate::job::notice::Failing;
+use crate::job::ping::Signal;
+use crate::job::preflight::{self, Finding};
+use crate::job::run::stop::Stop;
+use crate::job::{clock, retention};
+use crate::op::backup::{self, Report, Request, Rules, backup};
+use crate::op::prune;
+use crate::op::verify::verify;
+use crate::repo::{RepoError, Repository};
+use crate::store::{Lock, LockMode, StoreError};
+
+pub use stop::Ending;
+
+/// What a run is asked for.
+pub struct Order<'o> {
+    /// What is configured.
+    pub config: &'o Config,
+    /// Knows what must not be shown.
+    pub redactor: Redactor,
+    /// The repository's directory.
+    pub location: PathBuf,
+    /// This machine's state directory.
+    pub state: PathBuf,
+    /// Opens the repository.
+    pub open: &'o dyn Fn() -> Result<Repository, RepoError>,
+    /// Turned by the run; and asked whether to stop.
+    pub progress: &'o Progress,
+    /// What was typed, for messages: `snap backup --daily`.
+    pub command: String,
+    /// Name of this machine.
+    pub host: String,
+    /// Who runs this.
+    pub user: String,
+    /// Time of the snapshot.
+    pub time: Time,
+    /// Tags of the snapshot.
+    pub tags: Vec<String>,
+    /// Components wanted; all if none are named.
+    pub only: Vec<String>,
+    /// What is left out of all components.
+    pub excludes: Vec<String>,
+    /// How files are compared.
+    pub rules: Rules,
+    /// Threads that compress, and that walk.
+    pub threads: usize,
+    /// Threads that read files.
+    pub read_threads: usize,
+    /// Whether to wait for another run to end.
+    pub wait: bool,
+    /// Least level that is shown on standard error too.
+    pub echo: Level,
+}
+
+/// What came of a run.
+#[must_use = "a run that failed must not go unnoticed"]
+pub struct Outcome {
+    /// How it ended.
+    pub ending: Ending,
+    /// What the backup did, if it came so far.
+    pub report: Option<Report>,
+}
+
+/// A run under way.
+struct Night<'n> {
+    order: &'n Order<'n>,
+    log: &'n Log,
+    listener: JobListener<'n>,
+    began: Time,
+    started: Instant,
+    repository: OnceCell<Repository>,
+    report: OnceCell<Report>,
+    capacity: OnceCell<Disk>,
+}
+
+/// Runs what is configured, and tells everybody who is to be told. Never fails: what goes wrong is
+/// logged, told, and shows in the outcome.
+pub fn run(order: &Order<'_>) -> Outcome {
+    let began = clock::now();
+    let (log, failure) = Log::open(&order.config.log, order.redactor.clone(), order.echo, began);
+    let night = Night {
+        order,
+        log: &log,
+        listener: JobListener::new(&log),
+        began,
+        started: Instant::now(),
+        repository: OnceCell::new(),
+        report: OnceCell::new(),
+        capacity: OnceCell::new(),
+    };
+    let result = match failure {
+        Some(what) => Err(Stop::critical(Failing::Other, "INIT", format!("logs cannot be written: {what}"))),
+        None => night.go(),
+    };
+    let ending = night.end(result);
+    Outcome { ending, report: night.report.into_inner() }
+}
+
+impl Night<'_> {
+    /// Does the work. `Ok(true)` if everything is backed up and verified.
+    fn go(&self) -> Result<bool, Stop> {
+        let order = self.order;
+        let version = env!("CARGO_PKG_VERSION");
+        self.log
+            .info("INIT", format!("{} (snap {version}) as {} on {}", order.command, order.user, order.host));
+        let is_root = rustix::process::geteuid().is_root();
+        self.gate(preflight::user(&order.config.run, is_root, &order.user))?;
+        let _run = self.take_run_lock()?;
+        self.gate(preflight::mount(&order.config.repository, &order.location))?;
+        self.look_at_disk(true)?;
+        self.ping(Signal::Start, "");
+        let repository = (order.open)().map_err(|error| Stop::of(&error))?;
+        let lock = self.take_repository_lock(&repository)?;
+        // The lock file is open: the disk can't be unmounted from here on. Was it, just before?
+        self.gate(preflight::mount(&order.config.repository, &order.location))?;
+        let snapshots = repository.snapshots().map_err(|error| Stop::of(&error))?;
+        let forecast = self.disk().and_then(|disk| preflight::forecast(&snapshots.all, &disk));
+        self.gate(forecast)?;
+        self.log.info("INIT", "pre-flight passed");
+        let repository = self.repository.get_or_init(|| repository);
+        let is_whole = self.back_up(repository)?;
+        let is_verified = self.verify(repository)?;
+        drop(lock); // prune takes it for itself
+        self.retain(repository)?;
+        if let Err(e) = log::remove_old(&order.config.log, self.began) {
+            self.log.warning("MAIN", format!("old logs cannot be removed: {e}"));
+        }
+        Ok(is_whole && is_verified)
+    }
+
+    /// Logs a finding; ends the run if it is critical.
+    fn gate(&self, finding: Option<Finding>) -> Result<(), Stop> {
+        match finding {
+            Some(Finding { level: Level::Critical, failing, what }) => {
+                Err(Stop::critical(failing, "INIT", what))
+            }
+            Some(finding) => {
+                self.log.line(finding.level, "INIT", finding.what);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn take_run_lock(&self) -> Result<RunLock, Stop> {
+        let order = self.order;
+        let path = lock::path(&order.state, &order.location);
+        let holder =
+            format!("{}, process {}, since {}", order.command, std::process::id(), clock::shown(self.began));
+        let taken = RunLock::take(&path, &holder, order.progress, |other| {
+            if order.wait {
+                self.log.info("INIT", format!("waiting for another run: {other}"));
+            }
+            order.wait
+        });
+        taken.map_err(|error| match &error {
+            LockError::Held { .. } => Stop::quiet(Ending::Locked, error.to_string()),
+            LockError::Interrupted => Stop::quiet(Ending::Interrupted, error.to_string()),
+            LockError::File { .. } => Stop::critical(Failing::Other, "INIT", error.to_string()),
+        })
+    }
+
+    fn take_repository_lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, Stop> {
+        let patience = if self.order.wait { Duration::MAX } else { REPOSITORY_PATIENCE };
+        let taken = match repository.lock(LockMode::Shared) {
+            Err(RepoError::Store(StoreError::Locked { .. })) => {
+                self.log.info("INIT", "waiting for a run that needs the repository alone");
+                repository.lock_patiently(LockMode::Shared, patience, self.order.progress)
+            }
+            taken => taken,
+        };
+        taken.map_err(|error| Stop::of(&error))
+    }
+
+    fn disk(&self) -> Option<Disk> {
+        match self.order.config.repository.is_remote() {
+            true => None,
+            false => Disk::of(&self.order.location).ok(),
+        }
+    }
+
+    /// Looks how full the disk is. What is too full for a warning is kept for the mail about it.
+    fn look_at_disk(&self, is_gate: bool) -> Result<(), Stop> {
+        let Some(disk) = self.disk() else { return Ok(()) };
+        let repository = &self.order.config.repository;
+        if disk.used_percent() > u64::from(repository.warn_used_percent) {
+            let _ = self.capacity.set(disk);
+        }
+        if is_gate {
+            for finding in preflight::space(repository, &self.order.location, &disk) {
+                self.gate(Some(finding))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn back_up(&self, repository: &Repository) -> Result<bool, Stop> {
+        let order = self.order;
+        let wanted = order.config.components.iter();
+        let wanted = wanted.filter(|c| order.only.is_empty() || order.only.contains(c.name.get_ref()));
+        let components = wanted.map(|component| {
+            let mut component = component.to_backup(&order.config.run);
+            component.excludes.extend(order.excludes.iter().cloned());
+            component
+        });
+        let request = Request {
+            components: components.collect::<Vec<backup::Component>>(),
+            rules: order.rules.clone(),
+            tags: order.tags.clone(),
+            time: order.time,
+            host: order.host.clone(),
+            user: order.user.clone(),
+            threads: order.threads,
+            read_threads: order.read_threads,
+            dry_run: false,
+            progress: order.progress,
+            listener: Some(&self.listener),
+        };
+        let report = backup(repository, request).map_err(|error| match &error {
+            RepoError::Source { .. } => Stop::critical(
+                Failing::Component,
+                "MAIN",
+                format!("no component could be read: {}", error.chain()),
+            ),
+            _ => Stop::of(&error),
+        })?;
+        for problem in &report.problems {
+            self.log.warning("MAIN", format!("{problem}; 'snap check' says more"));
+        }
+        for skipped in &report.skipped {
+            self.log.debug(
+                "MAIN",
+                format!("left out: {}: {}", crate::base::entry::quoted(&skipped.path), skipped.reason),
+            );
+        }
+        if let Some(id) = report.snapshot {
+            let stored = DecimalBytes(report.bytes_stored);
+            self.log.info("MAIN", format!("snapshot {id}: the repository grew by {stored}"));
+        }
+        let is_whole = report.is_whole();
+        let _ = self.report.set(report);
+        Ok(is_whole)
+    }
+
+    fn verify(&self, repository: &Repository) -> Result<bool, Stop> {
+        let Some((report, id)) = self.report.get().and_then(|report| Some((report, report.snapshot?))) else {
+            return Ok(true);
+        };
+        let verified = match verify(repository, id, &report.packs, self.order.progress) {
+            Ok(verified) => verified,
+            Err(RepoError::Interrupted) => {
+                let what = format!("interrupted while snapshot {id} was verified; it was made");
+                return Err(Stop::quiet(Ending::Interrupted, what));
+            }
+            Err(error) => return Err(self.not_verified(error.chain())),
+        };
+        for problem in &verified.problems {
+            self.log.error("VERIFY", problem);
+        }
+        if let Some(first) = verified.problems.first() {
+            return Err(
+                self.not_verified(format!("{} problems, the first: {first}", verified.problems.len()))
+            );
+        }
+        self.log.info(
+            "VERIFY",
+            format!(
+                "passed: {} files, {}; {} packs of this run read back, {}",
+                HumanCount(verified.files),
+                DecimalBytes(verified.bytes),
+                HumanCount(verified.packs),
+                DecimalBytes(verified.bytes_read)
+            ),
+        );
+        Ok(true)
+    }
+
+    /// Lets old snapshots go. A failure is logged, and harms nothing: the next run tries again.
+    fn retain(&self, repository: &Repository) -> Result<(), Stop> {
+        let Some(policy) = retention::policy(&self.order.config.retention) else { return Ok(()) };
+        let mut request =
+            prune::Request::new(policy, self.order.time, TimeZone::system(), self.order.progress);
+        request.threads = self.order.threads;
+        match prune::prune(repository, &request) {
+            Ok(report) => {
+                for snapshot in report.snapshots.iter().filter(|snapshot| !snapshot.fate.is_kept()) {
+                    let at = clock::shown(snapshot.time);
+                    self.log.debug(
+                        "PRUNE",
+                        format!("removed: {} of {at} [{}]", snapshot.id, snapshot.tags.join(",")),
+                    );
+                }
+                report.notes.iter().for_each(|note| self.log.debug("PRUNE", note));
+                self.log.info(
+                    "PRUNE",
+                    format!(
+                        "{} snapshots removed, {} kept; packs deleted: {}, waiting to be deleted: {}",
+                        HumanCount(report.forgotten()),
+                        HumanCount(report.kept()),
+                        DecimalBytes(report.deleted.bytes),
+                        DecimalBytes(report.waiting.bytes)
+                    ),
+                );
+                Ok(())
+            }
+            Err(RepoError::Interrupted) => {
+                let what = "interrupted while old snapshots were removed; the new one was made".to_owned();
+                Err(Stop::quiet(Ending::Interrupted, what))
+            }
+            Err(error) => {
+                self.log.warning("PRUNE", format!("old snapshots are not removed: {}", error.chain()));
+                Ok(())
+            }
+        }
+    }
+
+    fn not_verified(&self, what: String) -> Stop {
+        let what = format!("verification failed: {what}; old snapshots were not removed");
+        Stop {
+            ending: Ending::Partial,
+            level: Level::Error,
+            failing: Failing::Verify,
+            component: "VERIFY",
+            what,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Which snapshots there are, looked at again when somebody asks and some time has passed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::tz::TimeZone;
+
+use crate::base::id::SnapshotId;
+use crate::op::mount::access::Access;
+use crate::op::mount::folder::{Numbers, Shown};
+use crate::op::mount::top::Top;
+use crate::repo::{RepoError, Snapshot};
+use crate::store::{Folder, Name};
+
+/// The snapshots, and how they are laid out.
+pub struct Snapshots {
+    zone: TimeZone,
+    is_old: AtomicBool,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// None for a manifest that can't be read.
+    all: BTreeMap<SnapshotId, Option<Arc<Shown>>>,
+    /// None before the first look.
+    top: Option<Arc<Top>>,
+}
+
+/// How much all snapshots hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Files, in each snapshot anew.
+    pub files: u64,
+    /// Their bytes, holes included.
+    pub bytes: u64,
+}
+
+impl Snapshots {
+    /// Knows none yet. Days and weeks are those of `zone`.
+    pub fn new(zone: TimeZone) -> Self {
+        Self { zone, is_old: AtomicBool::new(true), known: Mutex::default() }
+    }
+
+    /// Says that time has passed: the next look lists the snapshots again.
+    pub fn grow_old(&self) {
+        self.is_old.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the layout of the snapshots. While the repository is away, that of the last look.
+    pub fn top(&self, access: &Access, numbers: &Numbers) -> Arc<Top> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_old.swap(false, Ordering::Relaxed) {
+            match access.is_there().and_then(|()| known.look(access)) {
+                Ok(false) if known.top.is_some() => {}
+                Ok(_) => known.top = Some(Arc::new(Top::new(&known.shown(), &self.zone, numbers))),
+                Err(e) => tracing::debug!("snapshots not listed: {}", e.chain()),
+            }
+        }
+        known.top.clone().unwrap_or_default()
+    }
+
+    /// Returns whether a snapshot was there at the last look.
+    pub fn has(&self, id: SnapshotId) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).all.contains_key(&id)
+    }
+
+    /// Returns how much there is.
+    pub fn amount(&self) -> Amount {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.all.values().flatten().fold(Amount::default(), |sum, shown| Amount {
+            files: sum.files.saturating_add(shown.files),
+            bytes: sum.bytes.saturating_add(shown.bytes),
+        })
+    }
+}
+
+impl Known {
+    /// Lists the snapshots, and reads the manifests that are new. Returns whether anything changed.
+    fn look(&mut self, access: &Access) -> Result<bool, RepoError> {
+        let repository = access.repository();
+        let mut present = BTreeSet::new();
+        let mut is_changed = false;
+        for found in repository.store().list(Folder::Snapshots)? {
+            let Some(Name::Snapshot(id)) = found.name else { continue };
+            if self.all.contains_key(&id) {
+                present.insert(id);
+                continue;
+            }
+            let shown = match repository.manifest(id) {
+                Ok(manifest) => Some(Arc::new(Shown::from(Snapshot { id, manifest }))),
+                Err(RepoError::Store(e)) if e.is_missing() => continue, // forgotten meanwhile
+                Err(e @ RepoError::Store(_)) => return Err(e),
+                Err(e) => {
+                    tracing::warn!("{}: {}; 'snap check' says more", found.path, e.chain());
+                    None
+                }
+            };
+            is_changed = true;
+            present.insert(id);
+            self.all.insert(id, shown);
+        }
+        let before = self.all.len();
+        self.all.retain(|id, _| present.contains(id));
+        Ok(is_changed || self.all.len() != before)
+    }
+
+    /// Returns the snapshots, oldest first; those that another one replaces are left out.
+    fn shown(&self) -> Vec<Arc<Shown>> {
+        let mut all: Vec<Arc<Shown>> = self.all.values().flatten().cloned().collect();
+        let replaced: BTreeSet<SnapshotId> = all.iter().filter_map(|shown| shown.replaces).collect();
+        all.retain(|shown| !replaced.contains(&shown.id));
+        all.sort_by_key(|shown| (shown.time, shown.id));
+        all
+    }
+}

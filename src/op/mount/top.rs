@@ -1,0 +1,286 @@
+//! Snapshots → what lies right below the mount point: `daily/`, `weekly/`, `latest`, `snapshots/`,
+//! and `tags/` and `hosts/` where they tell more.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::base::limits::NAME_BYTES_MAX;
+use crate::base::time::Time;
+use crate::op::mount::folder::{Numbers, Shown};
+use crate::repo::select::{names, zoned};
+
+/// Inode number of the mount point.
+pub const ROOT: u64 = 1;
+
+/// Tags that have directories of their own.
+const TAGS_WITH_DIRECTORIES: [&str; 2] = ["daily", "weekly"];
+
+/// What a name right below the mount point, or in one of the directories there, stands for.
+#[derive(Clone)]
+pub enum Child {
+    /// A directory of the top.
+    Directory(u64),
+    /// A symbolic link of the top.
+    Link(u64),
+    /// A snapshot's root.
+    Snapshot {
+        /// Its inode number, if that is free.
+        number: u64,
+        /// Its path below the mount point.
+        label: Vec<u8>,
+        /// The snapshot.
+        snapshot: Arc<Shown>,
+    },
+}
+
+/// A directory of the top.
+pub struct TopDirectory {
+    /// Inode number of the directory above.
+    pub above: u64,
+    /// When the newest snapshot in it was made.
+    pub time: Time,
+    /// What is in it, by ascending name bytes.
+    pub children: BTreeMap<Vec<u8>, Child>,
+}
+
+/// A symbolic link of the top.
+pub struct TopLink {
+    /// Where it points.
+    pub target: Vec<u8>,
+    /// When what it points to was made.
+    pub time: Time,
+}
+
+/// The top as it was when the snapshots were listed.
+#[derive(Default)]
+pub struct Top {
+    /// Its directories, by inode number.
+    pub directories: HashMap<u64, TopDirectory>,
+    /// Its symbolic links, by inode number.
+    pub links: HashMap<u64, TopLink>,
+}
+
+impl Top {
+    /// Lays out `snapshots`, oldest first. Days and weeks are those of `zone`.
+    pub fn new(snapshots: &[Arc<Shown>], zone: &TimeZone, numbers: &Numbers) -> Self {
+        let mut top = Builder { top: Self::default(), numbers };
+        let newest = snapshots.last().map(|snapshot| snapshot.time).unwrap_or_default();
+        top.directory(ROOT, ROOT, newest);
+        for name in ["daily", "weekly", "snapshots"] {
+            top.below(ROOT, name.as_bytes(), name.as_bytes(), Time::default());
+        }
+        let tags_shown = |snapshot: &Shown| {
+            let tags = snapshot.named.manifest.tags.clone();
+            tags.into_iter().filter(|tag| !TAGS_WITH_DIRECTORIES.contains(&tag.as_str())).collect::<Vec<_>>()
+        };
+        let has_hosts = snapshots.windows(2).any(|pair| pair[0].host != pair[1].host);
+        for snapshot in snapshots {
+            let id = snapshot.id.to_string();
+            top.snapshot(b"snapshots", id.as_bytes(), snapshot);
+            for name in names(&snapshot.named, zone) {
+                match name.split_once('/') {
+                    Some((folder @ ("daily" | "weekly"), day)) if !day.contains('/') => {
+                        top.snapshot(folder.as_bytes(), day.as_bytes(), snapshot);
+                    }
+                    _ => {}
+                }
+            }
+            for tag in tags_shown(snapshot) {
+                top.group("tags", &tag, snapshot, zone);
+            }
+            if has_hosts {
+                top.group("hosts", &snapshot.host, snapshot, zone);
+            }
+        }
+        if let Some(snapshot) = snapshots.last() {
+            let target = top.best_path(snapshot);
+            top.link(ROOT, b"latest", target, snapshot.time);
+        }
+        top.top
+    }
+}
+
+struct Builder<'b> {
+    top: Top,
+    numbers: &'b Numbers,
+}
+
+impl Builder<'_> {
+    fn directory(&mut self, number: u64, above: u64, time: Time) {
+        let empty = TopDirectory { above, time, children: BTreeMap::new() };
+        let directory = self.top.directories.entry(number).or_insert(empty);
+        directory.time = directory.time.max(time);
+    }
+
+    /// Makes a directory, or takes the one that is there; `path` is its path below the mount point.
+    fn below(&mut self, above: u64, path: &[u8], name: &[u8], time: Time) -> u64 {
+        let number = self.numbers.of(&[b"directory", path]);
+        self.directory(number, above, time);
+        self.add(above, name, Child::Directory(number));
+        number
+    }
+
+    fn add(&mut self, above: u64, name: &[u8], child: Child) {
+        if let Some(directory) = self.top.directories.get_mut(&above) {
+            directory.children.insert(name.to_vec(), child);
+        }
+    }
+
+    fn link(&mut self, above: u64, name: &[u8], target: Vec<u8>, time: Time) {
+        // With another target it is another inode: the kernel keeps what a link says.
+        let number = self.numbers.of(&[b"link", &above.to_le_bytes(), name, &target]);
+        self.top.links.insert(number, TopLink { target, time });
+        self.add(above, name, Child::Link(number));
+    }
+
+    /// Puts a snapshot in a directory of the top; of those with the same name the newest stays.
+    fn snapshot(&mut self, folder: &[u8], name: &[u8], snapshot: &Arc<Shown>) {
+        let above = self.below(ROOT, folder, folder, snapshot.time);
+        let label = [folder, b"/", name].concat();
+        let number = self.numbers.of(&[b"snapshot", &label, snapshot.id.as_bytes()]);
+        self.add(above, name, Child::Snapshot { number, label, snapshot: snapshot.clone() });
+    }
+
+    /// Puts a link to a snapshot, named by its time, in a directory of a directory of the top.
+    fn group(&mut self, folder: &str, group: &str, snapshot: &Arc<Shown>, zone: &TimeZone) {
+        let group = file_name(group);
+        let outer = self.below(ROOT, folder.as_bytes(), folder.as_bytes(), snapshot.time);
+        let path = [folder.as_bytes(), b"/", &group].concat();
+        let inner = self.below(outer, &path, &group, snapshot.time);
+        let time = zoned(snapshot.time, zone).strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        let mut name = time.clone();
+        for copy in 2.. {
+            let is_free = self
+                .top
+                .directories
+                .get(&inner)
+                .is_none_or(|directory| !directory.children.contains_key(name.as_bytes()));
+            if is_free {
+                break;
+            }
+            name = format!("{time}-{copy}");
+        }
+        let target = format!("../../snapshots/{}", snapshot.id).into_bytes();
+        self.link(inner, name.as_bytes(), target, snapshot.time);
+    }
+
+    /// Returns the path below the mount point by which people know a snapshot best.
+    fn best_path(&self, snapshot: &Shown) -> Vec<u8> {
+        for folder in [&b"daily"[..], b"weekly"] {
+            let number = self.numbers.of(&[b"directory", folder]);
+            let children = self.top.directories.get(&number).map(|directory| &directory.children);
+            for child in children.into_iter().flat_map(BTreeMap::values) {
+                match child {
+                    Child::Snapshot { label, snapshot: other, .. } if other.id == snapshot.id => {
+                        return label.clone();
+                    }
+                    _ => {}
+                }
+            }
+        }
+        format!("snapshots/{}", snapshot.id).into_bytes()
+    }
+}
+
+/// Returns a name that a directory can have for a tag or a host.
+fn file_name(text: &str) -> Vec<u8> {
+    let mut name = text.replace(['/', '\0'], "_").into_bytes();
+    name.truncate(NAME_BYTES_MAX);
+    match name.as_slice() {
+        b"" | b"." | b".." => [b"_", name.as_slice()].concat(),
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::SnapshotId;
+    use crate::repo::Snapshot;
+    use crate::stage::snapshot::{Manifest, Totals};
+
+    fn shown(seed: u8, seconds: i64, tags: &[&str], host: &str) -> Arc<Shown> {
+        let manifest = Manifest {
+            time: Time::new(seconds, 0),
+            duration_ms: 0,
+            host: host.to_owned(),
+            user: String::new(),
+            program: String::new(),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            parent: None,
+            replaces: None,
+            components: Vec::new(),
+            totals: Totals::default(),
+            lacks: Vec::new(),
+            lacks_total: 0,
+            root: crate::base::content::ContentBuf::default(),
+            extra: Vec::new(),
+        };
+        Arc::new(Shown::from(Snapshot { id: SnapshotId::from_bytes([seed; 32]), manifest }))
+    }
+
+    /// Returns all paths, links with their targets, snapshots with the first byte of their id.
+    fn paths(top: &Top) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut todo = vec![(ROOT, String::new())];
+        while let Some((number, path)) = todo.pop() {
+            for (name, child) in &top.directories[&number].children {
+                let path = format!("{path}/{}", String::from_utf8_lossy(name));
+                match child {
+                    Child::Directory(number) => todo.push((*number, path)),
+                    Child::Link(number) => {
+                        let target = String::from_utf8_lossy(&top.links[number].target).into_owned();
+                        found.push(format!("{path} -> {}", target.replace("0303030303", "")));
+                    }
+                    Child::Snapshot { snapshot, .. } if !path.starts_with("/snapshots") => {
+                        found.push(format!("{path} {}", snapshot.id.as_bytes()[0]));
+                    }
+                    Child::Snapshot { .. } => {}
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    const NOON: i64 = 1_762_516_800; // 2025-11-07 12:00 UTC, a Friday
+
+    fn laid_out(snapshots: &[Arc<Shown>]) -> Vec<String> {
+        paths(&Top::new(snapshots, &TimeZone::UTC, &Numbers::new([7; 32])))
+    }
+
+    #[test]
+    fn the_newest_snapshot_of_a_day_stands_for_it() {
+        let all = [shown(1, NOON, &["daily"], "a"), shown(2, NOON + 60, &["daily", "weekly"], "a")];
+        let expected = ["/daily/2025-11-07 2", "/latest -> daily/2025-11-07", "/weekly/2025-week-45 2"];
+        assert_eq!(laid_out(&all), expected);
+    }
+
+    #[test]
+    fn tags_and_hosts_are_shown_where_they_tell_more() {
+        let all = [shown(1, NOON, &["daily"], "a"), shown(3, NOON, &["sql"], "../b")];
+        let expected = [
+            "/daily/2025-11-07 1",
+            "/hosts/.._b/2025-11-07T12:00:00 -> ../../snapshots/0303",
+            "/hosts/a/2025-11-07T12:00:00 -> ../../snapshots/0101010101010101010101010101010101010101010101010101010101010101",
+            "/latest -> snapshots/0303",
+            "/tags/sql/2025-11-07T12:00:00 -> ../../snapshots/0303",
+        ];
+        assert_eq!(laid_out(&all), expected);
+    }
+
+    #[test]
+    fn snapshots_of_one_second_have_names_of_their_own() {
+        let all = [shown(1, NOON, &["a/b"], "a"), shown(3, NOON, &["a/b"], "a")];
+        let found = laid_out(&all);
+        assert!(found[1].starts_with("/tags/a_b/2025-11-07T12:00:00 -> "), "{found:?}");
+        assert!(found[2].starts_with("/tags/a_b/2025-11-07T12:00:00-2 -> "), "{found:?}");
+    }
+
+    #[test]
+    fn an_empty_repository_has_an_empty_top() {
+        assert_eq!(laid_out(&[]), Vec::<String>::new());
+    }
+}

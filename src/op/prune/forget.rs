@@ -1,0 +1,151 @@
+//! Manifests → those that stay and those that go; and the deletion of the latter.
+
+use std::collections::BTreeSet;
+
+use crate::base::id::SnapshotId;
+use crate::base::time::Time;
+use crate::op::prune::policy::PIN;
+use crate::op::prune::{Fate, Judged, Request};
+use crate::repo::{RepoError, Repository, Snapshot};
+use crate::store::{Folder, Name};
+
+/// A clock that is this much behind another one is no reason to refuse, in seconds.
+const SKEW_SECONDS: i64 = 15 * 60;
+
+/// What becomes of all manifests.
+pub struct Judgement {
+    /// All snapshots, oldest first.
+    pub rows: Vec<Judged>,
+    /// Those that stay.
+    pub kept: Vec<Snapshot>,
+    /// Manifests to delete, in this order.
+    pub gone: Vec<SnapshotId>,
+    /// Why the run is to be refused unless it is forced.
+    pub refusals: Vec<String>,
+}
+
+/// Judges all manifests.
+///
+/// # Errors
+/// [`RepoError::Refused`] if one can't be read and was not named, if a pinned one was named, or,
+/// unless it is a dry run or forced, if so many would go that it looks like a mistake.
+pub fn judge(repository: &Repository, request: &Request<'_>) -> Result<Judgement, RepoError> {
+    let named: BTreeSet<SnapshotId> = request.forget.iter().copied().collect();
+    let (snapshots, superseded, lost) = read_all(repository, &named)?;
+    let is_pinned = |snapshot: &&Snapshot| snapshot.manifest.tags.iter().any(|tag| tag == PIN);
+    if let Some(pinned) = snapshots.iter().filter(|s| named.contains(&s.id)).find(is_pinned) {
+        let id = pinned.id;
+        return Err(refused(format!(
+            "snapshot {id} is pinned; 'snap tag {id} --remove {PIN}' takes the pin away"
+        )));
+    }
+    let fates = request.policy.judge(&snapshots, &named, request.now, &request.zone);
+    let refusals = doubts(&snapshots, &fates, request.now);
+    if let Some(first) = refusals.first()
+        && !request.force
+        && !request.dry_run
+    {
+        return Err(refused(format!("{first}; look at it with --dry-run, and use --force if it is meant")));
+    }
+    let rows = snapshots.iter().zip(&fates).map(|(snapshot, fate)| row(snapshot, fate.clone())).collect();
+    let (kept, gone): (Vec<_>, Vec<_>) =
+        snapshots.into_iter().zip(fates).partition(|(_, fate)| fate.is_kept());
+    // One that was replaced goes before what replaced it: else it would come back.
+    let gone = superseded.into_iter().chain(lost).chain(gone.into_iter().map(|(snapshot, _)| snapshot.id));
+    Ok(Judgement {
+        rows,
+        kept: kept.into_iter().map(|(snapshot, _)| snapshot).collect(),
+        gone: gone.collect(),
+        refusals,
+    })
+}
+
+fn refused(what: String) -> RepoError {
+    RepoError::Refused { what }
+}
+
+/// Snapshots that count; manifests that another one replaced; manifests that can't be read and were named.
+type Read = (Vec<Snapshot>, Vec<SnapshotId>, Vec<SnapshotId>);
+
+fn read_all(repository: &Repository, named: &BTreeSet<SnapshotId>) -> Result<Read, RepoError> {
+    let snapshots = repository.snapshots()?;
+    let mut lost = Vec::new();
+    let mut unknown = Vec::new();
+    for (path, error) in &snapshots.unreadable {
+        match Name::parse(path) {
+            Some(Name::Snapshot(id)) if snapshots.replaced.contains(&id) => {}
+            Some(Name::Snapshot(id)) if named.contains(&id) && error.is_damage() && !error.is_newer() => {
+                lost.push(id)
+            }
+            _ => unknown.push(error.chain()),
+        }
+    }
+    if let Some(first) = unknown.first() {
+        return Err(refused(format!(
+            "what {} of the manifests need is not known, so nothing is removed: {first}; put back a good copy, or give it up with --forget and its id",
+            unknown.len()
+        )));
+    }
+    Ok((snapshots.all, snapshots.replaced, lost))
+}
+
+fn row(snapshot: &Snapshot, fate: Fate) -> Judged {
+    let manifest = &snapshot.manifest;
+    Judged {
+        id: snapshot.id,
+        time: manifest.time,
+        host: manifest.host.clone(),
+        tags: manifest.tags.clone(),
+        components: manifest.components.iter().map(|component| component.name.clone()).collect(),
+        fate,
+    }
+}
+
+/// Says what makes a removal by policy look like a mistake.
+fn doubts(snapshots: &[Snapshot], fates: &[Fate], now: Time) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let expired = fates.iter().filter(|fate| matches!(fate, Fate::Expired)).count();
+    if expired == 0 {
+        return doubts;
+    }
+    if expired > snapshots.len() / 2 {
+        doubts.push(format!(
+            "the policy would remove {expired} of {} snapshots, more than half",
+            snapshots.len()
+        ));
+    }
+    let latest = snapshots.iter().map(|snapshot| snapshot.manifest.time).max().unwrap_or(now);
+    if latest.seconds > now.seconds.saturating_add(SKEW_SECONDS) {
+        let ahead = snapshots.iter().rfind(|snapshot| snapshot.manifest.time == latest);
+        let id = ahead.map_or_else(String::new, |snapshot| snapshot.id.to_string());
+        doubts.push(format!("snapshot {id} lies in the future: a clock is or was wrong"));
+    }
+    doubts
+}
+
+/// Deletes the manifests that are to go. One that is gone already is no error.
+///
+/// # Errors
+/// [`RepoError::Store`]; those before it are gone.
+pub fn forget(repository: &Repository, judged: &Judgement) -> Result<(), RepoError> {
+    for id in &judged.gone {
+        match repository.store().delete(&Name::Snapshot(*id)) {
+            Err(e) if !e.is_missing() => return Err(e.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Returns the names of all manifests that are there.
+///
+/// # Errors
+/// [`RepoError::Store`].
+pub fn manifests_present(repository: &Repository) -> Result<BTreeSet<SnapshotId>, RepoError> {
+    let found = repository.store().list(Folder::Snapshots)?;
+    let ids = found.into_iter().filter_map(|found| match found.name {
+        Some(Name::Snapshot(id)) => Some(id),
+        _ => None,
+    });
+    Ok(ids.collect())
+}

@@ -1,0 +1,237 @@
+//! Snapshots → every chunk that they need. Reads trees only, and no tree twice.
+//!
+//! Trees of one depth are read together, in the order in which they lie in their packs. Snapshots
+//! share most of their chunks: where a chunk was met before, entered at the same byte and followed by
+//! the same chunk, its records are known, and it is not read again.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::base::content::{ChunkRef, Content, ContentBuf, REF_BYTES, is_list, refs};
+use crate::base::entry::{Entry, Kind};
+use crate::base::id::SnapshotId;
+use crate::base::limits::{LIST_DEPTH_MAX, RECORD_BYTES_CAP};
+use crate::base::progress::{Done, Progress};
+use crate::base::wire;
+use crate::repo::reader::Reader;
+use crate::repo::{RepoError, Snapshot};
+use crate::stage::tree::TreeError;
+
+/// What was met already.
+#[derive(Clone, Default)]
+pub struct Met {
+    /// Trees and long lists, by a hash of what refers to them.
+    contents: HashSet<[u8; 16]>,
+    /// For a chunk that is entered at a byte and followed by another: the byte at which that one is entered.
+    joints: HashMap<[u8; 16], u32>,
+}
+
+/// Takes a chunk that is needed; returns whether a pack holds it.
+pub type Need<'n> = dyn FnMut(ChunkRef) -> bool + 'n;
+
+/// Takes the record at the start of the bytes and returns its length; fails on one that is cut short.
+type Take<'t, 'm> = dyn FnMut(&mut Found<'m>, &[u8]) -> Result<usize, RepoError> + 't;
+
+/// A walk over all that some snapshots need.
+pub struct Marker<'m> {
+    reader: &'m Reader<'m>,
+    met: &'m mut Met,
+    found: Found<'m>,
+    progress: &'m Progress,
+}
+
+/// What records have led to.
+struct Found<'m> {
+    need: &'m mut Need<'m>,
+    trees: Vec<(SnapshotId, ContentBuf)>,
+    lists: Vec<ContentBuf>,
+    /// Chunks of content that no pack holds.
+    missing: u64,
+}
+
+impl<'m> Marker<'m> {
+    /// Begins. What was met already is not met again.
+    pub fn new(
+        reader: &'m Reader<'m>,
+        met: &'m mut Met,
+        need: &'m mut Need<'m>,
+        progress: &'m Progress,
+    ) -> Self {
+        let found = Found { need, trees: Vec::new(), lists: Vec::new(), missing: 0 };
+        Self { reader, met, found, progress }
+    }
+
+    /// Marks all that the snapshots need. Returns how many references lead to chunks of content that no
+    /// pack holds.
+    ///
+    /// # Errors
+    /// [`RepoError::Refused`] if a tree can't be read: what it needs is not known then.
+    pub fn mark<'s>(mut self, snapshots: impl Iterator<Item = &'s Snapshot>) -> Result<u64, RepoError> {
+        for snapshot in snapshots {
+            self.found.trees.push((snapshot.id, snapshot.manifest.root.clone()));
+        }
+        while !self.found.trees.is_empty() {
+            for (snapshot, tree) in self.next_round() {
+                if self.progress.is_cancelled() {
+                    return Err(RepoError::Interrupted);
+                }
+                self.tree(snapshot, &tree).map_err(|e| unknown(snapshot, &e))?;
+                while let Some(list) = self.found.lists.pop() {
+                    if self.met.contents.insert(digest(list.borrowed(), false)) {
+                        self.list(&list).map_err(|e| unknown(snapshot, &e))?;
+                    }
+                }
+                self.progress.add(Done { files: 1, bytes: 0 });
+            }
+        }
+        Ok(self.found.missing)
+    }
+
+    /// Returns the trees found that were not met before, in the order in which they lie in packs.
+    fn next_round(&mut self) -> Vec<(SnapshotId, ContentBuf)> {
+        let mut trees = std::mem::take(&mut self.found.trees);
+        trees.retain(|(_, tree)| self.met.contents.insert(digest(tree.borrowed(), true)));
+        trees.sort_by_cached_key(|(_, tree)| {
+            let first = refs(&tree.list).next();
+            first.and_then(|first| self.reader.index().find(&first.id).ok().flatten())
+        });
+        trees
+    }
+
+    fn tree(&mut self, snapshot: SnapshotId, tree: &ContentBuf) -> Result<(), RepoError> {
+        let list = self.gather_times(&tree.list, tree.depth, tree.depth)?;
+        self.stream(&list, &mut |found, bytes| {
+            let (entry, used) = wire::decode_prefix::<Entry<'_>>(bytes)
+                .map_err(|source| TreeError::Record { offset: 0, source })?;
+            found.entry(snapshot, &entry);
+            Ok(used)
+        })
+    }
+
+    fn list(&mut self, content: &ContentBuf) -> Result<(), RepoError> {
+        let list = self.gather_times(&content.list, content.depth, content.depth.saturating_sub(1))?;
+        self.stream(&list, &mut |found, bytes| {
+            let record =
+                bytes.get(..REF_BYTES).ok_or(RepoError::Content { what: "a reference is cut short" })?;
+            refs(record).for_each(|chunk| found.content(chunk));
+            Ok(REF_BYTES)
+        })
+    }
+
+    /// Replaces a list by what its chunks hold, so many times.
+    fn gather_times(&mut self, list: &[u8], depth: u8, times: u8) -> Result<Vec<u8>, RepoError> {
+        if depth > LIST_DEPTH_MAX {
+            return Err(RepoError::Content { what: "nested too deeply" });
+        }
+        let mut list = list.to_vec();
+        for _ in 0..times {
+            let mut below = Vec::new();
+            for chunk in refs(&list) {
+                below.extend_from_slice(&self.read(chunk)?);
+                if below.len() > RECORD_BYTES_CAP {
+                    return Err(RepoError::Content { what: "longer than any list may be" });
+                }
+            }
+            if !is_list(&below) {
+                return Err(RepoError::Content { what: "a list is not a whole number of references" });
+            }
+            list = below;
+        }
+        Ok(list)
+    }
+
+    fn read(&mut self, chunk: ChunkRef) -> Result<Vec<u8>, RepoError> {
+        (self.found.need)(chunk);
+        self.reader.chunk(chunk)
+    }
+
+    /// Reads the records that the chunks of `list` hold.
+    fn stream(&mut self, list: &[u8], take: &mut Take<'_, 'm>) -> Result<(), RepoError> {
+        let chunks: Vec<ChunkRef> = refs(list).collect();
+        let (mut at, mut entered) = (0, 0);
+        while let Some(chunk) = chunks.get(at) {
+            let joint = joint(*chunk, entered, chunks.get(at + 1));
+            if let Some(next) = self.met.joints.get(&joint) {
+                (at, entered) = (at + 1, *next as usize);
+                continue;
+            }
+            let mut bytes = self.read(*chunk)?;
+            let mut ahead = at;
+            loop {
+                let rest = bytes.get(entered..).unwrap_or_default();
+                if rest.is_empty() {
+                    (ahead, entered) = (ahead + 1, 0);
+                    break;
+                }
+                match take(&mut self.found, rest) {
+                    Ok(used) => entered += used,
+                    Err(error) => {
+                        ahead += 1;
+                        let Some(next) = chunks.get(ahead) else { return Err(error) };
+                        bytes.extend_from_slice(&self.read(*next)?);
+                        continue;
+                    }
+                }
+                if ahead > at {
+                    // The record that began in an earlier chunk ends in this one.
+                    let before = bytes.len() - chunks.get(ahead).map_or(0, |last| last.bytes as usize);
+                    entered -= before;
+                    break;
+                }
+            }
+            if ahead == at + 1 {
+                self.met.joints.insert(joint, u32::try_from(entered).unwrap_or(u32::MAX));
+            }
+            at = ahead;
+        }
+        Ok(())
+    }
+}
+
+impl Found<'_> {
+    fn entry(&mut self, snapshot: SnapshotId, entry: &Entry<'_>) {
+        match entry.kind {
+            Kind::Directory => self.trees.push((snapshot, entry.content.to_owned())),
+            _ if entry.content.depth > 0 => self.lists.push(entry.content.to_owned()),
+            _ => refs(entry.content.list).for_each(|chunk| self.content(chunk)),
+        }
+    }
+
+    fn content(&mut self, chunk: ChunkRef) {
+        if !(self.need)(chunk) {
+            self.missing += 1;
+        }
+    }
+}
+
+fn unknown(snapshot: SnapshotId, error: &RepoError) -> RepoError {
+    match error {
+        RepoError::Interrupted => RepoError::Interrupted,
+        error => RepoError::Refused {
+            what: format!(
+                "what snapshot {snapshot} needs is not known, so nothing is removed: {}; mend it, or give it up with --forget {snapshot}",
+                error.chain()
+            ),
+        },
+    }
+}
+
+fn digest(content: Content<'_>, is_tree: bool) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[content.depth, u8::from(is_tree)]).update(content.list);
+    cut(&hasher)
+}
+
+fn joint(chunk: ChunkRef, entered: usize, next: Option<&ChunkRef>) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&chunk.to_bytes()).update(&(entered as u64).to_le_bytes());
+    if let Some(next) = next {
+        hasher.update(&next.to_bytes());
+    }
+    cut(&hasher)
+}
+
+fn cut(hasher: &blake3::Hasher) -> [u8; 16] {
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    digest
+}

@@ -1,0 +1,190 @@
+//! Snapshots that a policy does not keep, and packs that nothing needs → gone.
+//!
+//! First what is to stay is judged, then what the rest leaves unneeded is condemned, and what was
+//! condemned long enough ago is swept. Never removes what it can't account for.
+
+mod forget;
+mod ledger;
+mod mark;
+mod plan;
+mod policy;
+mod reclaim;
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use crate::base::id::SnapshotId;
+use crate::base::progress::Progress;
+use crate::base::time::Time;
+use crate::op::prune::forget::{forget, judge};
+use crate::op::prune::reclaim::Reclaim;
+use crate::repo::index::Index;
+use crate::repo::{RepoError, Repository};
+use crate::store::LockMode;
+
+pub use policy::{Fate, PIN, Policy, Reason, TagSpan};
+
+/// How long packs stay after they were condemned, unless it is said otherwise.
+pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Share of the repository that may stay unused, in percent, unless it is said otherwise.
+pub const UNUSED_PERCENT_MAX: f64 = 5.0;
+
+/// How long a prune waits for others to let go of the repository, unless it is said otherwise.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a prune is asked for.
+pub struct Request<'a> {
+    /// Which snapshots stay. An empty policy removes none, and space is reclaimed all the same.
+    pub policy: Policy,
+    /// Snapshots that go whatever the policy says. Manifests that can't be read are named here too.
+    pub forget: Vec<SnapshotId>,
+    /// The time.
+    pub now: Time,
+    /// Whose days and weeks the policy means.
+    pub zone: TimeZone,
+    /// How long packs stay after they were condemned.
+    pub grace: Duration,
+    /// Reclaim at once, without grace; nobody else may use the repository meanwhile.
+    pub at_once: bool,
+    /// How long it waits where it needs the repository alone and others use it.
+    pub lock_patience: Duration,
+    /// Remove even where the clock or the number of snapshots makes it look like a mistake.
+    pub force: bool,
+    /// Share of the repository's packs that may stay unused, in percent.
+    pub unused_percent_max: f64,
+    /// Most bytes of packs that are repacked in one run; none for no bound.
+    pub repack_bytes_max: Option<u64>,
+    /// Do all but change the repository.
+    pub dry_run: bool,
+    /// Threads.
+    pub threads: usize,
+    /// Shown to whoever waits; and asked whether to stop.
+    pub progress: &'a Progress,
+}
+
+impl<'a> Request<'a> {
+    /// Returns the request for `policy` with everything else as it is by default.
+    pub fn new(policy: Policy, now: Time, zone: TimeZone, progress: &'a Progress) -> Self {
+        Self {
+            policy,
+            forget: Vec::new(),
+            now,
+            zone,
+            grace: GRACE,
+            at_once: false,
+            lock_patience: LOCK_PATIENCE,
+            force: false,
+            unused_percent_max: UNUSED_PERCENT_MAX,
+            repack_bytes_max: None,
+            dry_run: false,
+            threads: 1,
+            progress,
+        }
+    }
+}
+
+/// A snapshot and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// Name of its manifest.
+    pub id: SnapshotId,
+    /// Its time.
+    pub time: Time,
+    /// The machine that it is of.
+    pub host: String,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Names of its components.
+    pub components: Vec<String>,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// Some packs and their length together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Packs.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What a prune did; after a dry run, what it would have done.
+#[derive(Debug, Default)]
+#[must_use = "a prune says what it removed"]
+pub struct Report {
+    /// All snapshots, oldest first. What can't be read is not among them.
+    pub snapshots: Vec<Judged>,
+    /// Packs that nothing needs and that go once their time has come.
+    pub condemned: Amount,
+    /// Packs whose live frames were copied into new ones; they are condemned as well.
+    pub repacked: Amount,
+    /// New packs.
+    pub written: Amount,
+    /// Frames that hold little that is needed, and can't be opened here: backups refer to them no more.
+    pub frames_closed: u64,
+    /// Packs that were condemned and are needed again.
+    pub rescued: Amount,
+    /// Packs that were deleted.
+    pub deleted: Amount,
+    /// Packs that are condemned and still there.
+    pub waiting: Amount,
+    /// Bytes of all packs before.
+    pub bytes_before: u64,
+    /// Bytes of all packs after.
+    pub bytes_after: u64,
+    /// Why the run would be refused without `force`; only after a dry run.
+    pub refusals: Vec<String>,
+    /// What is worth knowing.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// Returns how many snapshots stay.
+    pub fn kept(&self) -> u64 {
+        self.snapshots.iter().filter(|snapshot| snapshot.fate.is_kept()).count() as u64
+    }
+
+    /// Returns how many snapshots go.
+    pub fn forgotten(&self) -> u64 {
+        self.snapshots.len() as u64 - self.kept()
+    }
+}
+
+/// Prunes a repository. Takes its lock itself: the caller must not hold it.
+///
+/// # Errors
+/// [`RepoError::Refused`] if what would be removed looks like a mistake, or if a manifest or a tree
+/// can't be read; nothing was changed then. [`RepoError::Store`] otherwise: what was done so far
+/// stays, no kept snapshot is harmed, and the next prune finishes the work.
+pub fn prune(repository: &Repository, request: &Request<'_>) -> Result<Report, RepoError> {
+    if !repository.is_enrolled() {
+        return Err(repository.not_enrolled()); // it may be another one, put in the place of ours
+    }
+    let mode = if request.at_once && !request.dry_run { LockMode::Exclusive } else { LockMode::Shared };
+    let lock = repository.lock_patiently(mode, request.lock_patience, request.progress)?;
+    let judgement = judge(repository, request)?;
+    let (reclaim, mut report) = Reclaim::plan(repository, request, &judgement)?;
+    if request.dry_run {
+        return Ok(report);
+    }
+    repository.store().sweep_uploads()?;
+    forget(repository, &judgement)?;
+    reclaim.condemn(&mut report)?;
+    match request.at_once {
+        true => {
+            reclaim.sweep_alone(&mut report)?;
+            drop(lock);
+        }
+        false => {
+            drop(lock);
+            reclaim.sweep(&judgement, &mut report)?;
+        }
+    }
+    if repository.index_path().is_some() {
+        drop(Index::open(repository)?); // the cache of this machine catches up
+    }
+    Ok(report)
+}

@@ -1,0 +1,304 @@
+//! What is kept → what is condemned, repacked and swept; the steps in their order.
+
+use std::collections::BTreeSet;
+
+use crate::base::condemned::{ClosedFrames, Condemned};
+use crate::base::content::ChunkRef;
+use crate::base::id::{ChunkId, PackId, SnapshotId};
+use crate::base::time::Time;
+use crate::op::prune::forget::{Judgement, manifests_present};
+use crate::op::prune::ledger::{Ledger, read_ledger};
+use crate::op::prune::mark::{Marker, Met};
+use crate::op::prune::plan::{Plan, amount};
+use crate::op::prune::{Amount, Report, Request};
+use crate::repo::condemned::Marks;
+use crate::repo::index::{Index, Presence};
+use crate::repo::reader::Reader;
+use crate::repo::repack::repack;
+use crate::repo::sweep::{drop_unreadable, settle_marks, sweep};
+use crate::repo::writer::put_fragments;
+use crate::repo::{RepoError, Repository, Snapshot};
+use crate::store::{Folder, LockMode, Name, StoreError};
+
+/// Memory for frames of trees, in bytes.
+const TREE_CACHE_BYTES: usize = 24 << 20;
+
+/// The space side of a prune.
+pub struct Reclaim<'r> {
+    repository: &'r Repository,
+    request: &'r Request<'r>,
+    ledger: Ledger,
+    marks: Marks,
+    met: Met,
+    plan: Plan,
+}
+
+impl<'r> Reclaim<'r> {
+    /// Finds out what the kept snapshots need, and plans. Changes nothing.
+    ///
+    /// # Errors
+    /// [`RepoError::Refused`] if that can't be found out; [`RepoError::Store`], [`RepoError::Interrupted`].
+    pub fn plan(
+        repository: &'r Repository,
+        request: &'r Request<'r>,
+        judgement: &Judgement,
+    ) -> Result<(Self, Report), RepoError> {
+        let marks = repository.marks()?;
+        let (mut ledger, index) = read_ledger(repository, &marks)?;
+        let reader = Reader::new(repository, index, TREE_CACHE_BYTES).without_fallback();
+        let mut met = Met::default();
+        let mut need = |chunk: ChunkRef| ledger.need(chunk);
+        let marker = Marker::new(&reader, &mut met, &mut need, request.progress);
+        let missing = marker.mark(judgement.kept.iter())?;
+        drop(reader);
+        ledger.weigh(repository)?;
+        let plan = Plan::make(repository, &ledger, &marks, request);
+        ledger.forget_ids();
+        let reclaim = Self { repository, request, ledger, marks, met, plan };
+        let report = reclaim.expected(judgement, missing)?;
+        Ok((reclaim, report))
+    }
+
+    /// Returns the report of a run that does all that is planned.
+    fn expected(&self, judgement: &Judgement, missing: u64) -> Result<Report, RepoError> {
+        let found = self.repository.store().list(Folder::Packs)?;
+        let bytes_before = found.iter().filter(|found| found.name.is_some()).map(|found| found.bytes).sum();
+        let mut report = Report {
+            snapshots: judgement.rows.clone(),
+            refusals: judgement.refusals.clone(),
+            condemned: amount(&self.ledger, &self.plan.dead),
+            repacked: amount(&self.ledger, &self.plan.repack),
+            written: self.to_be_written(),
+            frames_closed: self.plan.frames_closed,
+            rescued: amount(&self.ledger, &self.plan.rescued),
+            deleted: amount(&self.ledger, &self.plan.due),
+            waiting: amount(&self.ledger, &self.plan.waiting),
+            bytes_before,
+            ..Report::default()
+        };
+        let marked = report.condemned.plus(report.repacked);
+        match self.request.at_once {
+            true => report.deleted = report.deleted.plus(marked),
+            false => report.waiting = report.waiting.plus(marked),
+        }
+        report.bytes_after =
+            (report.bytes_before + report.written.bytes).saturating_sub(report.deleted.bytes);
+        report.notes.extend(self.ledger.problems.iter().cloned());
+        report.notes.extend(self.marks.unreadable.iter().map(|(_, error)| error.chain()));
+        if missing > 0 {
+            report.notes.push(format!(
+                "{missing} references of kept snapshots lead to chunks that no pack holds; 'snap check' names what is hurt"
+            ));
+        }
+        Ok(report)
+    }
+
+    /// Returns about how much repacking writes.
+    fn to_be_written(&self) -> Amount {
+        let pack_bytes = u64::from(self.repository.config().pack_bytes);
+        let mut written = Amount::default();
+        for is_tree in [false, true] {
+            let packs = self.plan.repack.iter().map(|place| &self.ledger.packs[*place]);
+            let frames = packs.filter(|pack| pack.is_tree == is_tree).flat_map(|pack| pack.frames.clone());
+            let bytes: u64 = frames.map(|frame| self.ledger.frames[frame].live_stored()).sum();
+            written = written.plus(Amount { packs: bytes.div_ceil(pack_bytes), bytes });
+        }
+        written
+    }
+
+    /// Condemns what nothing needs, repacks, and condemns what was repacked. The steps, each durable
+    /// before the next: rescued packs are unmarked; dead ones are marked; new packs, then the fragments
+    /// that list them; the old packs are marked, and frames closed.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`], [`RepoError::Interrupted`]; what was done so far stays.
+    pub fn condemn(&self, report: &mut Report) -> Result<(), RepoError> {
+        let rescued = self.ids(&self.plan.rescued);
+        settle_marks(self.repository, &self.marks, |pack| !rescued.contains(pack))?;
+        let is_damaged = |error: &RepoError| error.is_damage() && !error.is_newer();
+        let damaged = self.marks.unreadable.iter().filter(|(_, error)| is_damaged(error));
+        drop_unreadable(self.repository, damaged.map(|(id, _)| *id))?;
+        self.mark(self.ids(&self.plan.dead).into_iter().collect(), Vec::new())?;
+        if self.request.at_once {
+            self.delete(&self.doomed())?; // room for what is written next
+        }
+        let reader = Reader::new(self.repository, Index::default(), 0);
+        let made = repack(self.repository, &reader, &self.plan.sources, self.request.progress)?;
+        report.notes.extend(made.problems);
+        let packs = made.packs.len() as u64;
+        report.written = Amount { packs, bytes: made.bytes };
+        // Without encryption, what an earlier run wrote before it was cut off has the same name.
+        let new: BTreeSet<PackId> = made.packs.iter().map(|pack| pack.id).collect();
+        put_fragments(self.repository, made.packs.into_iter())?;
+        if self.ledger.packs.iter().any(|pack| new.contains(&pack.id)) {
+            settle_marks(self.repository, &self.repository.marks()?, |pack| !new.contains(pack))?;
+        }
+        let done: BTreeSet<PackId> = made.done.iter().copied().collect();
+        let repacked = self.plan.repack.iter().filter(|place| done.contains(&self.ledger.packs[**place].id));
+        let repacked = amount(&self.ledger, repacked);
+        let left = report.repacked.minus(repacked);
+        report.repacked = repacked;
+        report.waiting = report.waiting.minus(left);
+        let closed = self.plan.closed.iter().cloned().chain(made.closed).collect();
+        self.mark(made.done, closed)
+    }
+
+    fn ids(&self, places: &[usize]) -> BTreeSet<PackId> {
+        places.iter().map(|place| self.ledger.packs[*place].id).collect()
+    }
+
+    /// Packs that go at once if nobody else uses the repository: all that nothing needs.
+    fn doomed(&self) -> BTreeSet<PackId> {
+        let mut doomed = self.ids(&self.plan.dead);
+        doomed.extend(self.ids(&self.plan.due));
+        doomed
+    }
+
+    fn mark(&self, packs: Vec<PackId>, closed: Vec<ClosedFrames>) -> Result<(), RepoError> {
+        if packs.is_empty() && closed.is_empty() {
+            return Ok(());
+        }
+        let time = self.request.now;
+        let grace = if self.request.at_once { 0 } else { self.request.grace.as_secs() };
+        let grace = i64::try_from(grace).unwrap_or(i64::MAX);
+        let due = Time::new(time.seconds.saturating_add(grace), time.nanos);
+        self.repository.put_condemned(&Condemned { time, due, packs, closed }).map(|_| ())
+    }
+
+    fn delete(&self, packs: &BTreeSet<PackId>) -> Result<(), RepoError> {
+        if !packs.is_empty() {
+            sweep(self.repository, packs)?;
+            settle_marks(self.repository, &self.repository.marks()?, |pack| !packs.contains(pack))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what was repacked; the caller holds the repository's lock alone since before the plan.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`]; what was deleted stays so.
+    pub fn sweep_alone(&self, report: &mut Report) -> Result<(), RepoError> {
+        let marked: BTreeSet<PackId> = self.repository.marks()?.packs().into_keys().collect();
+        let repacked =
+            self.plan.repack.iter().filter(|place| marked.contains(&self.ledger.packs[**place].id));
+        let repacked: Vec<usize> = repacked.copied().collect();
+        self.delete(&self.ids(&repacked))?;
+        report.deleted = amount(&self.ledger, self.plan.dead.iter().chain(&self.plan.due).chain(&repacked));
+        report.waiting = Amount::default();
+        self.measure(report)
+    }
+
+    /// Deletes what was condemned by earlier runs and is due. Takes the repository's lock alone, for no
+    /// run that could need such a pack may be under way; if others hold it, nothing is deleted.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`]; what was deleted stays so.
+    pub fn sweep(&self, judgement: &Judgement, report: &mut Report) -> Result<(), RepoError> {
+        let mut swept: Vec<usize> = Vec::new();
+        if !self.plan.due.is_empty() {
+            let (patience, progress) = (self.request.lock_patience, self.request.progress);
+            match self.repository.lock_patiently(LockMode::Exclusive, patience, progress) {
+                Ok(_alone) => {
+                    swept = self.still_unneeded(judgement, report)?;
+                    self.delete(&self.ids(&swept))?;
+                }
+                Err(RepoError::Store(StoreError::Locked { .. })) => {
+                    report
+                        .notes
+                        .push("the repository is in use: what is due goes with a later prune".to_owned());
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let planned = report.deleted;
+        report.deleted = amount(&self.ledger, &swept);
+        report.waiting = report.waiting.plus(planned.minus(report.deleted));
+        self.measure(report)
+    }
+
+    /// Returns those packs that are due and that nothing needs, now that no other run is under way.
+    fn still_unneeded(&self, judgement: &Judgement, report: &mut Report) -> Result<Vec<usize>, RepoError> {
+        let mut later = |why: &str| {
+            report.notes.push(format!("{why}: what is due goes with a later prune"));
+            Ok(Vec::new())
+        };
+        let mut fragments = BTreeSet::new();
+        for found in self.repository.store().list(Folder::Index)? {
+            if let Some(Name::Fragment(id)) = found.name {
+                fragments.insert(id);
+            }
+        }
+        if !self.ledger.fragments.is_subset(&fragments) {
+            return later("another prune was at work");
+        }
+        let present = manifests_present(self.repository)?;
+        let known: BTreeSet<SnapshotId> = judgement.kept.iter().map(|snapshot| snapshot.id).collect();
+        let mut new = Vec::new();
+        for id in present.difference(&known) {
+            match self.repository.manifest(*id) {
+                Ok(manifest) => new.push(Snapshot { id: *id, manifest }),
+                Err(_) => return later("a manifest that is new cannot be read"),
+            }
+        }
+        let needed = match self.needed_by(&new) {
+            Ok(needed) => needed,
+            Err(RepoError::Refused { .. }) => return later("a snapshot that is new cannot be read"),
+            Err(e) => return Err(e),
+        };
+        let due = self.repository.marks()?.packs();
+        let is_due = |place: &usize| {
+            let pack = &self.ledger.packs[*place];
+            let is_marked = due.get(&pack.id).is_some_and(|due| *due <= self.request.now);
+            is_marked || pack.presence == Presence::Gone
+        };
+        let swept = self.plan.due.iter().filter(|place| is_due(place) && !needed.contains(place));
+        Ok(swept.copied().collect())
+    }
+
+    /// Returns which of the packs that are due hold something that these snapshots need, and that was
+    /// needed by none when it was planned.
+    fn needed_by(&self, snapshots: &[Snapshot]) -> Result<BTreeSet<usize>, RepoError> {
+        let mut needed = BTreeSet::new();
+        if snapshots.is_empty() {
+            return Ok(needed);
+        }
+        let due: BTreeSet<usize> = self.plan.due.iter().copied().collect();
+        let mut watched: Vec<(ChunkId, usize)> = Vec::new();
+        let place_of = |frame: usize| self.ledger.packs.partition_point(|pack| pack.frames.end <= frame);
+        self.ledger.each_copy(self.repository, |frame, _, chunk| {
+            let place = place_of(frame);
+            if due.contains(&place) {
+                watched.push((chunk.id, place));
+            }
+        })?;
+        watched.sort_unstable();
+        let mut need = |chunk: ChunkRef| {
+            let first = watched.partition_point(|(id, _)| *id < chunk.id);
+            let own = watched[first..].iter().take_while(|(id, _)| *id == chunk.id);
+            needed.extend(own.map(|(_, place)| *place));
+            true
+        };
+        // What the kept snapshots need as well was met, and lies in packs that stay.
+        let mut met = self.met.clone();
+        let reader = Reader::new(self.repository, Index::open(self.repository)?, TREE_CACHE_BYTES);
+        Marker::new(&reader, &mut met, &mut need, self.request.progress).mark(snapshots.iter())?;
+        Ok(needed)
+    }
+
+    fn measure(&self, report: &mut Report) -> Result<(), RepoError> {
+        let found = self.repository.store().list(Folder::Packs)?;
+        report.bytes_after = found.iter().filter(|found| found.name.is_some()).map(|found| found.bytes).sum();
+        report.frames_closed = self.plan.frames_closed;
+        Ok(())
+    }
+}
+
+impl Amount {
+    fn plus(self, other: Self) -> Self {
+        Self { packs: self.packs + other.packs, bytes: self.bytes + other.bytes }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self { packs: self.packs.saturating_sub(other.packs), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+}

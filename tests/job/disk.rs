@@ -1,0 +1,72 @@
+//! A small file system in a file, mounted.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::place::text;
+
+/// A file system; unmounted when it is dropped.
+pub struct Disk {
+    image: PathBuf,
+    mount: PathBuf,
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .map_err(|e| format!("{program}: {e}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{program}: {}", text(&output.stderr))),
+    }
+}
+
+impl Disk {
+    /// Makes and mounts one of `mib` MiB; none, and says so, where that is not allowed.
+    pub fn mounted(folder: &Path, mib: u64) -> Option<Self> {
+        let disk = Self { image: folder.join("disk.img"), mount: folder.join("hdd") };
+        fs::create_dir(&disk.mount).expect("folder is made");
+        File::create(&disk.image).expect("image is made").set_len(mib << 20).expect("image grows");
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", disk.image.to_str().expect("text")])
+            .expect("file system is made");
+        match disk.mount() {
+            Ok(()) => Some(disk),
+            Err(e) => {
+                eprintln!(
+                    "skipped: file systems can't be mounted here (root and loop devices are needed): {e}"
+                );
+                None
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.mount
+    }
+
+    pub fn mount(&self) -> Result<(), String> {
+        run("mount", &["-o", "loop", self.image.to_str().expect("text"), self.mount.to_str().expect("text")])
+    }
+
+    pub fn unmount(&self) {
+        run("umount", &[self.mount.to_str().expect("text")]).expect("is unmounted");
+    }
+
+    /// Fills it until less than `left` bytes are free.
+    pub fn fill(&self, left: u64) {
+        let about = rustix::fs::statvfs(&self.mount).expect("is asked");
+        let free = about.f_bavail * about.f_frsize;
+        let file = File::create(self.mount.join("filler")).expect("file is made");
+        let bytes = free.saturating_sub(left);
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("is filled");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = run("umount", &["-l", self.mount.to_str().unwrap_or_default()]);
+    }
+}

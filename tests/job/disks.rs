@@ -1,0 +1,89 @@
+//! Disks that are full, nearly full, gone, or can't be written.
+
+use std::fs;
+
+use crate::common::Noise;
+use crate::common::repo::{deliver, differences, maildir, picture};
+use crate::disk::Disk;
+use crate::place::Place;
+
+/// A place whose repository lies on a small disk of its own, with one snapshot.
+fn on_disk(mib: u64, more: &str) -> Option<(Place, Disk)> {
+    let mut place = Place::new();
+    let disk = Disk::mounted(place.folder.path(), mib)?;
+    place.repo = disk.path().join("repo");
+    place.repository = format!("require_mount = \"{}\"\n{more}", disk.path().display());
+    maildir(&place.path("mail"), 10, 2000, &mut Noise::new(7));
+    place.rest = place.mail_component();
+    place.init();
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    place.forget_mails();
+    Some((place, disk))
+}
+
+#[test]
+fn a_disk_that_fills_up_during_the_run_harms_no_earlier_snapshot() {
+    let Some((place, disk)) = on_disk(48, "min_free = \"1MiB\"\nwarn_used_percent = 100") else { return };
+    let before = picture(&place.path("mail"));
+    disk.fill(4 << 20);
+    let mut noise = Noise::new(8);
+    for number in 100..120 {
+        deliver(&place.path("mail"), number, 1 << 20, &mut noise);
+    }
+    let (status, _) = place.backup(&["--daily"]);
+    assert_eq!(status, 2);
+    let mail = place.only_mail();
+    assert!(mail.subject.starts_with("[ALERT] Mailserver Backup Failed"), "{}", mail.subject);
+    mail.says(&[
+        "the disk is full",
+        "the earlier snapshots are unharmed",
+        "Snapshot:    none was made",
+        "df -h",
+    ]);
+    assert!(place.log("snap-error.log").contains("[CRITICAL] [MAIN] the disk is full"));
+    assert_eq!(place.snapshots().len(), 1);
+    place.json(&["check", "--read-data"]);
+    place.json(&["restore", "latest:mail", "--target", "back"]);
+    assert_eq!(differences(&before, &picture(&place.path("back"))), Vec::<String>::new());
+    fs::remove_file(disk.path().join("filler")).expect("room is made");
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+}
+
+#[test]
+fn a_disk_that_is_eighty_percent_full_is_warned_of_and_the_run_goes_on() {
+    let Some((place, disk)) = on_disk(48, "min_free = \"1MiB\"") else { return };
+    let about = rustix::fs::statvfs(disk.path()).expect("is asked");
+    let usable = (about.f_blocks - about.f_bfree + about.f_bavail) * about.f_frsize;
+    disk.fill(usable / 6); // 83.3 % is used then
+    let (status, _) = place.backup(&["--daily"]);
+    assert_eq!(status, 0);
+    let mail = place.only_mail();
+    assert!(mail.subject == "[WARNING] Backup Disk Capacity at 84%", "{}", mail.subject);
+    mail.says(&[
+        &format!("Mount point:  {}", disk.path().display()),
+        "Capacity:",
+        "Used:",
+        "Available:",
+        "Snapshots:    2",
+        "Recommendations",
+        "snap prune",
+    ]);
+    assert!(place.log("snap.log").contains("[WARNING] [INIT] the disk under"), "{}", place.log("snap.log"));
+}
+
+#[test]
+fn a_disk_that_can_only_be_read_is_said_to_be_so() {
+    let Some((place, disk)) = on_disk(24, "min_free = \"1MiB\"") else { return };
+    let path = disk.path().to_str().expect("text").to_owned();
+    let remount = |how: &str| {
+        let status =
+            std::process::Command::new("mount").args(["-o", &format!("remount,{how}"), &path]).status();
+        assert!(status.expect("mount runs").success());
+    };
+    remount("ro");
+    let (status, _) = place.backup(&["--daily"]);
+    assert_eq!(status, 2);
+    place.only_mail().says(&["can only be read"]);
+    remount("rw");
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+}

@@ -1,0 +1,25 @@
+//! The configured run with the real things around it: the program itself, MariaDB, file systems,
+//! a mail server, signals.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod config;
+mod database;
+mod disk;
+mod disks;
+mod mariadb;
+mod names;
+mod notices;
+mod operator;
+mod place;
+mod runs;
+mod schedule;
+mod secrets;

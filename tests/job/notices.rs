@@ -1,0 +1,261 @@
+//! Who is told what, and how: mail by a program and by SMTP, the watched URL, numbers, the alarm.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use crate::place::{Mail, PATIENCE, Place, text, wait_until};
+
+/// A real SMTP server that files messages into a Maildir; ended when it is dropped.
+struct Smtp {
+    process: Child,
+    port: u16,
+    folder: std::path::PathBuf,
+}
+
+impl Smtp {
+    fn start(place: &Place) -> Self {
+        let port = free_port();
+        let folder = place.path("smtp");
+        let process = Command::new("/usr/bin/python3") // the one that Debian's packages are for
+            .args([
+                "-m",
+                "aiosmtpd",
+                "-n",
+                "-l",
+                &format!("127.0.0.1:{port}"),
+                "-c",
+                "aiosmtpd.handlers.Mailbox",
+            ])
+            .arg(&folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("python3 is there");
+        let mut server = Self { process, port, folder };
+        wait_until("the SMTP server answers (package python3-aiosmtpd: scripts/set-up test)", || {
+            assert!(server.process.try_wait().expect("is asked").is_none(), "the SMTP server has ended");
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        server
+    }
+
+    fn mails(&self) -> Vec<Mail> {
+        let Ok(entries) = fs::read_dir(self.folder.join("new")) else { return Vec::new() };
+        let paths = entries.map(|entry| entry.expect("entry reads").path());
+        paths.map(|path| Mail::parse(&fs::read_to_string(path).expect("mail reads"))).collect()
+    }
+}
+
+impl Drop for Smtp {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("has an address").port()
+}
+
+/// Answers HTTP requests with 200; sends on the request line and the body of each.
+fn web_server() -> (u16, Receiver<(String, String)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = listener.local_addr().expect("has an address").port();
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("connection");
+            let mut reader = BufReader::new(stream.try_clone().expect("clones"));
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("reads");
+            let mut bytes = 0;
+            loop {
+                let mut field = String::new();
+                reader.read_line(&mut field).expect("reads");
+                if let Some(length) = field.to_ascii_lowercase().strip_prefix("content-length:") {
+                    bytes = length.trim().parse().expect("a number");
+                }
+                if field.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; bytes];
+            reader.read_exact(&mut body).expect("reads");
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                .expect("writes");
+            let _ = sender.send((line.trim().to_owned(), text(&body)));
+        }
+    });
+    (port, receiver)
+}
+
+#[test]
+fn a_test_notice_arrives_by_the_program_and_by_smtp() {
+    let mut place = Place::with_mail(1);
+    place.write_config();
+    let sent = place.snap(&["notify", "--test"]);
+    assert!(sent.status.success(), "{}", text(&sent.stderr));
+    let mail = place.only_mail();
+    assert!(mail.subject.starts_with("[TEST] Mailserver Backup Notice - 20"), "{}", mail.subject);
+    mail.says(&["übliche Umlaute und 日本語 too"]);
+    assert!(mail.head.contains("charset=utf-8"), "{}", mail.head);
+
+    let server = Smtp::start(&place);
+    place.notify = format!("smtp = \"smtp://127.0.0.1:{}\"\nname = \"WordPress\"", server.port);
+    place.write_config();
+    let checked = text(&place.snap(&["config", "check"]).stdout);
+    assert!(checked.contains("the server answers"), "{checked}");
+    let sent = place.snap(&["notify", "--test"]);
+    assert!(sent.status.success(), "{}", text(&sent.stderr));
+    wait_until("the mail is filed", || server.mails().len() == 1);
+    assert!(server.mails()[0].subject.starts_with("[TEST] WordPress Backup Notice - 20"));
+    server.mails()[0].says(&["übliche Umlaute und 日本語 too"]);
+    assert_eq!(place.mails().len(), 1, "the program was not called again");
+}
+
+#[test]
+fn a_failure_is_told_by_smtp_and_a_server_that_is_down_changes_nothing() {
+    let mut place = Place::with_mail(4);
+    let server = Smtp::start(&place);
+    place.notify = format!("smtp = \"smtp://127.0.0.1:{}\"", server.port);
+    place.run = "retries = 0".to_owned();
+    place.rest += "[[component]]\nname = \"dkim\"\npaths = [\"/no/such/place\"]\n";
+    assert_eq!(place.backup(&["--daily"]).0, 1);
+    wait_until("the mail is filed", || server.mails().len() == 1);
+    let mail = &server.mails()[0];
+    assert!(mail.subject.starts_with("[ALERT] Mailserver Backup Failed - 20"), "{}", mail.subject);
+    mail.says(&[
+        "dkim: failed after 1 try",
+        "/no/such/place: No such file or directory",
+        "Succeeded\n  mail",
+        "4 files",
+    ]);
+    mail.says(&["What to do", "Log\n", "[ERROR] [DKIM]", "All of it: "]);
+    drop(server);
+    assert_eq!(place.backup(&["--daily"]).0, 1, "the exit status is that of the backup");
+    let log = place.log("snap.log");
+    assert!(log.contains("[WARNING] [NOTIFY] mail \"[ALERT] Mailserver Backup Failed"), "{log}");
+    assert_eq!(place.snapshots().len(), 2);
+}
+
+#[test]
+fn a_program_that_fails_or_is_missing_is_a_warning() {
+    for script in [Some("#!/bin/sh\ncat >/dev/null\necho 'queue is full' >&2\nexit 75\n"), None] {
+        let mut place = Place::with_mail(1);
+        place.run = "retries = 0".to_owned();
+        place.rest += "[[component]]\nname = \"dkim\"\npaths = [\"/no/such/place\"]\n";
+        match script {
+            Some(script) => _ = place.program("sendmail", script),
+            None => fs::remove_file(place.path("bin/sendmail")).expect("program goes"),
+        }
+        assert_eq!(place.backup(&["--daily"]).0, 1);
+        let log = place.log("snap.log");
+        let says = if script.is_some() { "queue is full" } else { "cannot be started" };
+        let line = log.lines().find(|line| line.contains("[WARNING] [NOTIFY]")).unwrap_or_default();
+        assert!(line.contains("cannot be sent") && line.contains(says), "{log}");
+        let test = place.snap(&["notify", "--test"]);
+        assert_eq!(test.status.code(), Some(2));
+        assert!(text(&test.stderr).contains(says), "{}", text(&test.stderr));
+    }
+}
+
+#[test]
+fn success_is_told_only_where_that_is_wanted() {
+    let mut place = Place::with_mail(2);
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    assert!(place.mails().is_empty());
+    place.notify = "on = \"always\"".to_owned();
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    let mail = place.only_mail();
+    assert!(mail.subject.starts_with("[OK] Mailserver Backup Succeeded - 20"), "{}", mail.subject);
+    mail.says(&["Succeeded\n  mail", "2 files", "Status:      succeeded"]);
+}
+
+#[test]
+fn the_watched_url_hears_of_start_success_and_failure() {
+    let mut place = Place::with_mail(1);
+    let (port, calls) = web_server();
+    place.notify = format!("ping_url = \"http://127.0.0.1:{port}/secret-uuid\"");
+    place.run = "retries = 0".to_owned();
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    let heard = |line: &str, says: &str| {
+        let (request, body) = calls.recv_timeout(PATIENCE).expect("a call comes");
+        assert_eq!(request, format!("POST /secret-uuid{line} HTTP/1.1"));
+        assert!(body.contains(says), "{body}");
+    };
+    heard("/start", "");
+    heard("", "snap backup --daily: succeeded");
+    place.rest = place.rest.replace("/mail\"]", "/nothing\"]");
+    assert_eq!(place.backup(&["--daily"]).0, 2);
+    heard("/start", "");
+    heard("/fail", "failed");
+    place.notify = format!("ping_url = \"http://127.0.0.1:{}/secret-uuid\"", free_port());
+    place.rest = place.mail_component();
+    assert_eq!(place.backup(&["--daily"]).0, 0, "that nobody answers changes nothing");
+    let log = place.log("snap.log");
+    assert!(log.contains("[WARNING] [NOTIFY] the ping URL cannot be called"), "{log}");
+    assert!(!place.day_log().contains("secret-uuid"), "whoever knows the URL can report success");
+}
+
+#[test]
+fn numbers_are_there_for_prometheus() {
+    let mut place = Place::with_mail(3);
+    place.notify = format!("metrics_file = \"{}\"", place.path("snap.prom").display());
+    place.run = "retries = 0".to_owned();
+    let value = |name: &str| {
+        let text = fs::read_to_string(place.path("snap.prom")).expect("numbers read");
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")).map(str::to_owned));
+        line.unwrap_or_else(|| panic!("{name}: {text}")).parse::<f64>().expect("a number")
+    };
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    let first = value("snap_last_success_timestamp_seconds");
+    assert_eq!(
+        (value("snap_last_run_exit_status"), value("snap_component_files{component=\"mail\"}")),
+        (0.0, 3.0)
+    );
+    for name in [
+        "snap_last_run_duration_seconds",
+        "snap_last_run_bytes_read",
+        "snap_last_run_bytes_stored",
+        "snap_repository_bytes",
+        "snap_disk_used_bytes",
+    ] {
+        assert!(value(name) > 0.0, "{name}");
+    }
+    let broken = place.config().replace("/mail\"]", "/nothing\"]");
+    fs::write(place.path("config.toml"), broken).expect("is written");
+    assert_eq!(place.snap(&["backup", "--daily"]).status.code(), Some(2));
+    assert_eq!(
+        (value("snap_last_run_exit_status"), value("snap_last_success_timestamp_seconds")),
+        (2.0, first)
+    );
+}
+
+#[test]
+fn backups_that_have_not_happened_raise_an_alarm() {
+    let mut place = Place::with_mail(1);
+    place.notify = "max_age = \"26h\"".to_owned();
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    let stale = |place: &Place| place.snap(&["notify", "--stale"]).status.code();
+    assert_eq!((stale(&place), place.mails().len()), (Some(0), 0));
+    place.rest +=
+        "[[component]]\nname = \"mysql\"\n[[component.stream]]\nname = \"a.sql\"\ncommand = [\"false\"]\n";
+    place.write_config();
+    assert_eq!(stale(&place), Some(1));
+    let mail = place.only_mail();
+    assert!(mail.subject.starts_with("[ALERT] Mailserver Backup Is Stale - 20"), "{}", mail.subject);
+    mail.says(&["older than 26h", "mysql: last backed up whole never", "systemctl list-timers"]);
+    assert!(!mail.body.contains("mail: last"), "{}", mail.body);
+    place.forget_mails();
+    fs::remove_dir_all(&place.repo).expect("repository goes");
+    assert_eq!(stale(&place), Some(1));
+    place.only_mail().says(&["The repository could not be read", "no repository here"]);
+    place.notify = String::new();
+    place.write_config();
+    assert_eq!(stale(&place), Some(2), "without max_age there is nothing to compare with");
+}
