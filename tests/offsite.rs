@@ -152,6 +152,9 @@ fn an_attack_on_the_bucket_is_told_and_undone() {
     machine.run(&["check", "--read-data", "--repo", "copy", "--state-dir", "other"]);
     machine.run(&["restore", "latest:mail", "--target", "mail", "--repo", "copy", "--state-dir", "other"]);
     machine.is_restored("mail", &machine.path("mail"));
+    ended(&machine.snap(&["restore", "latest:mail", "--target", "straight", "--repo", &store]), 2);
+    machine.run(&["restore", "latest:mail", "--target", "straight", "--repo", &store, "--s3-genuine"]);
+    machine.is_restored("mail", &machine.path("straight"));
     let said = ended(&machine.snap(&["sync", &store]), 1);
     assert!(
         said.contains("ERROR: config: somebody has put") && said.contains("notes.txt: not one of ours"),
@@ -178,4 +181,88 @@ fn a_bucket_without_object_lock_is_refused_with_what_to_do() {
     let report = machine.summary(&["sync", &store, "--allow-unlocked"]);
     assert_eq!(report["well"], true, "{report}");
     machine.run(&["clone", &store, "--repo", "copy"]);
+}
+
+/// Returns the files of the local repository in a folder, sorted.
+fn files(machine: &Machine, folder: &str) -> Vec<String> {
+    let (root, mut found, mut todo) = (machine.path("repository"), Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(root.join(&folder)).expect("folder lists") {
+            let entry = entry.expect("entry");
+            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() { todo.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Flips a byte in the middle of a file.
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).expect("file reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).expect("file is written");
+}
+
+#[test]
+fn what_is_damaged_or_gone_on_one_side_is_healed_from_the_other() {
+    let Some(machine) = Machine::new() else { return };
+    let store = machine.bucket.location();
+    machine.run(&["init", "--pack-size", "1MiB"]);
+    machine.run(&["backup", "source/mail", "--component", "mail"]);
+    machine.run(&["backup", "source/config", "--component", "config"]);
+    machine.run(&["sync", &store]);
+    let local = |path: &str| machine.path("repository").join(path);
+    let whole: Vec<Vec<u8>> = ["packs", "index", "snapshots", "keys"]
+        .iter()
+        .flat_map(|folder| files(&machine, folder))
+        .map(|path| fs::read(local(&path)).expect("file reads"))
+        .collect();
+    let is_as_before = || {
+        let now = ["packs", "index", "snapshots", "keys"].iter().flat_map(|folder| files(&machine, folder));
+        now.map(|path| fs::read(local(&path)).expect("file reads")).collect::<Vec<_>>() == whole
+    };
+    let (packs, fragments) = (files(&machine, "packs"), files(&machine, "index"));
+    fs::remove_file(local(&packs[0])).expect("it is gone");
+    flip(&local(&packs[1]));
+    flip(&local(&fragments[0]));
+    flip(&local(&files(&machine, "snapshots")[0]));
+    ended(&machine.snap(&["check", "--read-packs"]), 3);
+    let said = machine.run(&["check", "--read-packs", "--repair-from", &store]);
+    assert_eq!(said.matches("brought from s3://").count(), 4, "{said}");
+    assert!(is_as_before());
+
+    // A pack, and the fragment that tells of it; and the file that holds the writer secret.
+    let key = files(&machine, "keys").remove(0);
+    [&packs[0], &packs[1], &packs[2], &fragments[0], &fragments[1], &key]
+        .iter()
+        .for_each(|path| fs::remove_file(local(path)).expect("it is gone"));
+    machine.run(&["check", "--read-packs", "--repair-from", &store]);
+    machine.run(&["check", "--read-data"]);
+    assert!(is_as_before());
+
+    // The bucket, from the disk.
+    machine.bucket.plant(&packs[0], b"other bytes");
+    machine.bucket.delete(&packs[1]);
+    let heal = ["check", "--read-packs", "--repo", &store, "--repair-from", "repository"];
+    let said = machine.run(&heal);
+    assert_eq!(said.matches("brought from").count(), 2, "{said}");
+    machine.run(&["check", "--read-data", "--repo", &store]);
+    assert_eq!(machine.summary(&["sync", &store])["problems"], 0);
+
+    // What both have lost is told, and heals nothing.
+    flip(&local(&packs[0]));
+    ended(&machine.snap(&["clone", "repository", "--repo", "copy", "--state-dir", "other"]), 1);
+    let said = ended(&machine.snap(&["check", "--read-packs", "--repair-from", "copy"]), 3);
+    assert!(said.contains("the other copy lacks it too"), "{said}");
+}
+
+#[test]
+fn a_copy_of_another_repository_heals_nothing() {
+    let Some(machine) = Machine::new() else { return };
+    machine.run(&["init", "--encryption", "none"]);
+    machine.run(&["init", "--encryption", "none", "--repo", "other"]);
+    let said = ended(&machine.snap(&["check", "--repair-from", "other"]), 2);
+    assert!(said.contains("name a copy of this one"), "{said}");
 }

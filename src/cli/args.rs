@@ -369,6 +369,9 @@ pub struct Check {
     /// Repair what can be repaired here: the index, and fragments of packs that are whole
     #[arg(long)]
     pub repair: bool,
+    /// Bring what is damaged or missing from another copy: s3://bucket/prefix, or a directory
+    #[arg(long, value_name = "STORE", value_hint = ValueHint::DirPath)]
+    pub repair_from: Option<PathBuf>,
 }
 
 /// `config`

@@ -7,9 +7,9 @@ use clap::Args;
 /// `sync`
 #[derive(Debug, Args)]
 pub struct Sync {
-    /// The bucket: s3://bucket/prefix
-    #[arg(value_name = "STORE", env = "SNAP_SYNC_STORE")]
-    pub store: PathBuf,
+    /// The bucket: s3://bucket/prefix [default: the configured one]
+    #[arg(value_name = "STORE")]
+    pub store: Option<PathBuf>,
     /// Remove versions that no manifest needs and whose lock is over; takes credentials that may
     #[arg(long)]
     pub delete: bool,
@@ -19,12 +19,12 @@ pub struct Sync {
     /// Say what would be done, and what it costs; change nothing
     #[arg(long, short = 'n')]
     pub dry_run: bool,
-    /// Days for which what is put, or renewed, is locked
-    #[arg(long, env = "SNAP_LOCK_DAYS", default_value = "30", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
-    pub lock_days: u32,
-    /// Renew locks that end in less than so many days, if what they keep is needed
-    #[arg(long, env = "SNAP_RENEW_BELOW_DAYS", default_value = "23", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(0..=36499))]
-    pub renew_below_days: u32,
+    /// Days for which what is put, or renewed, is locked [default: the configured ones, or 30]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub lock_days: Option<u32>,
+    /// Renew locks that end in less than so many days, if what they keep is needed [default: the configured ones, or 23]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(0..=36499))]
+    pub renew_below_days: Option<u32>,
     /// Go on although the bucket has no Object Lock
     #[arg(long)]
     pub allow_unlocked: bool,
@@ -32,7 +32,7 @@ pub struct Sync {
     #[arg(long)]
     pub allow_expiry: bool,
     /// Refuse to put what would make the bucket cost more than so much a month
-    #[arg(long, env = "SNAP_BUDGET_LIMIT", value_name = "AMOUNT", value_parser = amount)]
+    #[arg(long, value_name = "AMOUNT", value_parser = amount)]
     pub budget_limit: Option<f64>,
     /// Say so if the bucket costs more than so much a month; may be given several times [default: 10 and 100]
     #[arg(long, value_name = "AMOUNT", value_parser = amount)]

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::base::units::parse_size;
+use crate::cli::session::Session;
+use crate::job::config;
 use crate::repo::RepoError;
-use crate::store::{LocalStore, S3_SCHEME, S3Location, S3Options, S3Store, Store};
+use crate::store::{GenuineStore, LocalStore, S3_SCHEME, S3Location, S3Options, S3Store, Store};
 
 /// How a repository on S3 is reached. Credentials come from the environment, ~/.aws, web identity or
 /// the machine's role, as with every AWS program.
@@ -35,6 +37,9 @@ pub struct S3Args {
     /// How often a request is tried
     #[arg(long, global = true, env = "AWS_MAX_ATTEMPTS", default_value = "6", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20))]
     pub s3_attempts: u32,
+    /// Read the version of each file that its name stands for, whatever lies on top: after an attack
+    #[arg(long, global = true)]
+    pub s3_genuine: bool,
     /// Most bytes sent in a second, such as 2MiB
     #[arg(long, global = true, env = "SNAP_LIMIT_UPLOAD", value_name = "SIZE", value_parser = parse_size)]
     pub limit_upload: Option<u64>,
@@ -98,5 +103,32 @@ pub fn index_of(location: &Path, state: &Path) -> PathBuf {
             state.join(format!("index-{name}.redb"))
         }
         false => location.join("index.redb"),
+    }
+}
+
+/// Returns how S3 is talked to: as the command line says, else as is configured.
+pub fn s3_options(session: &Session, configured: Option<&config::Sync>) -> S3Options {
+    let mut options = session.global.s3.options();
+    if let Some(sync) = configured {
+        options.path_style |= options.endpoint.is_none() && sync.endpoint.is_some();
+        options.endpoint = options.endpoint.or_else(|| sync.endpoint.clone());
+        options.region = options.region.or_else(|| sync.region.clone());
+        options.profile = options.profile.or_else(|| sync.profile.clone());
+        options.storage_class = options.storage_class.or_else(|| sync.storage_class.clone());
+        let limit = sync.limit_upload.as_ref().map(|limit| limit.0).filter(|limit| *limit > 0);
+        options.upload_bytes_per_s = options.upload_bytes_per_s.or(limit);
+    }
+    options
+}
+
+/// Returns another copy of a repository, to be read: of a bucket the genuine versions, whatever lies on
+/// top of them.
+///
+/// # Errors
+/// As [`connect`] and [`GenuineStore::open`].
+pub fn copy_at(location: &Path, options: S3Options) -> Result<Arc<dyn Store>, RepoError> {
+    match is_s3(location) {
+        true => Ok(Arc::new(GenuineStore::open(Arc::new(connect(location, options)?))?)),
+        false => Ok(Arc::new(LocalStore::new(location))),
     }
 }

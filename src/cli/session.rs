@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::cli::args::Global;
-use crate::cli::s3::{index_of, is_s3, store_at};
+use crate::cli::s3::{copy_at, index_of, is_s3, store_at};
 use crate::cli::secrets::CliSecrets;
 use crate::job::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::job::lock::REPOSITORY_PATIENCE;
@@ -106,7 +106,11 @@ impl Session {
     /// # Errors
     /// As [`Self::location`] and [`store_at`].
     pub fn store(&self) -> Result<Arc<dyn Store>, RepoError> {
-        store_at(self.location()?, self.global.s3.options())
+        let options = self.global.s3.options();
+        match self.global.s3.s3_genuine {
+            true => copy_at(self.location()?, options),
+            false => store_at(self.location()?, options),
+        }
     }
 
     /// Calls `act` with what opens the repository.

@@ -6,6 +6,7 @@ pub mod check;
 pub mod clone;
 pub mod diff;
 pub mod find;
+pub mod heal;
 pub mod key;
 pub mod list;
 pub mod mount;

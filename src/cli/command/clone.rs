@@ -9,7 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::offsite::Clone;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted};
-use crate::cli::s3::{connect, is_s3, store_at};
+use crate::cli::s3::{connect, is_s3, s3_options, store_at};
 use crate::cli::session::Session;
 use crate::op::clone::{Request, clone};
 use crate::repo::RepoError;
@@ -21,7 +21,8 @@ use crate::store::{GenuineStore, Store};
 /// As [`clone`]; [`RepoError::WrongPassphrase`] and the like from making the repository known.
 pub fn run(session: &Session, given: &Clone) -> Result<Exit, RepoError> {
     let started = std::time::Instant::now();
-    let options = session.global.s3.options();
+    let configured = session.own_config()?.and_then(|config| config.sync.as_ref());
+    let options = s3_options(session, configured);
     let mut contested = Vec::new();
     let source: Arc<dyn Store> = match is_s3(&given.store) {
         false => store_at(&given.store, options)?,

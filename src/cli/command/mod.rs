@@ -19,8 +19,8 @@ mod restore;
 mod snapshots;
 mod stats;
 mod sync;
-mod unlock;
 mod tag;
+mod unlock;
 
 use std::io::IsTerminal;
 

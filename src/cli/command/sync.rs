@@ -9,9 +9,10 @@ use crate::cli::exit::Exit;
 use crate::cli::offsite::Sync;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, local, rfc3339, short};
-use crate::cli::s3::{connect, is_s3};
+use crate::cli::s3::{connect, is_s3, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
+use crate::job::config;
 use crate::op::sync::{Budget, Options, Report, Request, sync};
 use crate::repo::RepoError;
 use crate::store::LockingStore;
@@ -22,16 +23,20 @@ use crate::store::LockingStore;
 /// As [`sync`].
 pub fn run(session: &Session, given: &Sync) -> Result<Exit, RepoError> {
     let started = std::time::Instant::now();
-    if !is_s3(&given.store) {
-        let path = given.store.display().to_string();
+    let configured = session.own_config()?.and_then(|config| config.sync.as_ref());
+    let store = given.store.clone().or_else(|| configured.map(|sync| sync.store.clone().into()));
+    let reason = "name one: 'snap sync s3://bucket/prefix', or [sync] in the configuration".to_owned();
+    let store = store.ok_or(RepoError::Source { path: "no bucket".to_owned(), reason })?;
+    if !is_s3(&store) {
+        let path = store.display().to_string();
         let reason =
             "is not on S3: locks are a bucket's; a second directory is made with 'snap clone'".to_owned();
         return Err(RepoError::Source { path, reason });
     }
-    let remote: Arc<dyn LockingStore> = Arc::new(connect(&given.store, session.global.s3.options())?);
+    let remote: Arc<dyn LockingStore> = Arc::new(connect(&store, s3_options(session, configured))?);
     let repository = session.open()?;
     let lock = session.lock(&repository)?;
-    let options = options(given);
+    let options = options(given, configured);
     let request = Request {
         options: &options,
         now: now(),
@@ -47,19 +52,29 @@ pub fn run(session: &Session, given: &Sync) -> Result<Exit, RepoError> {
     Ok(if report.is_well() || options.dry_run { Exit::Done } else { Exit::Partial })
 }
 
-fn options(given: &Sync) -> Options {
+fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {
     let default = Options::default();
-    let levels = if given.budget.is_empty() { default.budget.levels.clone() } else { given.budget.clone() };
+    let levels = match (&given.budget[..], configured.and_then(|sync| sync.budget.clone())) {
+        ([], Some(levels)) => levels,
+        ([], None) => default.budget.levels.clone(),
+        (levels, _) => levels.to_vec(),
+    };
+    let limit = given.budget_limit.or(configured.and_then(|sync| sync.budget_limit));
+    let days = |given: Option<u32>, configured: Option<u32>, default| given.or(configured).unwrap_or(default);
     Options {
-        lock_days: given.lock_days,
-        renew_below_days: given.renew_below_days,
+        lock_days: days(given.lock_days, configured.map(|sync| sync.lock_days), default.lock_days),
+        renew_below_days: days(
+            given.renew_below_days,
+            configured.map(|sync| sync.renew_below_days),
+            default.renew_below_days,
+        ),
         audit: given.audit,
         delete: given.delete,
         dry_run: given.dry_run,
         allow_unlocked: given.allow_unlocked,
         allow_expiry: given.allow_expiry,
-        budget: Budget { levels, limit: given.budget_limit },
-        ..default
+        budget: Budget { levels, limit },
+        prices: configured.map_or(default.prices, |sync| sync.prices.clone()),
     }
 }
 

@@ -1,9 +1,12 @@
 //! What a bucket costs a month: an estimate, by a price table.
 
+use serde::Deserialize;
+
 use crate::store::Usage;
 
 /// What is charged, in one currency.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Prices {
     /// What is shown after an amount.
     pub currency: String,
