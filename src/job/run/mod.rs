@@ -191,11 +191,11 @@ impl Night<'_> {
         taken.map_err(|error| Stop::of(&error))
     }
 
+    /// Returns how full the repository's disk is; none if it is not there, or nobody can say.
     fn disk(&self) -> Option<Disk> {
-        match self.order.config.repository.is_remote() {
-            true => None,
-            false => Disk::of(&self.order.location).ok(),
-        }
+        let (repository, location) = (&self.order.config.repository, &self.order.location);
+        let is_there = !repository.is_remote() && preflight::mount(repository, location).is_none();
+        is_there.then(|| Disk::of(location).ok()).flatten()
     }
 
     /// Looks how full the disk is. What is too full for a warning is kept for the mail about it.
