@@ -5,12 +5,13 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
 use crate::common::Noise;
 use crate::common::repo::maildir;
-use crate::place::{Place, can_mount, wait_until};
+use crate::place::{Mount, Place, can_mount, wait_until};
 
 /// Returns all packs, largest first.
 fn packs(place: &Place) -> Vec<PathBuf> {
@@ -96,7 +97,7 @@ fn a_repository_that_goes_away_gives_errors_and_works_again_when_it_is_back() {
         errno(fs::read_dir(mount.path("daily/2025-11-07/mail/cur/none"))),
         Some(Errno::NOENT.raw_os_error())
     );
-    drop_frames(&mount);
+    wait_until("the mount rests", || !has_index_open(&mount));
     assert_eq!(errno(read(&all[19])), Some(Errno::IO.raw_os_error()), "{}", mount.log());
     assert_eq!(errno(read(&all[18])), Some(Errno::IO.raw_os_error()));
     assert_eq!(mount.log().matches("the repository is away").count(), 1, "{}", mount.log());
@@ -109,15 +110,11 @@ fn a_repository_that_goes_away_gives_errors_and_works_again_when_it_is_back() {
     assert!(!mount.log().contains("cannot be read"), "nothing is called damaged: {}", mount.log());
 }
 
-/// Waits until the mount's index is closed: then reading a file that the kernel does not keep asks
-/// the repository.
-fn drop_frames(mount: &crate::place::Mount) {
-    wait_until("the mount rests", || {
-        let open = fs::read_dir(format!("/proc/{}/fd", mount.id())).expect("descriptors list");
-        !open
-            .flatten()
-            .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains("index.redb")))
-    });
+/// Returns whether the mount has the index open.
+fn has_index_open(mount: &Mount) -> bool {
+    let open = fs::read_dir(format!("/proc/{}/fd", mount.id())).expect("descriptors list");
+    open.flatten()
+        .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains("index.redb")))
 }
 
 #[test]
@@ -147,4 +144,48 @@ fn an_open_file_of_a_removed_snapshot_reads_on_while_its_packs_are_there() {
     let rest = fs::read(mount.path("latest/mail/large")).expect("the other snapshot reads");
     assert!(rest == Noise::new(6).bytes(12 << 20));
     assert!(mount.log().contains("its snapshot was removed"), "{}", mount.log());
+}
+
+#[test]
+fn what_moved_to_other_packs_is_found_while_the_index_is_open() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::made(&[]); // packs of two runs differ, for each has keys of its own
+    let expected = Noise::new(11).bytes(12 << 20);
+    fs::write(place.path("mail/large"), &expected).expect("file is written");
+    place.backup(&[]);
+    let old_packs = packs(&place);
+    let mount = place.mount(&["--cache-size", "4MiB"]);
+    let file = fs::File::open(mount.path("latest/mail/large")).expect("file opens");
+    let read = |at: usize| {
+        let mut part = vec![0; 50_000];
+        file.read_exact_at(&mut part, at as u64).map(|()| assert!(part[..] == expected[at..at + 50_000]))
+    };
+    read(0).expect("file reads");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Reads one place again and again, so that the mount does not rest.
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+                let _ = read(0); // may fail as well while the packs are gone
+            }
+        });
+        let _over = Over(&is_over);
+        // As a prune that repacks, and is done: the old packs are gone, new ones hold the same chunks.
+        old_packs.iter().for_each(|pack| fs::remove_file(pack).expect("pack goes"));
+        place.backup(&[]);
+        assert!(has_index_open(&mount), "the index is the old one");
+        read(9 << 20).expect("the chunks are found where they are now");
+    });
+}
+
+/// Ends a thread that waits for it, also when a test fails.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

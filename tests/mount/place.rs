@@ -1,5 +1,6 @@
 //! A directory with a source, a repository and a mount point of its own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -97,6 +98,24 @@ impl Place {
         let summary: serde_json::Value =
             serde_json::from_str(said.lines().last().expect("there is a summary")).expect("it is JSON");
         summary["snapshot"].as_str().expect("it names the snapshot").to_owned()
+    }
+
+    /// Returns all files below `root`, by path.
+    pub fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        let mut todo = vec![root.to_owned()];
+        while let Some(folder) = todo.pop() {
+            for entry in fs::read_dir(&folder).expect("folder lists").flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    todo.push(path);
+                    continue;
+                }
+                let below = path.strip_prefix(root).expect("lies below").to_string_lossy().into_owned();
+                files.insert(below, fs::read(&path).expect("file reads"));
+            }
+        }
+        files
     }
 
     /// Mounts on `mnt`, and waits until it is up.

@@ -3,10 +3,15 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use snap::base::time::Time;
+use snap::stage::snapshot::Manifest;
+use snap::store::MemoryStore;
+
 use crate::common::Noise;
-use crate::common::repo::maildir;
+use crate::common::repo::{maildir, open};
 use crate::place::{Place, can_mount};
 
 #[test]
@@ -96,11 +101,14 @@ fn several_read_at_once_and_memory_stays_bounded() {
         }
     });
     let memory = mount.memory();
-    assert!(memory < 16 << 20 | 64 << 20, "{memory} bytes after reading 90 MB with a cache of 16 MiB");
+    assert!(memory < (16 + 64) << 20, "{memory} bytes after reading 90 MB with a cache of 16 MiB");
 }
 
-/// Entries of the large folder. 200,000 messages take the same way, and `scripts/soak` their time.
-const ENTRIES: usize = 30_000;
+/// Entries of the large folder; `SNAP_TEST_ENTRIES=200000` takes its time to make them.
+fn entries() -> usize {
+    let given = std::env::var("SNAP_TEST_ENTRIES").ok();
+    given.map_or(30_000, |text| text.parse().expect("SNAP_TEST_ENTRIES is a number"))
+}
 
 #[test]
 fn a_large_folder_lists_with_attributes_in_a_moment() {
@@ -109,7 +117,8 @@ fn a_large_folder_lists_with_attributes_in_a_moment() {
     }
     let place = Place::plain();
     fs::create_dir(place.path("mail/cur")).expect("folder is made");
-    for number in 0..ENTRIES {
+    let expected = entries();
+    for number in 0..expected {
         let name = format!("mail/cur/1767{number:06}.M{number}P1.mx1,S=0:2,S");
         fs::File::create(place.path(&name)).expect("file is made");
     }
@@ -124,8 +133,41 @@ fn a_large_folder_lists_with_attributes_in_a_moment() {
         bytes += entry.file_name().as_bytes().len();
         count += 1;
     }
-    assert_eq!(count, ENTRIES);
+    assert_eq!(count, expected);
     assert!(bytes > 0);
     let time = begun.elapsed();
-    assert!(time < Duration::from_secs(20), "{time:?} for {ENTRIES} entries");
+    println!("{time:?} for {expected} entries");
+    assert!(time < Duration::from_secs(20), "{time:?} for {expected} entries");
+}
+
+#[test]
+fn the_top_appears_at_once_with_two_thousand_snapshots() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::plain();
+    fs::write(place.path("mail/text"), "mail").expect("file is written");
+    place.backup(&[]);
+    // Manifests alone, all of the same tree: through a store in memory, so that none is synced.
+    let repository = place.path("repo");
+    let files = MemoryStore::of(Place::files(&repository));
+    let opened = open(Arc::new(files.clone()), &place.path("state"), None).expect("repository opens");
+    let first = opened.snapshots().expect("snapshots list").all.remove(0).manifest;
+    for day in 0..2000 {
+        let tags = vec!["daily".to_owned()];
+        let time = Time::new(1_600_000_000 + day * 86_400, 0);
+        opened.put_manifest(&Manifest { time, tags, ..first.clone() }).expect("manifest is put");
+    }
+    for (path, bytes) in files.files().iter().filter(|(path, _)| path.starts_with("snapshots/")) {
+        fs::write(repository.join(path), bytes).expect("manifest is written");
+    }
+    let mount = place.mount(&[]);
+    let begun = Instant::now();
+    assert_eq!(fs::read_dir(mount.path("")).expect("top lists").count(), 4);
+    let top = begun.elapsed();
+    assert_eq!(fs::read_dir(mount.path("daily")).expect("days list").count(), 2000);
+    assert_eq!(fs::read_dir(mount.path("snapshots")).expect("snapshots list").count(), 2001);
+    assert_eq!(fs::read_to_string(mount.path("daily/2020-09-13/mail/text")).expect("file reads"), "mail");
+    println!("{top:?} for the top");
+    assert!(top < Duration::from_secs(2), "{top:?}");
 }

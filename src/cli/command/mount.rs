@@ -73,7 +73,8 @@ pub fn run(session: &Session, options: &Mount) -> Result<Exit, RepoError> {
 /// Returns the options with paths that hold wherever the program goes.
 fn absolute(global: &Global) -> Result<Global, RepoError> {
     let mut global = global.clone();
-    for path in [&mut global.repo, &mut global.state_dir, &mut global.index].into_iter().flatten() {
+    let paths = [&mut global.config, &mut global.repo, &mut global.state_dir, &mut global.index];
+    for path in paths.into_iter().flatten() {
         let is_url = path.to_string_lossy().contains("://");
         if !is_url {
             *path = std::path::absolute(&*path).map_err(|e| bad(path.display().to_string(), e))?;

@@ -1,7 +1,9 @@
 //! Reading ahead: while one part of a file or of a folder is read, the frames of the next are
-//! opened and expanded by another thread.
+//! opened and expanded by another thread, and short files are given to the kernel before it asks.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -26,25 +28,59 @@ const ENTRIES_AHEAD: u32 = 256;
 /// How many chunks of a file are looked at ahead of its reader: 4 MiB of 8 KiB each.
 const CHUNKS_AHEAD: usize = 512;
 
+/// One file in so many is left for the kernel to ask for, so that its reader can be followed.
+const LEFT_OUT: u32 = 32;
+
+/// Longest file that is read ahead as a whole, in bytes.
+pub const WHOLE_BYTES_MAX: u64 = 256 << 10;
+
 /// What may be wanted next.
 pub enum Hint {
     /// The chunks of a file from this one on.
     File(Arc<Plan>, usize),
-    /// The files of a folder in a range of entries.
-    Folder(Arc<Folder>, std::ops::Range<u32>),
+    /// The files of a folder.
+    Folder(Run),
+}
+
+/// A reader of a folder that takes one file after the other.
+#[derive(Default)]
+struct Reading {
+    /// The entry that was read last.
+    last: AtomicU32,
+    /// Entries before this one were read ahead already.
+    until: AtomicU32,
+}
+
+/// Entries of a folder that may be wanted soon.
+pub struct Run {
+    /// The folder.
+    pub folder: Arc<Folder>,
+    /// Numbers of the entries.
+    pub entries: Range<u32>,
+    reading: Arc<Reading>,
+}
+
+impl Run {
+    /// Returns whether the reader has come past an entry meanwhile.
+    pub fn is_past(&self, index: u32) -> bool {
+        index <= self.reading.last.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether an entry is left for the kernel to ask for.
+    pub fn is_left_out(&self, index: u32) -> bool {
+        index.is_multiple_of(LEFT_OUT)
+    }
+
+    /// Says that reading ahead ended before this entry.
+    pub fn ended_before(&self, index: u32) {
+        self.reading.until.store(index, Ordering::Relaxed);
+    }
 }
 
 /// Guesses from what is read what will be.
 pub struct Ahead {
-    followed: Mutex<LruCache<u64, Followed>>,
+    followed: Mutex<LruCache<u64, Arc<Reading>>>,
     hints: Sender<Hint>,
-}
-
-#[derive(Clone, Copy)]
-struct Followed {
-    last: u32,
-    /// Entries before this one were looked at already.
-    until: u32,
 }
 
 impl Ahead {
@@ -61,26 +97,27 @@ impl Ahead {
         }
     }
 
-    /// Notes that entry `index` of a folder was read. Only one that comes soon after the last one
-    /// says that the next will be: who opens a single mail reads that mail.
+    /// Notes that entry `index` of a folder was read. Only one that comes soon after the last one, or
+    /// after those that were read ahead, says that the next will be: who opens a single mail reads
+    /// that mail.
     pub fn entry_was_read(&self, folder: &Arc<Folder>, index: u32) {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = Followed { last: index, until: index };
-        let known = followed.get_or_insert_mut(folder.number, || fresh);
-        let is_onward = known.last < index && index - known.last <= STEP_MAX;
-        known.last = index;
+        let is_known = followed.contains(&folder.number);
+        let reading = followed.get_or_insert(folder.number, Arc::default).clone();
+        let last = reading.last.swap(index, Ordering::Relaxed);
+        let until = reading.until.load(Ordering::Relaxed);
+        let is_onward = is_known && last < index && index <= last.max(until).saturating_add(STEP_MAX);
         if !is_onward {
-            known.until = index;
+            reading.until.store(index, Ordering::Relaxed);
             return;
         }
-        if known.until > index.saturating_add(ENTRIES_AHEAD / 2) {
+        if until > index.saturating_add(ENTRIES_AHEAD / 2) {
             return;
         }
-        let from = known.until.max(index) + 1;
-        let until = index.saturating_add(ENTRIES_AHEAD);
-        known.until = until;
+        let entries = until.max(index) + 1..index.saturating_add(ENTRIES_AHEAD);
+        reading.until.store(entries.end, Ordering::Relaxed);
         drop(followed);
-        self.send(Hint::Folder(folder.clone(), from..until + 1));
+        self.send(Hint::Folder(Run { folder: folder.clone(), entries, reading }));
     }
 
     fn send(&self, hint: Hint) {

@@ -58,7 +58,7 @@ pub struct Numbers {
 }
 
 /// Numbers below are the kernel's: 1 is the root.
-const NUMBERS_START: u64 = 16;
+pub const NUMBERS_START: u64 = 16;
 
 impl Numbers {
     /// Makes numbers under a random `key`.
@@ -96,6 +96,9 @@ pub struct Folder {
     name: Box<[u8]>,
     /// Number of the snapshot's root, in which all hard links of a file lie.
     root: u64,
+    /// Inode number of its first entry. The others follow in order: who sorts entries by number, as
+    /// `cp` does, reads them in the order in which they were stored.
+    first: u64,
     /// Which component it is in; none for what several may share.
     component: Option<u32>,
 }
@@ -107,15 +110,24 @@ fn key_of(content: &ContentBuf) -> [u8; 32] {
 
 impl Folder {
     /// Returns a snapshot's root. `label` names it below the mount point, `daily/2026-01-05` say.
-    pub fn root(snapshot: Arc<Shown>, label: &[u8], number: u64, above: u64) -> Self {
+    pub fn root(snapshot: Arc<Shown>, label: &[u8], number: u64, above: u64, numbers: &Numbers) -> Self {
         let content = snapshot.root.clone();
-        let key = key_of(&content);
-        let name = label.into();
-        Self { number, above, place: None, content, key, snapshot, name, root: number, component: None }
+        Self {
+            number,
+            above,
+            place: None,
+            key: key_of(&content),
+            content,
+            snapshot,
+            name: label.into(),
+            root: number,
+            first: numbers.of(&[b"entries", &number.to_le_bytes()]),
+            component: None,
+        }
     }
 
     /// Returns the directory that entry `index` of this one is.
-    pub fn child(self: &Arc<Self>, index: u32, entry: &Entry<'_>, number: u64) -> Self {
+    pub fn child(self: &Arc<Self>, index: u32, entry: &Entry<'_>, number: u64, numbers: &Numbers) -> Self {
         let content = entry.content.to_owned();
         Self {
             number,
@@ -126,6 +138,7 @@ impl Folder {
             snapshot: self.snapshot.clone(),
             name: entry.name.into(),
             root: self.root,
+            first: numbers.of(&[b"entries", &number.to_le_bytes()]),
             component: self.component_of(entry.name),
         }
     }
@@ -139,11 +152,11 @@ impl Folder {
         found.and_then(|found| u32::try_from(found).ok())
     }
 
-    /// Returns the inode number of an entry here, and whether other names may share it: names of one
+    /// Returns the inode number of entry `index` here, and whether other names may share it: names of one
     /// file are those in one component that have the same file system, inode number and content.
-    pub fn number_of(&self, numbers: &Numbers, entry: &Entry<'_>) -> (u64, bool) {
+    pub fn number_of(&self, numbers: &Numbers, index: u32, entry: &Entry<'_>) -> (u64, bool) {
         if entry.links < 2 || entry.kind == Kind::Directory {
-            return (numbers.of(&[&self.number.to_le_bytes(), entry.name]), false);
+            return (self.first.wrapping_add(u64::from(index)).max(NUMBERS_START), false);
         }
         let component = self.component_of(entry.name).map_or(u64::MAX, u64::from);
         let device = u64::from(entry.device.0) << 32 | u64::from(entry.device.1);

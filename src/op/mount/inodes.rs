@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::op::mount::folder::Folder;
+use crate::op::mount::folder::{Folder, NUMBERS_START};
 
 /// Something in a snapshot.
 #[derive(Clone)]
@@ -23,7 +23,7 @@ pub enum Node {
 
 impl Node {
     /// Returns whether both are the same inode, if their numbers are the same.
-    fn is(&self, other: &Self) -> bool {
+    pub fn is(&self, other: &Self) -> bool {
         let place = |folder: &Folder| folder.place.as_ref().map(|(above, index)| (above.number, *index));
         match (self, other) {
             (Self::Folder(one), Self::Folder(other)) => {
@@ -37,6 +37,10 @@ impl Node {
         }
     }
 }
+
+/// How far the next number lies that is tried for an inode whose number is taken: not among those
+/// of its neighbours.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 struct Held {
     node: Node,
@@ -71,7 +75,7 @@ impl Inodes {
                     known.lookups += 1;
                     return (number, known.node.clone());
                 }
-                Some(_) => number = number.wrapping_add(1),
+                Some(_) => number = number.wrapping_add(STEP).max(NUMBERS_START),
             }
         }
     }
@@ -99,7 +103,7 @@ mod tests {
     use crate::base::content::ContentBuf;
     use crate::base::id::SnapshotId;
     use crate::base::time::Time;
-    use crate::op::mount::folder::Shown;
+    use crate::op::mount::folder::{Numbers, Shown};
     use crate::repo::Snapshot;
     use crate::stage::snapshot::{Manifest, Totals};
 
@@ -121,7 +125,7 @@ mod tests {
             extra: Vec::new(),
         };
         let shown = Shown::from(Snapshot { id: SnapshotId::from_bytes([1; 32]), manifest });
-        Arc::new(Folder::root(Arc::new(shown), b"daily/2026-01-05", 100, 1))
+        Arc::new(Folder::root(Arc::new(shown), b"daily/2026-01-05", 100, 1, &Numbers::new([0; 32])))
     }
 
     fn entry(folder: &Arc<Folder>, index: u32) -> Node {
@@ -145,11 +149,12 @@ mod tests {
     #[test]
     fn two_files_never_share_a_number() {
         let (inodes, folder) = (Inodes::default(), folder());
+        let other = 500 + STEP;
         assert_eq!(inodes.look_up(500, |_| entry(&folder, 7)).0, 500);
-        assert_eq!(inodes.look_up(500, |_| entry(&folder, 8)).0, 501);
-        assert_eq!(inodes.look_up(500, |_| entry(&folder, 8)).0, 501);
+        assert_eq!(inodes.look_up(500, |_| entry(&folder, 8)).0, other);
+        assert_eq!(inodes.look_up(500, |_| entry(&folder, 8)).0, other);
         assert!(matches!(inodes.get(500), Some(Node::Entry { index: 7, .. })));
-        assert!(matches!(inodes.get(501), Some(Node::Entry { index: 8, .. })));
+        assert!(matches!(inodes.get(other), Some(Node::Entry { index: 8, .. })));
     }
 
     #[test]

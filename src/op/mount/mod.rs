@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
-use fuser::{Config, MountOption, SessionACL};
+use fuser::{Config, INodeNo, MountOption, Notifier, SessionACL};
 use jiff::tz::TimeZone;
 
 use crate::op::mount::ahead::Hint;
@@ -112,13 +112,19 @@ pub fn mount(
     let answers = Answers::new(view.clone(), events, settings.for_others);
     let session = fuser::Session::new(answers, &point, &config).map_err(fail)?;
     let session = session.spawn().map_err(fail)?;
-    let ahead = spawn_ahead(source.clone(), hints).map_err(fail)?;
+    let ahead = spawn_ahead(view, hints, session.notifier()).map_err(fail)?;
     Ok(Mounted { point, source, ahead, session })
 }
 
-fn spawn_ahead(source: Arc<Source>, hints: Receiver<Hint>) -> io::Result<JoinHandle<()>> {
+/// Reads ahead on a thread of its own: to give bytes to the kernel may wait for who answers it.
+fn spawn_ahead(view: Arc<View>, hints: Receiver<Hint>, kernel: Notifier) -> io::Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name("read-ahead".to_owned());
-    thread.spawn(move || source.read_ahead(&hints))
+    thread.spawn(move || {
+        view.read_ahead(&hints, &|number, bytes| {
+            // What the kernel does not take it asks for.
+            let _ = kernel.store(INodeNo(number), 0, bytes);
+        });
+    })
 }
 
 impl Mounted {

@@ -8,7 +8,7 @@ use fuser::Errno;
 use crate::base::entry::{Entry, Kind};
 use crate::op::mount::Settings;
 use crate::op::mount::access::Access;
-use crate::op::mount::ahead::{Ahead, Hint, bring};
+use crate::op::mount::ahead::{Ahead, Hint, Run, WHOLE_BYTES_MAX, bring};
 use crate::op::mount::attributes::BLOCK_BYTES;
 use crate::op::mount::complaints::Complaints;
 use crate::op::mount::folder::{Folder, Numbers};
@@ -17,6 +17,7 @@ use crate::op::mount::plan::{Plan, Seek};
 use crate::op::mount::snapshots::{Amount, Snapshots};
 use crate::op::mount::top::Top;
 use crate::repo::config::Encryption;
+use crate::repo::reader::Reader;
 use crate::repo::recent::Recent;
 use crate::repo::{RepoError, Repository};
 
@@ -43,7 +44,7 @@ pub struct Source {
 
 impl Source {
     /// Reads `repository`. Content is refused if nothing was unlocked. Hints for
-    /// [`Self::read_ahead`] come out of the channel.
+    /// [`Self::bring`] and [`Self::bring_files`] come out of the channel.
     pub fn new(repository: Arc<Repository>, settings: &Settings) -> (Self, Receiver<Hint>) {
         let (ahead, hints) = Ahead::new();
         let is_locked =
@@ -123,24 +124,47 @@ impl Source {
         self.plan(folder, index)?.seek(offset, what).ok_or(Errno::ENXIO)
     }
 
-    /// Follows hints until nobody sends any: brings into memory what may be wanted next.
-    pub fn read_ahead(&self, hints: &Receiver<Hint>) {
-        for hint in hints {
-            let Some(reader) = self.access.reader().filter(|_| !self.is_locked) else { continue };
-            match hint {
-                Hint::File(plan, next) => _ = bring(&reader, &plan, next, self.frames_ahead),
-                Hint::Folder(folder, entries) => {
-                    let mut brought = 0;
-                    for index in entries {
-                        let Ok(Some(plan)) = self.plan_quietly(&folder, index) else { break };
-                        brought += bring(&reader, &plan, 0, self.frames_ahead - brought);
-                        if brought >= self.frames_ahead {
-                            break;
-                        }
-                    }
-                }
+    /// Brings a file's chunks from number `next` on into memory, as far as reading ahead goes.
+    pub fn bring(&self, plan: &Plan, next: usize) {
+        if let Some(reader) = self.reader_ahead() {
+            bring(&reader, plan, next, self.frames_ahead);
+        }
+    }
+
+    /// Reads entries before anybody asks for them, as long as that takes few frames. `each` gets the
+    /// bytes of those files for which `is_wanted` returns true.
+    pub fn bring_files(
+        &self,
+        run: &Run,
+        is_wanted: impl Fn(u32, &Entry<'_>) -> bool,
+        each: impl Fn(u32, &Entry<'_>, &[u8]),
+    ) {
+        let Some(reader) = self.reader_ahead() else { return };
+        let Ok(listing) = self.try_listing(&run.folder) else { return };
+        let mut frames = 0;
+        for index in run.entries.clone().filter(|index| !run.is_past(*index)) {
+            let (Ok(entry), false) = (listing.entry(index), frames >= self.frames_ahead) else {
+                return run.ended_before(index);
+            };
+            if entry.kind != Kind::File {
+                continue;
+            }
+            let Ok(Some(plan)) = self.plan_quietly(&run.folder, index) else { continue };
+            frames += bring(&reader, &plan, 0, self.frames_ahead - frames);
+            let is_whole = entry.size <= WHOLE_BYTES_MAX && !run.is_left_out(index);
+            if is_whole
+                && is_wanted(index, &entry)
+                && let Ok(length) = u32::try_from(entry.size)
+                && let Ok(bytes) = plan.read(&reader, 0, length)
+            {
+                each(index, &entry, &bytes);
             }
         }
+    }
+
+    /// Returns the reader if anybody is reading.
+    fn reader_ahead(&self) -> Option<Arc<Reader<'static>>> {
+        self.access.reader().filter(|_| !self.is_locked)
     }
 
     /// Returns a directory's entries.

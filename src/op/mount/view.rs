@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::Receiver;
 use fuser::{Errno, FileAttr, FileType};
 
 use crate::base::entry::{Entry, Kind};
+use crate::op::mount::ahead::Hint;
 use crate::op::mount::attributes::{attributes_of, directory_of_top};
 use crate::op::mount::folder::{Folder, Numbers};
 use crate::op::mount::inodes::{Inodes, Node};
@@ -92,8 +94,15 @@ impl View {
         let attributes = match child {
             Child::Directory(number) | Child::Link(number) => self.top_attributes(top, *number)?,
             Child::Snapshot { number, label, snapshot } => {
-                let make =
-                    |number| Node::Folder(Arc::new(Folder::root(snapshot.clone(), label, number, above)));
+                let make = |number| {
+                    Node::Folder(Arc::new(Folder::root(
+                        snapshot.clone(),
+                        label,
+                        number,
+                        above,
+                        &self.numbers,
+                    )))
+                };
                 let (number, _) = self.inodes.look_up(*number, make);
                 directory_of_top(number, snapshot.time, self.owner)
             }
@@ -103,9 +112,9 @@ impl View {
 
     /// Tells of an entry of a snapshot's directory.
     fn tell(&self, folder: &Arc<Folder>, index: u32, entry: &Entry<'_>) -> Told {
-        let (wanted, is_linked) = folder.number_of(&self.numbers, entry);
+        let (wanted, is_linked) = folder.number_of(&self.numbers, index, entry);
         let (number, _) = self.inodes.look_up(wanted, |number| match entry.kind {
-            Kind::Directory => Node::Folder(Arc::new(folder.child(index, entry, number))),
+            Kind::Directory => Node::Folder(Arc::new(folder.child(index, entry, number, &self.numbers))),
             _ => Node::Entry { folder: folder.clone(), index, is_linked },
         });
         Told { attributes: attributes_of(number, entry), is_passing: false }
@@ -298,5 +307,31 @@ impl View {
             Some(Node::Folder(_)) => Err(Errno::EISDIR),
             None => Err(Errno::ESTALE),
         }
+    }
+
+    /// Follows hints until nobody sends any: brings into memory what may be wanted next, and calls
+    /// `keep` with the number and the bytes of files that the kernel knows and may want next.
+    pub fn read_ahead(&self, hints: &Receiver<Hint>, keep: &dyn Fn(u64, &[u8])) {
+        for hint in hints {
+            match hint {
+                Hint::File(plan, next) => self.source.bring(&plan, next),
+                Hint::Folder(run) => self.source.bring_files(
+                    &run,
+                    |index, entry| self.number_known(&run.folder, index, entry).is_some(),
+                    |index, entry, bytes| {
+                        if let Some(number) = self.number_known(&run.folder, index, entry) {
+                            keep(number, bytes);
+                        }
+                    },
+                ),
+            }
+        }
+    }
+
+    /// Returns the inode number by which the kernel knows an entry.
+    fn number_known(&self, folder: &Arc<Folder>, index: u32, entry: &Entry<'_>) -> Option<u64> {
+        let (number, is_linked) = folder.number_of(&self.numbers, index, entry);
+        let node = Node::Entry { folder: folder.clone(), index, is_linked };
+        self.inodes.get(number).filter(|known| known.is(&node)).map(|_| number)
     }
 }
