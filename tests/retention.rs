@@ -2,7 +2,7 @@
 //! with a repository that only ever saw the snapshots which are kept. Two percent may stay unused: by
 //! default five may, and the repository is then that much larger.
 //!
-//! Days and messages come from `SNAP_TEST_DAYS` (default 17) and `SNAP_TEST_MESSAGES` (default 400);
+//! Days and messages come from `SNAP_TEST_DAYS` (default 15) and `SNAP_TEST_MESSAGES` (default 300);
 //! `scripts/soak` asks for 91 days: thirty daily and twelve weekly snapshots are there at the end.
 //! Without the shared data it does nothing.
 #![allow(
@@ -103,9 +103,9 @@ fn days_and_weeks_of_mail_are_pruned_to_what_the_policy_keeps_and_little_more() 
         eprintln!("nothing is tested: {SIMULATOR} or {MAIL} is not there");
         return;
     }
-    let (days, messages) = (number("SNAP_TEST_DAYS", 17), number("SNAP_TEST_MESSAGES", 400));
+    let (days, messages) = (number("SNAP_TEST_DAYS", 15), number("SNAP_TEST_MESSAGES", 300));
     let policy = match days < 40 {
-        true => Policy { daily: 5, weekly: 14 },
+        true => Policy { daily: 5, weekly: 7 },
         false => Policy { daily: 30, weekly: 84 },
     };
     let folder = tempfile::tempdir().expect("temporary folder");

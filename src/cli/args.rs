@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::cli::retention::Prune;
-use crate::cli::values::size;
+use crate::cli::values::{duration, size};
 
 /// Content-addressed, deduplicating snapshots of a mail server.
 #[derive(Debug, Parser)]
@@ -48,6 +48,9 @@ pub struct Global {
     /// Say more; twice for more still
     #[arg(long, short, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+    /// How long to wait for a run that has the repository to itself, or for others if it is needed alone
+    #[arg(long, global = true, env = "SNAP_LOCK_WAIT", value_name = "SPAN", default_value = "60s", value_parser = duration)]
+    pub lock_wait: std::time::Duration,
     /// No progress bars
     #[arg(long, global = true)]
     pub no_progress: bool,

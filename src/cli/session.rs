@@ -3,7 +3,6 @@
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -19,9 +18,6 @@ use crate::store::{LocalStore, Lock, LockMode};
 
 /// Memory for frames that commands which look inside keep, in bytes.
 const FRAME_CACHE_BYTES: usize = 32 << 20;
-
-/// How long a command waits for a lock that somebody else has alone.
-const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One run of the program.
 pub struct Session {
@@ -90,7 +86,7 @@ impl Session {
     /// # Errors
     /// As [`Repository::lock_patiently`].
     pub fn lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, RepoError> {
-        repository.lock_patiently(LockMode::Shared, LOCK_PATIENCE, &self.progress)
+        repository.lock_patiently(LockMode::Shared, self.global.lock_wait, &self.progress)
     }
 
     /// Opens what reads the repository.
