@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use crate::base::units::parse_size;
+use crate::base::units::{parse_duration, parse_size};
 use crate::cli::retention::Prune;
 use crate::cli::sources::Backup;
 
@@ -53,6 +53,9 @@ pub struct Global {
     /// Say more; twice for more still
     #[arg(long, short, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+    /// How long to wait for a run that has the repository to itself, or for others if it is needed alone
+    #[arg(long, global = true, env = "SNAP_LOCK_WAIT", value_name = "SPAN", default_value = "60s", value_parser = parse_duration)]
+    pub lock_wait: std::time::Duration,
     /// No progress bars
     #[arg(long, global = true)]
     pub no_progress: bool,

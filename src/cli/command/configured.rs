@@ -52,6 +52,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
         threads: asked.threads,
         read_threads: read_threads(config, &options, asked.threads),
         wait: options.wait,
+        lock_wait: session.global.lock_wait,
         echo: echo(&session.global),
     };
     let display = Display::start(&session.global, "backup", &session.progress);
