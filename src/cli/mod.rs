@@ -8,6 +8,7 @@ mod report;
 mod retention;
 mod secrets;
 mod session;
+mod sources;
 mod values;
 
 use std::process::ExitCode;

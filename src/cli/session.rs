@@ -12,7 +12,6 @@ use crate::base::time::Time;
 use crate::cli::args::Global;
 use crate::cli::secrets::CliSecrets;
 use crate::job::config::{Config, ConfigError, DEFAULT_PATH};
-use crate::job::lock::REPOSITORY_PATIENCE;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::select::select;
@@ -141,7 +140,7 @@ impl Session {
     /// # Errors
     /// As [`Repository::lock_patiently`].
     pub fn lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, RepoError> {
-        repository.lock_patiently(LockMode::Shared, REPOSITORY_PATIENCE, &self.progress)
+        repository.lock_patiently(LockMode::Shared, self.global.lock_wait, &self.progress)
     }
 
     /// Opens what reads the repository.
