@@ -492,3 +492,35 @@ fn no_path_of_the_repository_leaves_the_target() {
     assert_eq!(fs::read(place.path("beside")).expect("file reads"), b"precious");
     assert!(Path::new(&place.path("out/d/link")).is_symlink());
 }
+
+#[test]
+fn prune_prints_each_snapshot_with_the_rule_that_keeps_it() {
+    let place = Place::made(&["--encryption", "none"]);
+    maildir(&place.path("mail"), 5, 2_000, &mut Noise::new(51));
+    for day in 1..=6 {
+        let time = format!("2026-01-0{day}T03:00:00Z");
+        place.json(&["backup", "mail", "--component", "mail", "--daily", "--time", &time]);
+    }
+    let shown = text(&place.snap(&["prune", "--keep-tagged", "daily=4d", "--dry-run"]).stdout);
+    assert_eq!(shown.lines().filter(|line| line.ends_with("keep    tag daily for 4d")).count(), 4, "{shown}");
+    assert_eq!(shown.lines().filter(|line| line.ends_with("forget")).count(), 2, "{shown}");
+    assert!(shown.contains("dry run: nothing was changed"), "{shown}");
+    let pinned = place.json(&["tag", "daily/2026-01-01", "--add", "keep"]);
+    let (id, old) =
+        (pinned["snapshot"].as_str().expect("an id"), pinned["replaced"].as_str().expect("an id"));
+    assert_ne!(id, old);
+    assert!(place.refused(&["prune", "--forget", id], 2).contains("is pinned"));
+    let summary = place.json(&["prune", "--keep-tagged", "daily=4d", "--now"]);
+    assert_eq!((&summary["snapshots_kept"], &summary["snapshots_forgotten"]), (&5.into(), &1.into()));
+    let left = text(&place.snap(&["snapshots"]).stdout);
+    assert!(left.contains("keep") && !left.contains("2026-01-02"), "{left}");
+    let line = place.refused(&["prune", "--keep-last", "1"], 2);
+    assert!(line.contains("3 of 5 snapshots, more than half") && line.contains("--force"), "{line}");
+    let summary = place.json(&["prune"]);
+    assert_eq!(summary["snapshots_forgotten"], 0, "without a rule nothing is forgotten");
+    place.json(&["tag", id, "--remove", "keep"]);
+    place.json(&["prune", "--forget", "daily/2026-01-01", "--now"]);
+    assert!(place.snap(&["check", "--read-data"]).status.success());
+    assert!(place.refused(&["tag", "latest", "--add", "a:b"], 2).contains("a tag is text"));
+    assert!(place.refused(&["prune", "--forget", "nothing"], 2).contains("snapshot nothing"));
+}

@@ -1,5 +1,6 @@
 //! A mail server's days, one after the other: backed up, pruned to the operator's policy, and compared
-//! with a repository that only ever saw the snapshots which are kept.
+//! with a repository that only ever saw the snapshots which are kept. Two percent may stay unused: by
+//! default five may, and the repository is then that much larger.
 //!
 //! Days and messages come from `SNAP_TEST_DAYS` (default 17) and `SNAP_TEST_MESSAGES` (default 400);
 //! `scripts/soak` asks for 91 days: thirty daily and twelve weekly snapshots are there at the end.

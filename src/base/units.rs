@@ -1,4 +1,8 @@
-//! Sizes as people write them.
+//! Sizes and lengths of time as people write them.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 /// Reads a size such as `16KiB`, in bytes. Units are binary: KiB, MiB, GiB, TiB, or their first letter.
 ///
@@ -19,6 +23,23 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "is too large".to_owned())
 }
 
+/// Reads a length of time such as `10s`, `30m`, `26h` or `30d`; a day has 24 hours.
+///
+/// # Errors
+/// What is wrong with it, to follow the text.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let span: Result<Span, _> = text.parse();
+    let length = span.ok().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    length
+        .and_then(|length| Duration::try_from(length).ok())
+        .ok_or_else(|| "is not a length of time such as 10s, 30m, 26h or 30d".to_owned())
+}
+
+/// Returns a length of time as [`parse_duration`] reads it.
+pub fn show_duration(length: Duration) -> String {
+    SignedDuration::try_from(length).map_or_else(|_| "for ever".to_owned(), |length| format!("{length:#}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +50,20 @@ mod tests {
         assert_eq!(parse_size("1g"), Ok(1 << 30));
         assert!(parse_size("5 parsecs").is_err());
         assert!(parse_size("99999999999TiB").is_err());
+    }
+
+    #[test]
+    fn lengths_of_time_are_read_back_as_they_are_shown() {
+        let lengths = [("2d", 172_800_000), ("26h", 93_600_000), ("1m 30s", 90_000), ("0s", 0), ("10ms", 10)];
+        for (text, millis) in lengths {
+            let length = Duration::from_millis(millis);
+            assert_eq!(parse_duration(text), Ok(length));
+            assert_eq!(parse_duration(&show_duration(length)), Ok(length), "{}", show_duration(length));
+        }
+        assert!(
+            parse_duration("-1h").is_err()
+                && parse_duration("1mo").is_err()
+                && parse_duration("soon").is_err()
+        );
     }
 }

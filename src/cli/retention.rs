@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::base::units::parse_size;
-use crate::cli::values::{duration, percent, span, tag_span};
+use crate::base::units::{parse_duration, parse_size};
+use crate::cli::values::{percent, span, tag_span};
 
 /// Heading of the rules of retention.
 const RULES: &str = "Rules: a snapshot stays if one of them keeps it";
@@ -48,7 +48,7 @@ pub struct Prune {
     #[arg(long)]
     pub force: bool,
     /// How long packs stay after nothing needs them any more
-    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = duration)]
+    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = parse_duration)]
     pub grace: std::time::Duration,
     /// Share of the repository that may stay unused, in percent
     #[arg(long, value_name = "PERCENT", default_value = "5", value_parser = percent)]

@@ -4,7 +4,6 @@ use std::cell::OnceCell;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -13,6 +12,7 @@ use crate::base::time::Time;
 use crate::cli::args::Global;
 use crate::cli::secrets::CliSecrets;
 use crate::job::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::job::lock::REPOSITORY_PATIENCE;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::select::select;
@@ -21,9 +21,6 @@ use crate::store::{LocalStore, Lock, LockMode};
 
 /// Memory for frames that commands which look inside keep, in bytes.
 const FRAME_CACHE_BYTES: usize = 32 << 20;
-
-/// How long a command waits for a lock that somebody else has alone.
-const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One run of the program.
 pub struct Session {
@@ -144,7 +141,7 @@ impl Session {
     /// # Errors
     /// As [`Repository::lock_patiently`].
     pub fn lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, RepoError> {
-        repository.lock_patiently(LockMode::Shared, LOCK_PATIENCE, &self.progress)
+        repository.lock_patiently(LockMode::Shared, REPOSITORY_PATIENCE, &self.progress)
     }
 
     /// Opens what reads the repository.

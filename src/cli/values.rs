@@ -14,16 +14,6 @@ pub fn tag_span(text: &str) -> Result<(String, jiff::Span), String> {
     Ok((tag.to_owned(), span(rest)?))
 }
 
-/// Reads a length of time such as `24h` or `2d`; a day has 24 hours.
-pub fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let span: Result<jiff::Span, _> = text.parse();
-    let days = jiff::SpanRelativeTo::days_are_24_hours();
-    let duration = span.ok().and_then(|span| span.to_duration(days).ok());
-    duration
-        .and_then(|duration| std::time::Duration::try_from(duration).ok())
-        .ok_or_else(|| "is not a length of time such as 24h or 2d".to_owned())
-}
-
 /// Reads a share from 0 to 100.
 pub fn percent(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).parse().ok();
@@ -45,9 +35,6 @@ mod tests {
             Ok(("daily".to_owned(), 30))
         );
         assert!(tag_span("30d").is_err() && tag_span("=30d").is_err());
-        assert_eq!(duration("2d"), Ok(std::time::Duration::from_secs(172_800)));
-        assert_eq!(duration("0s"), Ok(std::time::Duration::ZERO));
-        assert!(duration("-1h").is_err() && duration("1mo").is_err());
         assert_eq!((percent("5"), percent("5%")), (Ok(5.0), Ok(5.0)));
         assert!(percent("101").is_err() && percent("NaN").is_err());
     }

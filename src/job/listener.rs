@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use indicatif::{DecimalBytes, HumanCount};
 
 use crate::base::entry::quoted;
+use crate::base::units::show_duration;
 use crate::job::clock::length;
 use crate::job::config::Level;
 use crate::job::log::Log;
@@ -76,7 +77,7 @@ impl Listener for JobListener<'_> {
             Event::Failed { component, attempt, reason, complaint, again_in } => {
                 match again_in {
                     Some(pause) => {
-                        let pause = humantime::format_duration(pause);
+                        let pause = show_duration(pause);
                         self.log
                             .warning(component, format!("try {attempt}: {reason}; tried again in {pause}"));
                     }

@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::base::progress::Progress;
 use crate::base::redact::Redactor;
+use crate::base::units::show_duration;
 
 /// Bytes of a command's standard error that are kept, from its end.
 const COMPLAINT_BYTES_MAX: usize = 8 << 10;
@@ -239,7 +240,7 @@ impl<'p> Running<'p> {
             return Err(CommandError::Interrupted { program: self.program.clone() });
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let limit = humantime::format_duration(self.limit.unwrap_or_default()).to_string();
+            let limit = show_duration(self.limit.unwrap_or_default());
             let complaint = self.redactor.redact(&self.complaint.so_far());
             return Err(CommandError::TimedOut { program: self.program.clone(), limit, complaint });
         }

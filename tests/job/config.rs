@@ -144,7 +144,7 @@ fn a_value_that_makes_no_sense_is_named_with_its_line() {
     refused(
         &format!("{SMALLEST}[run]\nretry_delay = \"soon\"\n"),
         ":7: run.retry_delay: ",
-        "no time such as 10s",
+        "is not a length of time such as 10s",
     );
     refused(&format!("{SMALLEST}[run]\nretries = -1\n"), ":7: run.retries: ", "-1");
     refused(&format!("{SMALLEST}[log]\nlevel = \"loud\"\n"), ":7: log.level: ", "loud");

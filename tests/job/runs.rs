@@ -43,20 +43,19 @@ fn a_second_run_ends_with_four_and_names_the_first_or_waits() {
 }
 
 #[test]
-fn a_repository_that_is_held_alone_ends_with_four_too() {
+fn a_repository_that_is_held_alone_is_waited_for() {
     let place = Place::with_mail(1);
     place.write_config();
     let lock = File::create(place.repo.join("lock")).expect("lock file opens");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("lock is taken");
-    let refused = place.snap(&["backup", "--daily"]);
-    assert_eq!(refused.status.code(), Some(4), "{}", text(&refused.stderr));
-    assert!(text(&refused.stderr).contains("locked by another run"), "{}", text(&refused.stderr));
     let waiting = place.spawn(&["backup", "--daily", "--wait"]);
     wait_until("it waits", || {
-        place.log("snap.log").contains("[INIT] waiting for a run that needs the repository alone")
+        place.log("snap.log").contains("waiting for a run that needs the repository alone")
     });
+    assert!(place.snapshots().is_empty());
     drop(lock);
     assert_eq!(ended(waiting).status.code(), Some(0));
+    assert_eq!(place.snapshots().len(), 1);
 }
 
 #[test]
@@ -337,4 +336,28 @@ fn a_snapshot_keeps_the_log_of_its_run() {
     let listed = &place.json(&["snapshots", "--log"])["log"];
     assert!(listed.as_str().expect("text").contains("[INIT] pre-flight passed"), "{listed}");
     assert!(place.json(&["snapshots"])["log"].is_null());
+}
+
+#[test]
+fn prune_without_rules_follows_the_configuration() {
+    let mut place = Place::with_mail(1);
+    for time in ["2025-10-01T03:00", "2025-11-01T03:00", "2025-11-07T03:00"] {
+        assert_eq!(place.backup(&["--daily", "--time", time]).0, 0);
+    }
+    place.write_config();
+    assert_eq!(
+        place.json(&["prune", "--dry-run"])["snapshots_forgotten"],
+        0,
+        "nothing configured, everything kept"
+    );
+    place.rest += "[retention]\ndaily = \"30d\"\n";
+    place.write_config();
+    assert_eq!(place.json(&["prune", "--dry-run"])["snapshots_forgotten"], 1);
+    assert_eq!(
+        place.json(&["prune", "--dry-run", "--keep-last", "3"])["snapshots_forgotten"],
+        0,
+        "what is said goes first"
+    );
+    assert_eq!(place.json(&["prune"])["snapshots_kept"], 2);
+    assert_eq!(place.snapshots().len(), 2);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error};
 
-use crate::base::units::parse_size;
+use crate::base::units::{parse_duration, parse_size, show_duration};
 
 /// A number of bytes, written as `20GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ impl Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", humantime::format_duration(self.0))
+        f.write_str(&show_duration(self.0))
     }
 }
 
@@ -38,8 +38,6 @@ impl<'de> Deserialize<'de> for Bytes {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        let what =
-            |e: humantime::DurationError| format!("\"{text}\": is no time such as 10s, 30m or 30d: {e}");
-        humantime::parse_duration(&text).map(Self).map_err(|e| D::Error::custom(what(e)))
+        parse_duration(&text).map(Self).map_err(|what| D::Error::custom(format!("\"{text}\": {what}")))
     }
 }

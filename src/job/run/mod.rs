@@ -15,7 +15,7 @@ use crate::base::redact::Redactor;
 use crate::base::time::Time;
 use crate::job::config::{Config, Level};
 use crate::job::listener::JobListener;
-use crate::job::lock::{self, LockError, RunLock};
+use crate::job::lock::{self, LockError, REPOSITORY_PATIENCE, RunLock};
 use crate::job::log::{self, Log};
 use crate::job::mount::Disk;
 use crate::job::notice::Failing;
@@ -30,9 +30,6 @@ use crate::repo::{RepoError, Repository};
 use crate::store::{Lock, LockMode, StoreError};
 
 pub use stop::Ending;
-
-/// Time between two looks at a repository that another verb holds alone.
-const TICK: Duration = Duration::from_millis(200);
 
 /// What a run is asked for.
 pub struct Order<'o> {
@@ -183,21 +180,15 @@ impl Night<'_> {
     }
 
     fn take_repository_lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, Stop> {
-        let mut is_told = false;
-        loop {
-            match repository.lock(LockMode::Shared) {
-                Ok(lock) => return Ok(lock),
-                Err(RepoError::Store(StoreError::Locked { .. }))
-                    if self.order.wait && !self.order.progress.is_cancelled() =>
-                {
-                    if !std::mem::replace(&mut is_told, true) {
-                        self.log.info("INIT", "waiting for a run that needs the repository alone");
-                    }
-                    std::thread::sleep(TICK);
-                }
-                Err(error) => return Err(Stop::of(&error)),
+        let patience = if self.order.wait { Duration::MAX } else { REPOSITORY_PATIENCE };
+        let taken = match repository.lock(LockMode::Shared) {
+            Err(RepoError::Store(StoreError::Locked { .. })) => {
+                self.log.info("INIT", "waiting for a run that needs the repository alone");
+                repository.lock_patiently(LockMode::Shared, patience, self.order.progress)
             }
-        }
+            taken => taken,
+        };
+        taken.map_err(|error| Stop::of(&error))
     }
 
     fn disk(&self) -> Option<Disk> {

@@ -28,6 +28,9 @@ pub struct Met {
 /// Takes a chunk that is needed; returns whether a pack holds it.
 pub type Need<'n> = dyn FnMut(ChunkRef) -> bool + 'n;
 
+/// Takes the record at the start of the bytes and returns its length; fails on one that is cut short.
+type Take<'t, 'm> = dyn FnMut(&mut Found<'m>, &[u8]) -> Result<usize, RepoError> + 't;
+
 /// A walk over all that some snapshots need.
 pub struct Marker<'m> {
     reader: &'m Reader<'m>,
@@ -141,13 +144,8 @@ impl<'m> Marker<'m> {
         self.reader.chunk(chunk)
     }
 
-    /// Reads the records that the chunks of `list` hold. `take` reads one at the start of the bytes and
-    /// returns its length; it fails on a record that is cut short.
-    fn stream(
-        &mut self,
-        list: &[u8],
-        take: &mut dyn FnMut(&mut Found<'m>, &[u8]) -> Result<usize, RepoError>,
-    ) -> Result<(), RepoError> {
+    /// Reads the records that the chunks of `list` hold.
+    fn stream(&mut self, list: &[u8], take: &mut Take<'_, 'm>) -> Result<(), RepoError> {
         let chunks: Vec<ChunkRef> = refs(list).collect();
         let (mut at, mut entered) = (0, 0);
         while let Some(chunk) = chunks.get(at) {

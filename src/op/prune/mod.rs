@@ -183,6 +183,8 @@ pub fn prune(repository: &Repository, request: &Request<'_>) -> Result<Report, R
             reclaim.sweep(&judgement, &mut report)?;
         }
     }
-    drop(Index::open(repository)?); // the cache of this machine catches up
+    if repository.index_path().is_some() {
+        drop(Index::open(repository)?); // the cache of this machine catches up
+    }
     Ok(report)
 }

@@ -16,6 +16,10 @@ const SMALL_PACK_DIVISOR: u64 = 4;
 /// A frame below this share of a full one is small.
 const SMALL_FRAME_DIVISOR: u32 = 2;
 
+/// A frame of which less is dead is not closed: to free that, backups would store more than three times as
+/// much afresh.
+const CLOSED_DEAD_SHARE_MIN: f64 = 0.25;
+
 /// What is to be done.
 #[derive(Default)]
 pub struct Plan {
@@ -199,8 +203,9 @@ impl Means<'_> {
             if !self.can_open(pack) {
                 for frame in pack.frames.clone() {
                     let own = &self.ledger.frames[frame];
-                    if own.live_count > 0 && own.live_count < own.chunk_count && !own.is_closed() {
-                        rows.push((self.unused_of(frame) / f64::from(own.bytes.max(1)), frame));
+                    let share = self.unused_of(frame) / f64::from(own.bytes.max(1));
+                    if own.live_count > 0 && share >= CLOSED_DEAD_SHARE_MIN && !own.is_closed() {
+                        rows.push((share, frame));
                     }
                 }
             }
