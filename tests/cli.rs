@@ -465,7 +465,13 @@ fn a_locked_repository_is_refused_with_status_four() {
     fs::write(place.path("file"), b"x").expect("file is written");
     let lock = fs::File::create(place.path("repo/lock")).expect("lock file opens");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("lock is taken");
-    assert!(place.refused(&["backup", "file"], 4).contains("locked by another run"));
+    for wait in ["0s", "100ms"] {
+        assert!(place.refused(&["--lock-wait", wait, "backup", "file"], 4).contains("locked by another run"));
+    }
+    // A sweep is short: who waits goes on after it.
+    let waiting = place.command(&["backup", "file"]).stdout(Stdio::piped()).spawn().expect("program runs");
+    drop(lock);
+    assert!(waiting.wait_with_output().expect("program ends").status.success());
 }
 
 #[test]

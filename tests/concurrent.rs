@@ -53,6 +53,7 @@ impl Shared {
             .args(arguments)
             .env_clear()
             .env("TZ", "UTC")
+            .env("SNAP_LOCK_WAIT", if arguments.first() == Some(&"prune") { "5s" } else { "60s" })
             .env("SNAP_REPOSITORY", self.at("repo"))
             .env("SNAP_STATE_DIR", self.at("state"))
             .env("SNAP_PASSWORD", "correct horse")

@@ -621,6 +621,46 @@ fn without_the_key_partly_dead_frames_are_closed_and_die_once_backups_have_store
 }
 
 #[test]
+fn frames_of_several_runs_move_into_one_pack_sealed_as_they_are() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (source, state) = (folder.path().join("mail"), folder.path().join("state"));
+    let disk = MemoryStore::default();
+    let store = || Arc::new(disk.clone());
+    create_sealed(store(), &state, "correct horse").expect("repository is made");
+    let mut noise = Noise::new(15);
+    maildir(&source, 0, 0, &mut noise);
+    for day in 0..4 {
+        for number in 0..80 {
+            deliver(&source, day * 80 + number, 40_000, &mut noise);
+        }
+        let repository = open(store(), &state, None).expect("repository opens");
+        let _ = common::repo::backup(&repository, &source, START + day as i64 * DAY).expect("backup");
+    }
+    for path in
+        messages(&source).into_iter().filter(|path| path.parent().is_some_and(|side| side.ends_with("cur")))
+    {
+        fs::remove_file(path).expect("message goes");
+    }
+    let locked = open(store(), &state, None).expect("repository opens");
+    let _ = common::repo::backup(&locked, &source, START + 4 * DAY).expect("backup");
+    let report = run(&locked, keep_last(1), 5, |request| request.at_once = true).expect("prune");
+    assert!(locked.identities().is_none() && report.repacked.packs >= 4, "{report:?}");
+    let index = Index::open_without_cache(&locked).expect("index opens");
+    let keys = index.packs().filter(|(_, pack, _)| !pack.is_tree).map(|(_, pack, _)| {
+        snap::repo::reader::read_pack_header(&locked, pack.id).expect("header reads").keys.len()
+    });
+    let keys: Vec<usize> = keys.collect();
+    assert_eq!(keys, [4], "one pack, with the keys of four runs");
+    is_sound(&locked);
+    let unlocked = open_with_passphrase(store(), &state);
+    let last = unlocked.snapshots().expect("snapshots list").all.pop().expect("there is one");
+    let target = tempfile::tempdir().expect("temporary folder");
+    let lacks = restore(&unlocked, &last, target.path()).expect("restore ends").lacks;
+    assert!(lacks.is_empty(), "{lacks:?}");
+    assert_eq!(differences(&picture(&source), &picture(target.path())), Vec::<String>::new());
+}
+
+#[test]
 fn with_the_key_partly_dead_frames_are_rebuilt() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let (source, state) = (folder.path().join("mail"), folder.path().join("state"));

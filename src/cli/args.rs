@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use crate::base::units::parse_size;
+use crate::base::units::{parse_duration, parse_size};
 use crate::cli::offsite;
 use crate::cli::retention::Prune;
 use crate::cli::s3::S3Args;
+use crate::cli::sources::Backup;
 
 /// Content-addressed, deduplicating snapshots of a mail server.
 #[derive(Debug, Parser)]
@@ -54,6 +55,9 @@ pub struct Global {
     /// Say more; twice for more still
     #[arg(long, short, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+    /// How long to wait for a run that has the repository to itself, or for others if it is needed alone
+    #[arg(long, global = true, env = "SNAP_LOCK_WAIT", value_name = "SPAN", default_value = "60s", value_parser = parse_duration)]
+    pub lock_wait: std::time::Duration,
     /// No progress bars
     #[arg(long, global = true)]
     pub no_progress: bool,
@@ -162,66 +166,6 @@ pub struct Init {
     /// Size at which a pack is closed, from 1MiB to 512MiB
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     pub pack_size: u64,
-}
-
-/// `backup`
-#[derive(Debug, Args)]
-pub struct Backup {
-    /// What to back up; lies in the snapshot by its absolute path [default: the configured components]
-    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
-    pub paths: Vec<PathBuf>,
-    /// Put the paths or the stream into this top directory: one directory's content right in it, several paths by their base names.
-    /// Without a PATH: only this configured component; may be given several times
-    #[arg(long, value_name = "NAME")]
-    pub component: Vec<String>,
-    /// Tag the snapshot "daily"
-    #[arg(long)]
-    pub daily: bool,
-    /// Tag the snapshot "weekly"
-    #[arg(long)]
-    pub weekly: bool,
-    /// Tag the snapshot
-    #[arg(long, value_name = "TAG")]
-    pub tag: Vec<String>,
-    /// Leave out what matches (patterns as in .gitignore)
-    #[arg(long, short, value_name = "GLOB")]
-    pub exclude: Vec<String>,
-    /// Leave out what matches a line of the file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub exclude_from: Vec<PathBuf>,
-    /// Store directories empty that hold a file of this name
-    #[arg(long, value_name = "NAME")]
-    pub exclude_if_present: Vec<OsString>,
-    /// Do not enter other file systems
-    #[arg(long, short = 'x')]
-    pub one_file_system: bool,
-    /// Do not read a file again because its ctime alone changed
-    #[arg(long)]
-    pub ignore_ctime: bool,
-    /// Do not read a file again because its inode number alone changed
-    #[arg(long)]
-    pub ignore_inode: bool,
-    /// Store standard input, or what the command after -- writes, as a file of this name
-    #[arg(long, value_name = "NAME", conflicts_with = "paths")]
-    pub stdin_name: Option<OsString>,
-    /// Time of the snapshot, such as 2026-01-05T03:00 [default: now]
-    #[arg(long, value_name = "TIME")]
-    pub time: Option<String>,
-    /// Name of this machine in the snapshot [default: the host name]
-    #[arg(long, value_name = "NAME")]
-    pub host: Option<String>,
-    /// Files read at the same time [default: threads]; 1 suits a single hard disk
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub read_threads: Option<u16>,
-    /// Wait for another configured run to end [default: end with status 4]
-    #[arg(long)]
-    pub wait: bool,
-    /// Do all but write
-    #[arg(long, short = 'n')]
-    pub dry_run: bool,
-    /// Command whose output --stdin-name stores; any exit status but 0 stores nothing
-    #[arg(last = true, value_name = "CMD", requires = "stdin_name")]
-    pub command: Vec<OsString>,
 }
 
 /// `snapshots`

@@ -10,6 +10,7 @@ mod retention;
 mod s3;
 mod secrets;
 mod session;
+mod sources;
 mod values;
 
 use std::process::ExitCode;

@@ -13,7 +13,6 @@ use crate::cli::args::Global;
 use crate::cli::s3::{copy_at, index_of, is_s3, store_at};
 use crate::cli::secrets::CliSecrets;
 use crate::job::config::{Config, ConfigError, DEFAULT_PATH};
-use crate::job::lock::REPOSITORY_PATIENCE;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::select::select;
@@ -144,7 +143,7 @@ impl Session {
     /// # Errors
     /// As [`Repository::lock_patiently`].
     pub fn lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, RepoError> {
-        repository.lock_patiently(LockMode::Shared, REPOSITORY_PATIENCE, &self.progress)
+        repository.lock_patiently(LockMode::Shared, self.global.lock_wait, &self.progress)
     }
 
     /// Opens what reads the repository.

@@ -143,20 +143,21 @@ fn commands(component: &Component, table: &mut Table) {
         let what = format!("{}: {what}", component.name.get_ref());
         let program = argv.first().map_or("", String::as_str);
         table.judged(&what, find_program(program).map(|path| path.display().to_string()));
-        if let Some(argument) = argv.iter().find(|argument| tells_password(argument)) {
-            let option = argument.split('=').next().filter(|_| argument.contains('=')).unwrap_or("-p");
+        if let Some(option) = argv.iter().find_map(|argument| telling_option(argument)) {
             let detail = format!(
-                "{option} holds a password that everybody sees in ps: put it in 'environment', or in an option file"
+                "{option} seems to hold a password, which everybody sees in ps: put it in 'environment', or in an option file"
             );
             table.row(Level::Warning, what, detail);
         }
     }
 }
 
-/// Returns whether an argument looks as if it held a password.
-fn tells_password(argument: &str) -> bool {
-    let has_value = |option: &str| argument.strip_prefix(option).is_some_and(|value| !value.is_empty());
-    has_value("--password=") || (has_value("-p") && !argument.starts_with("-p="))
+/// Returns the option of an argument that looks as if it held a password, without the password.
+fn telling_option(argument: &str) -> Option<&'static str> {
+    let options = [("--password=", "--password"), ("-p", "-p")];
+    let holds =
+        |(start, _): &(&str, &str)| argument.strip_prefix(start).is_some_and(|value| !value.is_empty());
+    options.into_iter().find(holds).map(|(_, option)| option)
 }
 
 fn notices(config: &Config, table: &mut Table) {
@@ -217,8 +218,11 @@ mod tests {
 
     #[test]
     fn a_password_among_arguments_is_seen() {
-        assert!(tells_password("--password=x") && tells_password("-phunter2"));
-        assert!(!tells_password("--password=") && !tells_password("-p") && !tells_password("--databases"));
+        assert_eq!(telling_option("--password=x"), Some("--password"));
+        assert_eq!(telling_option("-phunter2=x"), Some("-p"), "and no part of it is shown");
+        assert!(
+            ["--password=", "-p", "--databases", "--port=1"].iter().all(|it| telling_option(it).is_none())
+        );
     }
 
     #[test]

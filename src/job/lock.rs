@@ -14,9 +14,6 @@ use crate::base::progress::Progress;
 /// Time between two looks at a lock that is waited for.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How long a repository is waited for that somebody else has alone: a sweep is short.
-pub const REPOSITORY_PATIENCE: Duration = Duration::from_secs(60);
-
 /// Most bytes of a holder's description that are read.
 const HOLDER_BYTES_MAX: u64 = 4096;
 

@@ -27,8 +27,8 @@ use crate::store::Name;
 /// Bytes read at a time.
 const PIECE_BYTES: u64 = 4 << 20;
 
-/// Most keys in a new pack's header: about 100 KB.
-const KEYS_MAX: usize = 256;
+/// Most bytes of sealed keys in a new pack's header, so that it can be read back (half of what a reader takes).
+const KEYS_BYTES_MAX: usize = 512 << 10;
 
 /// Chunks below this length on average are headers of messages: they have frames of their own.
 const HEADER_CHUNK_BYTES: u32 = 2048;
@@ -134,10 +134,11 @@ impl Ahead<'_> {
     /// Returns the keys that a pack needs to take what comes next, until it is full.
     fn keys(&self, pack_bytes: u32) -> Vec<SealedKey> {
         let mut all: Vec<SealedKey> = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut key_bytes) = (0, 0);
         for (source, keys) in self.sources.iter().zip(self.keys) {
             let new: Vec<_> = keys.iter().filter(|key| !has(&all, key.key_id)).cloned().collect();
-            if bytes >= u64::from(pack_bytes) || (!all.is_empty() && all.len() + new.len() > KEYS_MAX) {
+            key_bytes += new.iter().map(|key| key.age.len()).sum::<usize>();
+            if bytes >= u64::from(pack_bytes) || (!all.is_empty() && key_bytes > KEYS_BYTES_MAX) {
                 break;
             }
             all.extend(new);

@@ -64,8 +64,12 @@ fn group(
     let mut replaced = BTreeSet::new();
     for found in repository.store().list(Folder::Index)? {
         let Some(Name::Fragment(id)) = found.name else { continue };
-        // One that can't be read is left alone: what it lists is read from the packs themselves.
-        let Ok(fragment) = read_fragment(repository, id) else { continue };
+        let fragment = match read_fragment(repository, id) {
+            Ok(fragment) => fragment,
+            // It is left alone: what it lists is read from the packs themselves.
+            Err(e) if e.is_damage() => continue,
+            Err(e) => return Err(e),
+        };
         let staying = fragment.packs.iter().filter(|pack| !packs.contains(&pack.id));
         let role = Role {
             chunks: staying.map(|pack| pack.directory.chunk_count()).sum(),

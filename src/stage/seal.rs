@@ -148,7 +148,8 @@ impl SealKey {
 }
 
 /// Compresses a record, and seals it if there is a key; the payload of fragments, manifests and
-/// pack directories ([`SEALED`](crate::base::layout::SEALED)). `purpose` is bound to it.
+/// pack directories ([`SEALED`](crate::base::layout::SEALED)). `purpose` is bound to it. No two
+/// calls give the same bytes: a file that was deleted or replaced never comes back under its name.
 ///
 /// # Errors
 /// [`SealError::Random`]; [`SealError::Record`] if zstd has no memory.
@@ -157,9 +158,7 @@ pub fn seal_record(key: Option<&SealKey>, purpose: &str, record: &[u8]) -> Resul
     let mut body =
         zstd::bulk::compress(record, 3).map_err(|_| SealError::Record { what: "cannot be compressed" })?;
     let key_id = key.map_or(KeyId::from_bytes([0; 8]), SealKey::id);
-    if key.is_some() {
-        random(&mut salt)?;
-    }
+    random(&mut salt)?;
     let mut out = Vec::with_capacity(SEALED_BYTES + body.len() + TAG_BYTES);
     out.extend_from_slice(key_id.as_bytes());
     out.extend_from_slice(&(record.len() as u64).to_le_bytes());
@@ -192,7 +191,7 @@ pub fn open_record(key: Option<&SealKey>, purpose: &str, sealed: &[u8]) -> Resul
     if found != expected {
         return Err(SealError::OtherKey { found, expected });
     }
-    if head[16..24] != [0; 8] || (key.is_none() && salt != [0; 16]) {
+    if head[16..24] != [0; 8] {
         return Err(SealError::Record { what: "a reserved byte is set" });
     }
     let mut body = body.to_vec();

@@ -266,7 +266,7 @@ fn config_check_tries_everything_and_changes_nothing() {
         "no-such-program: not found on PATH",
         "nothing: No such file",
         "chmod 600",
-        "--password holds a password",
+        "--password seems to hold a password",
     ] {
         assert!(shown.contains(says), "{says}: {shown}");
     }

@@ -43,12 +43,17 @@ fn a_second_run_ends_with_four_and_names_the_first_or_waits() {
 }
 
 #[test]
-fn a_repository_that_is_held_alone_is_waited_for() {
+fn a_repository_that_is_held_alone_ends_with_four_and_a_mail_or_is_waited_for() {
     let place = Place::with_mail(1);
     place.write_config();
     let lock = File::create(place.repo.join("lock")).expect("lock file opens");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("lock is taken");
-    let waiting = place.spawn(&["backup", "--daily", "--wait"]);
+    let refused = place.snap(&["backup", "--daily", "--lock-wait", "0s"]);
+    assert_eq!(refused.status.code(), Some(4), "{}", text(&refused.stderr));
+    place
+        .only_mail()
+        .says(&["locked by another run that needs the repository alone", "Snapshot:    none was made"]);
+    let waiting = place.spawn(&["backup", "--daily", "--wait", "--lock-wait", "0s"]);
     wait_until("it waits", || {
         place.log("snap.log").contains("waiting for a run that needs the repository alone")
     });

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::base::entry::{is_plain_name, quoted};
-use crate::cli::args::Backup;
 use crate::cli::command::configured;
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lacks};
 use crate::cli::session::{Session, host_name, parse_time, user_name};
+use crate::cli::sources::Backup;
 use crate::job::clock::now;
 use crate::op::backup::{Care, Component, Input, Report, Request, Rules, Stream, backup};
 use crate::repo::{RepoError, Repository};
@@ -61,7 +61,7 @@ pub fn open(session: &Session, dry_run: bool) -> Result<Repository, RepoError> {
         Repository::open(&crate::repo::Opening {
             store,
             state: opening.state,
-            index: opening.index.clone(),
+            index: opening.index.clone().filter(|index| index.exists()), // or it would be made
             secrets: opening.secrets,
         })
     })

@@ -1,11 +1,12 @@
 //! `snap backup` without a PATH: the configured components, with all that belongs to a nightly run.
 
 use crate::base::redact::Redactor;
-use crate::cli::args::{Backup, Global};
+use crate::cli::args::Global;
 use crate::cli::command::backup::{excludes, open, request, show};
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
 use crate::cli::session::Session;
+use crate::cli::sources::Backup;
 use crate::job::config::{Config, Level};
 use crate::job::run::{self, Ending, Order};
 use crate::op::backup::backup;
@@ -51,6 +52,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
         threads: asked.threads,
         read_threads: read_threads(config, &options, asked.threads),
         wait: options.wait,
+        lock_wait: session.global.lock_wait,
         echo: echo(&session.global),
     };
     let display = Display::start(&session.global, "backup", &session.progress);

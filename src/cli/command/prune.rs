@@ -30,6 +30,7 @@ pub fn run(session: &Session, options: Prune) -> Result<Exit, RepoError> {
     request.forget = to_forget(&repository, &options.forget)?;
     request.grace = options.grace;
     request.at_once = options.now;
+    request.lock_patience = session.global.lock_wait;
     request.force = options.force;
     request.unused_percent_max = options.max_unused;
     request.repack_bytes_max = options.max_repack;

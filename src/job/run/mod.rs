@@ -15,7 +15,7 @@ use crate::base::redact::Redactor;
 use crate::base::time::Time;
 use crate::job::config::{Config, Level};
 use crate::job::listener::JobListener;
-use crate::job::lock::{self, LockError, REPOSITORY_PATIENCE, RunLock};
+use crate::job::lock::{self, LockError, RunLock};
 use crate::job::log::{self, Log};
 use crate::job::mount::Disk;
 use crate::job::notice::Failing;
@@ -67,6 +67,8 @@ pub struct Order<'o> {
     pub read_threads: usize,
     /// Whether to wait for another run to end.
     pub wait: bool,
+    /// How long a repository is waited for that somebody else has alone.
+    pub lock_wait: Duration,
     /// Least level that is shown on standard error too.
     pub echo: Level,
 }
@@ -180,7 +182,7 @@ impl Night<'_> {
     }
 
     fn take_repository_lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, Stop> {
-        let patience = if self.order.wait { Duration::MAX } else { REPOSITORY_PATIENCE };
+        let patience = if self.order.wait { Duration::MAX } else { self.order.lock_wait };
         let taken = match repository.lock(LockMode::Shared) {
             Err(RepoError::Store(StoreError::Locked { .. })) => {
                 self.log.info("INIT", "waiting for a run that needs the repository alone");
@@ -191,11 +193,11 @@ impl Night<'_> {
         taken.map_err(|error| Stop::of(&error))
     }
 
+    /// Returns how full the repository's disk is; none if it is not there, or nobody can say.
     fn disk(&self) -> Option<Disk> {
-        match self.order.config.repository.is_remote() {
-            true => None,
-            false => Disk::of(&self.order.location).ok(),
-        }
+        let (repository, location) = (&self.order.config.repository, &self.order.location);
+        let is_there = !repository.is_remote() && preflight::mount(repository, location).is_none();
+        is_there.then(|| Disk::of(location).ok()).flatten()
     }
 
     /// Looks how full the disk is. What is too full for a warning is kept for the mail about it.

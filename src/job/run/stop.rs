@@ -75,10 +75,13 @@ impl Stop {
             RepoError::Interrupted => {
                 Self::quiet(Ending::Interrupted, "interrupted; no snapshot was made".to_owned())
             }
-            RepoError::Store(StoreError::Locked { .. }) => Self::quiet(
-                Ending::Locked,
-                format!("{error} that needs the repository alone; --wait waits for its end"),
-            ),
+            RepoError::Store(StoreError::Locked { .. }) => Self {
+                ending: Ending::Locked,
+                level: Level::Error, // who holds it is no backup: nobody else tells that there was none
+                failing: Failing::Other,
+                component: "INIT",
+                what: format!("{error} that needs the repository alone; --wait waits for its end"),
+            },
             RepoError::Store(store) if store.is_full() => {
                 let what = format!("the disk is full: {}; the earlier snapshots are unharmed", error.chain());
                 Self::critical(Failing::Space, "MAIN", what)

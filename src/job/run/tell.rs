@@ -28,8 +28,8 @@ impl Night<'_> {
         let seconds = self.started.elapsed().as_secs();
         let words = format!("{}: {} in {}", self.order.command, ending.words(), clock::length(seconds));
         self.log.info("MAIN", format!("{words}, exit status {}", ending.status()));
-        if ending == Ending::Locked {
-            return ending; // the run that holds the lock tells everybody
+        if ending == Ending::Locked && self.log.worst() < Level::Error {
+            return ending; // the run that is under way tells everybody
         }
         let _ = self.look_at_disk(false);
         self.notify(&result, ending);

@@ -1,13 +1,13 @@
-//! Fragments, packs and marks → every copy of every chunk, in 12 bytes each, and which are needed.
+//! Fragments, packs and marks → every copy of every chunk, and which are needed.
 //!
-//! Copies are numbered as the fragments list them; a copy's number leads to its frame and pack. An id
-//! is a keyed hash, so its first half tells chunks apart until two are alike; these are compared whole.
+//! Copies are numbered as the fragments list them; a copy's number leads to its frame and pack.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::base::content::{ChunkRef, refs};
-use crate::base::id::{ChunkId, FragmentId, PackId};
+use crate::base::id::{FragmentId, PackId};
+use crate::op::prune::copies::Copies;
 use crate::repo::condemned::Marks;
 use crate::repo::index::{Index, Presence, read_directory, read_fragment};
 use crate::repo::{RepoError, Repository};
@@ -84,25 +84,6 @@ enum Rank {
     Absent,
 }
 
-/// A copy of a chunk: the first half of the id, and its number. In halves, so that it takes 12 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Copy {
-    high: u32,
-    low: u32,
-    number: u32,
-}
-
-impl Copy {
-    fn new(id: &ChunkId, number: u32) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = *id.as_bytes();
-        Self { high: u32::from_be_bytes([a, b, c, d]), low: u32::from_be_bytes([e, f, g, h]), number }
-    }
-
-    fn half(self) -> (u32, u32) {
-        (self.high, self.low)
-    }
-}
-
 /// All that a repository holds.
 pub struct Ledger {
     /// Packs, in the order of their copies.
@@ -113,12 +94,7 @@ pub struct Ledger {
     pub fragments: BTreeSet<FragmentId>,
     /// What could not be read, and why.
     pub problems: Vec<String>,
-    copies: Vec<Copy>,
-    /// Where the copies whose ids start with the same bits begin.
-    starts: Vec<u32>,
-    bits: u32,
-    /// Second halves of the ids whose first half occurs more than once.
-    twins: HashMap<u32, [u8; 8]>,
+    copies: Copies,
     live: Vec<u64>,
 }
 
@@ -172,18 +148,13 @@ struct Reading<'s> {
 
 impl<'s> Reading<'s> {
     fn new(source: &'s Source<'s>, fragment_bytes: u64) -> Self {
-        let mut copies = Vec::new();
         let room = usize::try_from(fragment_bytes / CHUNK_STORED_BYTES).unwrap_or(0);
-        let _ = copies.try_reserve_exact(room); // a guess: a hostile one must not end the program
         let ledger = Ledger {
             packs: Vec::new(),
             frames: Vec::new(),
             fragments: BTreeSet::new(),
             problems: Vec::new(),
-            copies,
-            starts: Vec::new(),
-            bits: 0,
-            twins: HashMap::new(),
+            copies: Copies::with_room(room),
             live: Vec::new(),
         };
         Self { source, known: BTreeSet::new(), ledger, index: Index::default() }
@@ -245,11 +216,8 @@ impl<'s> Reading<'s> {
                 _ if is_closed => Rank::Closed,
                 _ => Rank::Good,
             };
-            let first = self.ledger.next_number()?;
-            for chunk in refs(chunks) {
-                let number = self.ledger.next_number()?;
-                self.ledger.copies.push(Copy::new(&chunk.id, number));
-            }
+            let first = self.ledger.copies.next_number()?;
+            refs(chunks).try_for_each(|chunk| self.ledger.copies.push(&chunk.id))?;
             self.ledger.frames.push(Frame {
                 bytes: row.bytes,
                 raw_bytes: row.raw_bytes,
@@ -276,71 +244,27 @@ impl<'s> Reading<'s> {
 
     fn finish(self) -> Result<(Ledger, Index), RepoError> {
         let mut ledger = self.ledger;
-        ledger.copies.sort_unstable();
-        ledger.bits = (ledger.copies.len() / 8).max(1).ilog2().min(24);
-        let mut starts = vec![0; (1 << ledger.bits) + 1];
-        for copy in &ledger.copies {
-            starts[bucket(*copy, ledger.bits) + 1] += 1;
-        }
-        let mut sum = 0;
-        for start in &mut starts {
-            sum += *start;
-            *start = sum;
-        }
-        ledger.starts = starts;
+        let alike = ledger.copies.sort();
         ledger.live = vec![0; ledger.copies.len().div_ceil(64)];
-        let pairs = ledger.copies.windows(2).filter(|pair| pair[0].half() == pair[1].half());
-        let alike: BTreeSet<u32> = pairs.flat_map(|pair| [pair[0].number, pair[1].number]).collect();
         if !alike.is_empty() {
-            let mut twins = HashMap::with_capacity(alike.len());
+            let mut ids = Vec::with_capacity(alike.len());
             ledger.each_copy(self.source.repository, |_, number, chunk| {
                 if alike.contains(&number) {
-                    twins.insert(number, second_half(&chunk.id));
+                    ids.push((number, chunk.id));
                 }
             })?;
-            ledger.twins = twins;
+            ids.into_iter().for_each(|(number, id)| ledger.copies.tell_apart(number, &id));
         }
         Ok((ledger, self.index))
     }
 }
 
-fn second_half(id: &ChunkId) -> [u8; 8] {
-    let mut half = [0; 8];
-    half.copy_from_slice(&id.as_bytes()[8..]);
-    half
-}
-
-/// Returns the bucket of a copy: the first `bits` bits of its id.
-fn bucket(copy: Copy, bits: u32) -> usize {
-    copy.high.checked_shr(32 - bits).unwrap_or(0) as usize
-}
-
 impl Ledger {
-    fn next_number(&self) -> Result<u32, RepoError> {
-        let refused = |_| RepoError::Refused {
-            what: "the repository holds more than 4,294,967,295 chunks; this version cannot prune it"
-                .to_owned(),
-        };
-        u32::try_from(self.copies.len()).map_err(refused)
-    }
-
     /// Notes that a chunk is needed. Of its copies the best one stays; of equals, the first. Returns
     /// whether a pack that is there holds it. 0.3 µs.
     pub fn need(&mut self, chunk: ChunkRef) -> bool {
-        let copy = Copy::new(&chunk.id, 0);
-        let at = bucket(copy, self.bits);
-        let bucket = &self.copies[self.starts[at] as usize..self.starts[at + 1] as usize];
-        let alike = &bucket[bucket.partition_point(|other| other.half() < copy.half())..];
-        let alike = &alike[..alike.partition_point(|other| other.half() == copy.half())];
-        let best = match alike {
-            [] => return false,
-            [only] => Some((self.frame_of(only.number).rank, only.number)),
-            _ => {
-                let half = second_half(&chunk.id);
-                let same = alike.iter().filter(|copy| self.twins.get(&copy.number) == Some(&half));
-                same.map(|copy| (self.frame_of(copy.number).rank, copy.number)).min()
-            }
-        };
+        let numbers = self.copies.numbers(&chunk.id);
+        let best = numbers.map(|number| (self.frame_of(number).rank, number)).min();
         let Some((rank, number)) = best else { return false };
         self.live[number as usize / 64] |= 1 << (number % 64);
         rank != Rank::Absent
@@ -424,8 +348,6 @@ impl Ledger {
 
     /// Lets go of what marking needs.
     pub fn forget_ids(&mut self) {
-        self.copies = Vec::new();
-        self.starts = Vec::new();
-        self.twins = HashMap::new();
+        self.copies = Copies::default();
     }
 }

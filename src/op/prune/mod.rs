@@ -3,6 +3,7 @@
 //! First what is to stay is judged, then what the rest leaves unneeded is condemned, and what was
 //! condemned long enough ago is swept. Never removes what it can't account for.
 
+mod copies;
 mod forget;
 mod ledger;
 mod mark;

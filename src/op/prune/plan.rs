@@ -13,6 +13,9 @@ use crate::repo::repack::{FrameFate, Source};
 /// A pack below this share of a full one is small.
 const SMALL_PACK_DIVISOR: u64 = 4;
 
+/// So many small packs of trees, or of content, may lie side by side before they are joined.
+const SMALL_PACKS_MAX: usize = 16;
+
 /// A frame below this share of a full one is small.
 const SMALL_FRAME_DIVISOR: u32 = 2;
 
@@ -119,7 +122,8 @@ impl Plan {
         }
     }
 
-    /// Chooses small packs, if together they fill one: else there would be two more each day for ever.
+    /// Chooses small packs, if together they fill one or are many: else there would be two more each day
+    /// for ever.
     fn choose_small(&mut self, means: &mut Means<'_>, staying: &[usize], pack_bytes: u64) {
         for is_tree in [false, true] {
             let small = staying.iter().copied().filter(|place| {
@@ -130,7 +134,7 @@ impl Plan {
             });
             let small: Vec<usize> = small.collect();
             let bytes: u64 = small.iter().map(|place| means.ledger.packs[*place].bytes).sum();
-            if bytes >= pack_bytes {
+            if bytes >= pack_bytes || small.len() > SMALL_PACKS_MAX {
                 self.repack
                     .extend(small.into_iter().filter(|place| means.take(means.ledger.packs[*place].bytes)));
             }

@@ -142,7 +142,7 @@ impl Index {
             }
         };
         let gone: BTreeSet<_> = cached.union(&replaced).filter(|id| !present.contains(id)).copied().collect();
-        let is_needed = from_scratch || !news.readable.is_empty() || !gone.is_empty();
+        let is_needed = !news.readable.is_empty() || !gone.is_empty() || (from_scratch && path.exists());
         let update = Update { added: &added, gone: &gone, from_scratch };
         let is_updated = is_needed && Cache::update(path, repository.id(), &update).is_ok();
         match Cache::open(path, repository.id()) {

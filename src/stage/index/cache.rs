@@ -1,42 +1,43 @@
 //! `index.redb`: chunk id → pack, frame, offset, length. A cache: fragments rebuild it.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use redb::{
     ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
 };
 
-use crate::base::id::{ChunkId, FragmentId, PackId, RepositoryId};
+use crate::base::id::{ChunkId, FragmentId, RepositoryId};
 use crate::base::wire;
-use crate::stage::index::{Fragment, Location, PackNumber, PackRow};
+use crate::stage::index::update::{Update, update_file};
+use crate::stage::index::{Location, PackNumber, PackRow};
 
 /// Where a chunk lies, by its id.
-const CHUNKS: TableDefinition<[u8; ChunkId::BYTES], [u8; LOCATION_BYTES]> = TableDefinition::new("chunks");
+pub const CHUNKS: TableDefinition<[u8; ChunkId::BYTES], [u8; LOCATION_BYTES]> =
+    TableDefinition::new("chunks");
 /// Where else chunks lie: ids, each with a location behind it.
-const COPIES: TableDefinition<[u8; COPY_BYTES], ()> = TableDefinition::new("copies");
+pub const COPIES: TableDefinition<[u8; COPY_BYTES], ()> = TableDefinition::new("copies");
 /// Packs and how many chunks they hold, by number. A number is never given twice.
-const PACKS: TableDefinition<u32, &[u8]> = TableDefinition::new("packs");
+pub const PACKS: TableDefinition<u32, &[u8]> = TableDefinition::new("packs");
 /// Numbers of the packs that a fragment lists.
-const FRAGMENTS: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("fragments");
+pub const FRAGMENTS: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("fragments");
 /// Fragments that another one replaces.
-const REPLACED: TableDefinition<[u8; 32], ()> = TableDefinition::new("replaced");
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub const REPLACED: TableDefinition<[u8; 32], ()> = TableDefinition::new("replaced");
+/// What the cache is of.
+pub const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// Layout of the tables; another one is thrown away and rebuilt.
-const SCHEMA: &[u8] = b"2";
+pub const SCHEMA: &[u8] = b"2";
 
-const LOCATION_BYTES: usize = 14;
-const COPY_BYTES: usize = ChunkId::BYTES + LOCATION_BYTES;
+/// Length of a location, in bytes.
+pub const LOCATION_BYTES: usize = 14;
+/// Length of a chunk's id and a location, in bytes.
+pub const COPY_BYTES: usize = ChunkId::BYTES + LOCATION_BYTES;
 
 /// Memory that redb may use for pages, in bytes.
-const PAGES_BYTES: usize = 32 << 20;
-
-/// Rows that are sorted at a time: 64 MB.
-const ROWS_MAX: usize = 2_000_000;
+pub const PAGES_BYTES: usize = 32 << 20;
 
 /// Why the cache can't be used. It can always be deleted and rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +57,8 @@ pub enum CacheError {
     },
 }
 
-fn failed(error: impl Into<redb::Error>) -> CacheError {
+/// Returns redb's error as ours.
+pub fn failed(error: impl Into<redb::Error>) -> CacheError {
     match error.into() {
         redb::Error::DatabaseAlreadyOpen => CacheError::Busy,
         redb::Error::TableDoesNotExist(_) => CacheError::Absent,
@@ -217,20 +219,6 @@ impl Cache {
     }
 }
 
-/// Takes fragments one by one.
-pub type EachFragment<'e> = dyn FnMut(FragmentId, &Fragment) + 'e;
-
-/// What has changed since the cache was brought up to date.
-pub struct Update<'u> {
-    /// Gives every fragment that is to be added, those that count; called several times, and gives the
-    /// same ones each time.
-    pub added: &'u dyn Fn(&mut EachFragment<'_>),
-    /// Fragments that are gone.
-    pub gone: &'u BTreeSet<FragmentId>,
-    /// Whether what is in the cache goes first.
-    pub from_scratch: bool,
-}
-
 fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
     let mut builder = redb::Builder::new();
     builder.set_cache_size(PAGES_BYTES);
@@ -266,150 +254,24 @@ fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
     Ok(Cache { tables, fragments, replaced, is_empty })
 }
 
-fn update_file(path: &Path, repository: RepositoryId, update: &Update<'_>) -> Result<(), CacheError> {
-    let mut builder = redb::Builder::new();
-    builder.set_cache_size(PAGES_BYTES);
-    let database = builder.create(path).map_err(failed)?;
-    let mut write = database.begin_write().map_err(failed)?;
-    write.set_quick_repair(true);
-    let is_fit = {
-        let meta = write.open_table(META).map_err(failed)?;
-        let is = |key: &str, value: &[u8]| -> Result<bool, CacheError> {
-            Ok(meta.get(key).map_err(failed)?.is_some_and(|found| found.value() == value))
-        };
-        is("repository", repository.as_bytes())? && is("schema", SCHEMA)?
-    };
-    if update.from_scratch || !is_fit {
-        for table in write.list_tables().map_err(failed)?.collect::<Vec<_>>() {
-            write.delete_table(table).map_err(failed)?;
-        }
-    }
-    {
-        let mut meta = write.open_table(META).map_err(failed)?;
-        meta.insert("schema", SCHEMA).map_err(failed)?;
-        meta.insert("repository", repository.as_bytes().as_slice()).map_err(failed)?;
-    }
-    let new = list_packs(&write, update)?;
-    let passes = new.values().map(|pack| pack.chunks).sum::<usize>().div_ceil(ROWS_MAX);
-    for pass in 0..passes {
-        insert_rows(&write, update, &new, (pass, passes))?;
-    }
-    write.commit().map_err(failed)
-}
-
-/// A pack that the cache did not have.
-struct NewPack {
-    number: PackNumber,
-    chunks: usize,
-}
-
-/// Brings the tables of fragments and packs up to date; returns the packs that are new.
-fn list_packs(write: &WriteTransaction, update: &Update<'_>) -> Result<HashMap<PackId, NewPack>, CacheError> {
-    let mut known = write.open_table(FRAGMENTS).map_err(failed)?;
-    let mut replaced = write.open_table(REPLACED).map_err(failed)?;
-    let mut packs = write.open_table(PACKS).map_err(failed)?;
-    let mut meta = write.open_table(META).map_err(failed)?;
-    let mut numbers: HashMap<PackId, u32> = HashMap::new();
-    for row in packs.iter().map_err(failed)? {
-        let (number, bytes) = row.map_err(failed)?;
-        numbers.insert(decode_pack(bytes.value())?.0.id, number.value());
-    }
-    let mut next: u32 = match meta.get("next").map_err(failed)? {
-        Some(bytes) => decode(bytes.value())?,
-        None => 0,
-    };
-    let mut new = HashMap::new();
-    let mut result = Ok(());
-    (update.added)(&mut |id, fragment| {
-        if result.is_err() {
-            return;
-        }
-        result = (|| {
-            let mut own = Vec::with_capacity(fragment.packs.len());
-            for pack in &fragment.packs {
-                let number = *numbers.entry(pack.id).or_insert(next);
-                if number == next {
-                    let chunks = pack.directory.chunk_count();
-                    packs.insert(next, encode(&(pack.row(), chunks as u64))?.as_slice()).map_err(failed)?;
-                    new.insert(pack.id, NewPack { number: PackNumber(next), chunks });
-                    next += 1;
-                }
-                own.push(number);
-            }
-            known.insert(id.as_bytes(), encode(&own)?.as_slice()).map_err(failed)?;
-            for old in &fragment.replaces {
-                known.remove(old.as_bytes()).map_err(failed)?;
-                replaced.insert(old.as_bytes(), ()).map_err(failed)?;
-            }
-            Ok(())
-        })();
-    });
-    result?;
-    for id in update.gone {
-        known.remove(id.as_bytes()).map_err(failed)?;
-        replaced.remove(id.as_bytes()).map_err(failed)?;
-    }
-    meta.insert("next", encode(&next)?.as_slice()).map_err(failed)?;
-    let mut listed: BTreeSet<u32> = BTreeSet::new();
-    for row in known.iter().map_err(failed)? {
-        listed.extend(decode::<Vec<u32>>(row.map_err(failed)?.1.value())?);
-    }
-    packs.retain(|number, _| listed.contains(&number)).map_err(failed)?;
-    Ok(new)
-}
-
-/// Adds the chunks of new packs whose ids lie in the given part of all ids.
-fn insert_rows(
-    write: &WriteTransaction,
-    update: &Update<'_>,
-    new: &HashMap<PackId, NewPack>,
-    (pass, passes): (usize, usize),
-) -> Result<(), CacheError> {
-    let part = |id: &ChunkId| {
-        let first = usize::from(u16::from_be_bytes([id.as_bytes()[0], id.as_bytes()[1]]));
-        first * passes / (1 << 16)
-    };
-    let mut rows = Vec::new();
-    let mut seen = BTreeSet::new();
-    (update.added)(&mut |_, fragment| {
-        for pack in &fragment.packs {
-            if let Some(NewPack { number, .. }) = new.get(&pack.id)
-                && seen.insert(pack.id)
-            {
-                pack.locations(*number, |chunk, location| {
-                    if part(&chunk) == pass {
-                        rows.push((chunk, location));
-                    }
-                });
-            }
-        }
-    });
-    rows.sort_unstable();
-    let mut chunks = write.open_table(CHUNKS).map_err(failed)?;
-    let mut copies = write.open_table(COPIES).map_err(failed)?;
-    for (chunk, location) in &rows {
-        let old = chunks.insert(chunk.as_bytes(), pack_up(location)).map_err(failed)?.map(|old| old.value());
-        if let Some(old) = old {
-            copies.insert(copy_of(chunk, &old), ()).map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
-fn encode<T: bincode::Encode>(record: &T) -> Result<Vec<u8>, CacheError> {
-    wire::encode(record).map_err(|e| CacheError::Failed { what: e.to_string() })
-}
-
-fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, CacheError> {
+/// Reads a record of the cache.
+///
+/// # Errors
+/// [`CacheError::Failed`].
+pub fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, CacheError> {
     wire::decode(bytes).map_err(|e| CacheError::Failed { what: e.to_string() })
 }
 
-fn decode_pack(bytes: &[u8]) -> Result<(PackRow, u64), CacheError> {
+/// Reads a pack and how many chunks it holds.
+///
+/// # Errors
+/// [`CacheError::Failed`].
+pub fn decode_pack(bytes: &[u8]) -> Result<(PackRow, u64), CacheError> {
     decode(bytes)
 }
 
 /// Returns a further copy of a chunk as the cache holds it.
-fn copy_of(id: &ChunkId, location: &[u8; LOCATION_BYTES]) -> [u8; COPY_BYTES] {
+pub fn copy_of(id: &ChunkId, location: &[u8; LOCATION_BYTES]) -> [u8; COPY_BYTES] {
     let mut out = [0; COPY_BYTES];
     out[..ChunkId::BYTES].copy_from_slice(id.as_bytes());
     out[ChunkId::BYTES..].copy_from_slice(location);
@@ -425,7 +287,7 @@ fn unpack_copy(bytes: &[u8; COPY_BYTES]) -> (ChunkId, Location) {
 }
 
 /// Returns a location as the cache holds it.
-fn pack_up(location: &Location) -> [u8; LOCATION_BYTES] {
+pub fn pack_up(location: &Location) -> [u8; LOCATION_BYTES] {
     let mut out = [0; LOCATION_BYTES];
     out[0..4].copy_from_slice(&location.pack.0.to_le_bytes());
     out[4..6].copy_from_slice(&location.frame.to_le_bytes());
@@ -450,7 +312,10 @@ mod tests {
     use super::*;
     use crate::base::content::ChunkRef;
     use crate::base::directory::{Directory, FrameRow};
+    use crate::base::id::PackId;
     use crate::stage::index::PackEntry;
+    use crate::stage::index::update::{insert_rows, list_packs};
+    use crate::stage::index::{EachFragment, Fragment};
 
     fn fragment(seed: u8) -> Fragment {
         let mut directory = Directory::default();

@@ -1,0 +1,178 @@
+//! Bringing the cache up to date: what fragments list goes in, what none lists any more is let go.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use redb::{ReadableTable, WriteTransaction};
+
+use crate::base::id::{ChunkId, FragmentId, PackId, RepositoryId};
+use crate::base::wire;
+use crate::stage::index::cache::{
+    CHUNKS, COPIES, CacheError, FRAGMENTS, META, PACKS, PAGES_BYTES, REPLACED, SCHEMA, copy_of, decode,
+    decode_pack, failed, pack_up,
+};
+use crate::stage::index::{Fragment, PackNumber};
+
+/// Rows that are sorted at a time: 64 MB.
+const ROWS_MAX: usize = 2_000_000;
+
+/// Takes fragments one by one.
+pub type EachFragment<'e> = dyn FnMut(FragmentId, &Fragment) + 'e;
+
+/// What has changed since the cache was brought up to date.
+pub struct Update<'u> {
+    /// Gives every fragment that is to be added, those that count; called several times, and gives the
+    /// same ones each time.
+    pub added: &'u dyn Fn(&mut EachFragment<'_>),
+    /// Fragments that are gone.
+    pub gone: &'u BTreeSet<FragmentId>,
+    /// Whether what is in the cache goes first.
+    pub from_scratch: bool,
+}
+
+/// See [`Cache::update`](crate::stage::index::Cache::update).
+///
+/// # Errors
+/// [`CacheError`]; nothing was changed.
+pub fn update_file(path: &Path, repository: RepositoryId, update: &Update<'_>) -> Result<(), CacheError> {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(PAGES_BYTES);
+    let database = builder.create(path).map_err(failed)?;
+    let mut write = database.begin_write().map_err(failed)?;
+    write.set_quick_repair(true);
+    let is_fit = {
+        let meta = write.open_table(META).map_err(failed)?;
+        let is = |key: &str, value: &[u8]| -> Result<bool, CacheError> {
+            Ok(meta.get(key).map_err(failed)?.is_some_and(|found| found.value() == value))
+        };
+        is("repository", repository.as_bytes())? && is("schema", SCHEMA)?
+    };
+    if update.from_scratch || !is_fit {
+        for table in write.list_tables().map_err(failed)?.collect::<Vec<_>>() {
+            write.delete_table(table).map_err(failed)?;
+        }
+    }
+    {
+        let mut meta = write.open_table(META).map_err(failed)?;
+        meta.insert("schema", SCHEMA).map_err(failed)?;
+        meta.insert("repository", repository.as_bytes().as_slice()).map_err(failed)?;
+    }
+    let new = list_packs(&write, update)?;
+    let passes = new.values().map(|pack| pack.chunks).sum::<usize>().div_ceil(ROWS_MAX);
+    for pass in 0..passes {
+        insert_rows(&write, update, &new, (pass, passes))?;
+    }
+    write.commit().map_err(failed)
+}
+
+/// A pack that the cache did not have.
+pub struct NewPack {
+    number: PackNumber,
+    chunks: usize,
+}
+
+/// Brings the tables of fragments and packs up to date; returns the packs that are new.
+///
+/// # Errors
+/// [`CacheError::Failed`].
+pub fn list_packs(
+    write: &WriteTransaction,
+    update: &Update<'_>,
+) -> Result<HashMap<PackId, NewPack>, CacheError> {
+    let mut known = write.open_table(FRAGMENTS).map_err(failed)?;
+    let mut replaced = write.open_table(REPLACED).map_err(failed)?;
+    let mut packs = write.open_table(PACKS).map_err(failed)?;
+    let mut meta = write.open_table(META).map_err(failed)?;
+    let mut numbers: HashMap<PackId, u32> = HashMap::new();
+    for row in packs.iter().map_err(failed)? {
+        let (number, bytes) = row.map_err(failed)?;
+        numbers.insert(decode_pack(bytes.value())?.0.id, number.value());
+    }
+    let mut next: u32 = match meta.get("next").map_err(failed)? {
+        Some(bytes) => decode(bytes.value())?,
+        None => 0,
+    };
+    let mut new = HashMap::new();
+    let mut result = Ok(());
+    (update.added)(&mut |id, fragment| {
+        if result.is_err() {
+            return;
+        }
+        result = (|| {
+            let mut own = Vec::with_capacity(fragment.packs.len());
+            for pack in &fragment.packs {
+                let number = *numbers.entry(pack.id).or_insert(next);
+                if number == next {
+                    let chunks = pack.directory.chunk_count();
+                    packs.insert(next, encode(&(pack.row(), chunks as u64))?.as_slice()).map_err(failed)?;
+                    new.insert(pack.id, NewPack { number: PackNumber(next), chunks });
+                    next += 1;
+                }
+                own.push(number);
+            }
+            known.insert(id.as_bytes(), encode(&own)?.as_slice()).map_err(failed)?;
+            for old in &fragment.replaces {
+                known.remove(old.as_bytes()).map_err(failed)?;
+                replaced.insert(old.as_bytes(), ()).map_err(failed)?;
+            }
+            Ok(())
+        })();
+    });
+    result?;
+    for id in update.gone {
+        known.remove(id.as_bytes()).map_err(failed)?;
+        replaced.remove(id.as_bytes()).map_err(failed)?;
+    }
+    meta.insert("next", encode(&next)?.as_slice()).map_err(failed)?;
+    let mut listed: BTreeSet<u32> = BTreeSet::new();
+    for row in known.iter().map_err(failed)? {
+        listed.extend(decode::<Vec<u32>>(row.map_err(failed)?.1.value())?);
+    }
+    packs.retain(|number, _| listed.contains(&number)).map_err(failed)?;
+    Ok(new)
+}
+
+/// Adds the chunks of new packs whose ids lie in the given part of all ids.
+///
+/// # Errors
+/// [`CacheError::Failed`].
+pub fn insert_rows(
+    write: &WriteTransaction,
+    update: &Update<'_>,
+    new: &HashMap<PackId, NewPack>,
+    (pass, passes): (usize, usize),
+) -> Result<(), CacheError> {
+    let part = |id: &ChunkId| {
+        let first = usize::from(u16::from_be_bytes([id.as_bytes()[0], id.as_bytes()[1]]));
+        first * passes / (1 << 16)
+    };
+    let mut rows = Vec::new();
+    let mut seen = BTreeSet::new();
+    (update.added)(&mut |_, fragment| {
+        for pack in &fragment.packs {
+            if let Some(NewPack { number, .. }) = new.get(&pack.id)
+                && seen.insert(pack.id)
+            {
+                pack.locations(*number, |chunk, location| {
+                    if part(&chunk) == pass {
+                        rows.push((chunk, location));
+                    }
+                });
+            }
+        }
+    });
+    rows.sort_unstable();
+    let mut chunks = write.open_table(CHUNKS).map_err(failed)?;
+    let mut copies = write.open_table(COPIES).map_err(failed)?;
+    for (chunk, location) in &rows {
+        let old = chunks.insert(chunk.as_bytes(), pack_up(location)).map_err(failed)?.map(|old| old.value());
+        if let Some(old) = old {
+            copies.insert(copy_of(chunk, &old), ()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode<T: bincode::Encode>(record: &T) -> Result<Vec<u8>, CacheError> {
+    wire::encode(record).map_err(|e| CacheError::Failed { what: e.to_string() })
+}
