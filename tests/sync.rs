@@ -409,6 +409,98 @@ fn a_damaged_local_pack_is_not_put_and_no_manifest_names_it() {
 }
 
 #[test]
+fn what_the_disk_has_lost_stays_locked_in_the_bucket() {
+    let mut world = World::new();
+    (0..2).for_each(|day| world.backup(day, 10));
+    let _ = world.sync(1);
+    let bucket = world.bucket.copy();
+    let paths: Vec<String> =
+        world.files.files().into_keys().filter(|path| !path.starts_with("keys/")).collect();
+    // Each file that can be lost, in turn; and all of a snapshot's.
+    for path in paths.iter().filter(|path| *path != "config") {
+        world.bucket = bucket.copy();
+        let mut files = world.files.files();
+        files.remove(path);
+        let damaged = open(Arc::new(MemoryStore::of(files)), world.state.path(), None).expect("opens");
+        let whole = std::mem::replace(&mut world.repository, damaged);
+        let report = world.sync(12);
+        let lost_snapshot = path.starts_with("snapshots/");
+        assert!(lost_snapshot || path.starts_with("index/") || !report.is_well(), "{path}");
+        let soonest = START + 35 * DAY;
+        for (there, until) in world.locks() {
+            // A manifest that is gone has been forgotten, for all that is known; the packs tell what a
+            // fragment told.
+            let is_fragment = there == *path && path.starts_with("index/");
+            assert!(
+                until >= soonest || lost_snapshot || is_fragment,
+                "without {path}: {there} is locked until {until}"
+            );
+        }
+        assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 2);
+        world.repository = whole;
+    }
+}
+
+#[test]
+fn a_damaged_local_pack_does_not_let_the_locks_of_its_snapshot_run_out() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let _ = world.sync(0);
+    let mut files = world.files.files();
+    let path = files.keys().find(|path| path.starts_with("packs/")).expect("a pack").clone();
+    files.get_mut(&path).expect("it")[500] ^= 1;
+    world.repository = open(Arc::new(MemoryStore::of(files)), world.state.path(), None).expect("opens");
+    world.bucket.plant(&path, b"other bytes");
+    let report = world.sync(12);
+    assert!(report.problems.iter().any(|one| one.path == path && one.what.contains("not put")), "{report:?}");
+    let ends = START + 42 * DAY;
+    assert!(world.locks().iter().all(|(at, until)| *until == ends || *at == path), "{:?}", world.locks());
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+}
+
+#[test]
+fn a_damaged_manifest_leaves_nothing_unlocked_that_its_snapshot_may_need() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    for entry in std::fs::read_dir(world.source.path().join("cur")).expect("lists") {
+        std::fs::remove_file(entry.expect("entry").path()).expect("removes");
+    }
+    world.backup(1, 10);
+    let _ = world.sync(1);
+    let first = world.repository.snapshots().expect("lists").all.remove(0).id;
+    let mut files = world.files.files();
+    files.get_mut(&Name::Snapshot(first).to_string()).expect("it")[100] ^= 1;
+    world.repository = open(Arc::new(MemoryStore::of(files)), world.state.path(), None).expect("opens");
+    let report = world.sync(12);
+    assert!(!report.is_well());
+    let ends = START + 42 * DAY;
+    assert!(world.locks().values().all(|until| *until == ends), "{:?}", world.locks());
+}
+
+#[test]
+fn a_manifest_that_another_one_replaces_is_no_loss() {
+    let mut world = World::new();
+    world.backup(0, 5);
+    let _ = world.sync(0);
+    for _ in 0..2 {
+        let old = world.repository.snapshots().expect("lists").all.remove(0);
+        let mut manifest = old.manifest.clone();
+        manifest.tags.push(format!("tag {}", manifest.tags.len()));
+        manifest.replaces = Some(old.id);
+        let _ = world.repository.put_manifest(&manifest).expect("puts");
+        let _ = world.sync(0);
+        world.repository.store().delete(&Name::Snapshot(old.id)).expect("deletes");
+    }
+    let delete = Options { delete: true, ..Options::default() };
+    let early = world.try_sync(1, &delete).expect("sync ends");
+    assert_eq!((early.deleted, early.is_well()), (0, true), "{:?}", early.problems);
+    let _ = world.sync(12);
+    let late = world.try_sync(31, &delete).expect("sync ends");
+    assert_eq!((late.deleted, late.is_well()), (2, true), "{:?}", late.problems);
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+}
+
+#[test]
 fn what_no_manifest_needs_is_removed_when_its_lock_is_over_and_nothing_else() {
     let mut world = World::new();
     world.backup(0, 10);

@@ -134,6 +134,7 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
     ))?;
     for kept in &report.snapshots {
         let state = match (kept.is_whole, kept.lowest) {
+            (false, _) if options.dry_run => "not in the bucket yet".to_owned(),
             (false, _) => "NOT WHOLE in the bucket".to_owned(),
             (true, Some(lowest)) => format!("locked until {}", local(lowest)),
             (true, None) => "not locked".to_owned(),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::base::id::PackId;
+use crate::base::id::{PackId, SnapshotId};
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::reach::Reach;
 use crate::op::sync::{Needing, Problem, Report, Request, TREE_CACHE_BYTES, Wanted};
@@ -91,6 +91,7 @@ impl Delete<'_> {
         known: &BucketState,
         report: &mut Report,
     ) -> Result<(Vec<Name>, Vec<Snapshot>), RepoError> {
+        let replaced = self.replaced(both);
         let newest = self.needing.iter().map(|one| one.snapshot.manifest.time).max();
         let (mut going, mut staying) = (Vec::new(), Vec::new());
         for (name, versions) in &self.bucket.names {
@@ -105,7 +106,7 @@ impl Delete<'_> {
                     continue;
                 }
             };
-            let is_newer = newest.is_none_or(|newest| manifest.time >= newest);
+            let is_newer = newest.is_none_or(|newest| manifest.time >= newest) && !replaced.contains(id);
             if is_newer {
                 let what = "is newer than every snapshot of the local repository, which has not forgotten it but lost it, or another machine made it; kept, with all it needs".to_owned();
                 report.problems.push(Problem { path: name.to_string(), what });
@@ -120,6 +121,18 @@ impl Delete<'_> {
             }
         }
         Ok((going, staying))
+    }
+
+    /// Returns the manifests whose place others have taken, down to those of the local snapshots.
+    fn replaced(&self, both: &Repository) -> BTreeSet<SnapshotId> {
+        let mut all = BTreeSet::new();
+        for one in self.needing {
+            let mut next = one.snapshot.manifest.replaces;
+            while let Some(id) = next.filter(|id| all.insert(*id)) {
+                next = both.manifest(id).ok().and_then(|manifest| manifest.replaces);
+            }
+        }
+        all
     }
 
     /// Returns the packs that manifests need which stay; none if that can't be known.

@@ -178,7 +178,8 @@ pub fn sync(
     let mut report = Report::default();
     let (needing, listed) = read_needs(repository, request.progress, &mut report)?;
     refuse_blind_deletion(request.options, &needing, &report)?;
-    let wanted = wanted(repository, &needing, &listed)?;
+    let is_in_doubt = !report.problems.is_empty();
+    let wanted = wanted(repository, &needing, &listed, is_in_doubt)?;
     let bucket = Bucket::read(remote)?;
     hold_to_budget(&bucket, &wanted, request)?;
     let mut known = BucketState::load(repository, &remote.location());
@@ -186,7 +187,10 @@ pub fn sync(
     audit::read_back(remote, &mut known, request, &mut report)?;
 
     let pass = Pass::new(repository, remote, &bucket, request, has_locks, known);
-    let settled = pass.run(&wanted, &needing);
+    let mut settled = pass.run(&wanted, &needing);
+    if is_in_doubt {
+        settled = settled.and_then(|()| pass.keep_in_doubt(&wanted));
+    }
     let mut known = pass.finish(&mut report);
     if !request.options.dry_run {
         known.keep(repository)?; // also what an interrupted run has learned
@@ -299,10 +303,10 @@ fn wanted(
     repository: &Repository,
     needing: &[Needing],
     listed: &BTreeSet<PackId>,
+    is_in_doubt: bool,
 ) -> Result<BTreeMap<Name, Wanted>, RepoError> {
     let store = repository.store();
     let needed: BTreeSet<PackId> = needing.iter().flat_map(|one| one.packs.iter().copied()).collect();
-    let is_all_known = needing.iter().all(|one| one.is_known);
     let kept: BTreeSet<SnapshotId> = needing.iter().map(|one| one.snapshot.id).collect();
     let mut wanted = BTreeMap::new();
     let config = store.read(&Name::Config, crate::repo::config::CONFIG_BYTES_MAX)?;
@@ -312,7 +316,7 @@ fn wanted(
             let Some(name) = found.name else { continue };
             let is_needed = match name {
                 // Where it is not known what a snapshot needs, everything may be.
-                Name::Pack(id) => needed.contains(&id) || (!is_all_known && listed.contains(&id)),
+                Name::Pack(id) => needed.contains(&id) || (is_in_doubt && listed.contains(&id)),
                 Name::Snapshot(id) => kept.contains(&id),
                 _ => true,
             };

@@ -38,6 +38,8 @@ struct Did {
     problems: Vec<Problem>,
     /// Files that could not be brought there, because they are damaged here.
     failed: BTreeSet<Name>,
+    /// Manifests of which something is not in the bucket.
+    lacking: BTreeSet<Name>,
 }
 
 impl<'p> Pass<'p> {
@@ -69,15 +71,35 @@ impl<'p> Pass<'p> {
             let inside = wanted.iter().filter(|(name, _)| name.folder() == folder);
             self.settle_all(&inside.collect::<Vec<_>>())?;
         }
+        // A manifest is put only when all that it needs is there. One that is there already stays locked.
         let failed = std::mem::take(&mut self.did().failed);
-        let manifests = wanted.iter().filter(|(name, _)| match name {
-            Name::Snapshot(id) => needing
-                .iter()
-                .filter(|one| one.snapshot.id == *id)
-                .all(|one| one.is_known && !one.packs.iter().any(|pack| failed.contains(&Name::Pack(*pack)))),
-            _ => false,
-        });
+        let lacks = |one: &&Needing| {
+            !one.is_known || one.packs.iter().any(|pack| failed.contains(&Name::Pack(*pack)))
+        };
+        let lacking = needing.iter().filter(lacks).map(|one| Name::Snapshot(one.snapshot.id)).collect();
+        self.did().lacking = lacking;
+        let manifests = wanted.iter().filter(|(name, _)| name.folder() == Some(Folder::Snapshots));
         self.settle_all(&manifests.collect::<Vec<_>>())
+    }
+
+    /// Renews the locks of all that lies in the bucket under names that are not here: where it is not known
+    /// what snapshots need, they may need any of it.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`], [`RepoError::Interrupted`].
+    pub fn keep_in_doubt(&self, wanted: &BTreeMap<Name, Wanted>) -> Result<(), RepoError> {
+        for (name, versions) in self.bucket.names.iter().filter(|(name, _)| !wanted.contains_key(name)) {
+            if self.request.progress.is_cancelled() {
+                return Err(RepoError::Interrupted);
+            }
+            let contents = || versions.iter().filter(|version| !version.is_marker);
+            let known = contents().rev().find(|one| self.known().until(&one.path, &one.id).is_some());
+            // Of versions that nobody knows the oldest: who interferes comes later.
+            if let Some(version) = known.or_else(|| contents().next()) {
+                self.renew(name, version, &Wanted { bytes: version.bytes, is_needed: true })?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends: returns what is known of the bucket now, and adds to the report.
@@ -141,6 +163,7 @@ impl<'p> Pass<'p> {
         let mut sent_bytes = 0;
         match standing {
             Standing::Good(version) => self.renew(name, &version, wanted)?,
+            Standing::Absent if self.did().lacking.contains(name) => {} // told where the reason is
             Standing::Absent => {
                 // Only a deletion is left of it: somebody's marker, unless the object never was there.
                 let is_marked = !versions.is_empty();
@@ -160,6 +183,7 @@ impl<'p> Pass<'p> {
                         format!("somebody has put {what} on top of it; its genuine version is kept, and was put back on top: look for who has the uploader's credentials"),
                     );
                 } else {
+                    self.did().failed.remove(name); // what needs it finds the genuine version
                     self.problem(
                         name,
                         format!("somebody has put {what} on top of it; its genuine version is kept"),
