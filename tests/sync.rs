@@ -64,6 +64,15 @@ impl World {
         self.pictures.insert(seconds, picture(self.source.path()));
     }
 
+    /// Removes all mail: no later snapshot needs the packs that hold it.
+    fn lose_all_mail(&self) {
+        for folder in ["cur", "new"] {
+            for entry in std::fs::read_dir(self.source.path().join(folder)).expect("lists") {
+                std::fs::remove_file(entry.expect("entry").path()).expect("removes");
+            }
+        }
+    }
+
     fn try_sync(&self, day: i64, options: &Options) -> Result<Report, RepoError> {
         let bucket: Arc<dyn LockingStore> = Arc::new(self.bucket.clone());
         self.sync_to(&bucket, day, options)
@@ -168,10 +177,7 @@ fn a_machine_that_forgot_what_it_knows_of_the_bucket_puts_nothing_twice() {
 fn what_kept_snapshots_reach_is_renewed_and_nothing_else() {
     let mut world = World::new();
     world.backup(0, 10);
-    // What only the first snapshot needs: mail that is gone before the second.
-    for entry in std::fs::read_dir(world.source.path().join("cur")).expect("lists") {
-        std::fs::remove_file(entry.expect("entry").path()).expect("removes");
-    }
+    world.lose_all_mail();
     world.backup(1, 10);
     let _ = world.sync(1);
     let before = world.locks();
@@ -462,9 +468,7 @@ fn a_damaged_local_pack_does_not_let_the_locks_of_its_snapshot_run_out() {
 fn a_damaged_manifest_leaves_nothing_unlocked_that_its_snapshot_may_need() {
     let mut world = World::new();
     world.backup(0, 10);
-    for entry in std::fs::read_dir(world.source.path().join("cur")).expect("lists") {
-        std::fs::remove_file(entry.expect("entry").path()).expect("removes");
-    }
+    world.lose_all_mail();
     world.backup(1, 10);
     let _ = world.sync(1);
     let first = world.repository.snapshots().expect("lists").all.remove(0).id;
@@ -504,9 +508,7 @@ fn a_manifest_that_another_one_replaces_is_no_loss() {
 fn what_no_manifest_needs_is_removed_when_its_lock_is_over_and_nothing_else() {
     let mut world = World::new();
     world.backup(0, 10);
-    for entry in std::fs::read_dir(world.source.path().join("cur")).expect("lists") {
-        std::fs::remove_file(entry.expect("entry").path()).expect("removes");
-    }
+    world.lose_all_mail();
     world.backup(1, 10);
     let _ = world.sync(1);
     world.bucket.plant("readme.txt", b"hello");
