@@ -7,7 +7,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::base::units::{parse_duration, parse_size};
+use crate::cli::offsite;
 use crate::cli::retention::Prune;
+use crate::cli::s3::S3Args;
 use crate::cli::sources::Backup;
 
 /// Content-addressed, deduplicating snapshots of a mail server.
@@ -29,7 +31,7 @@ pub struct Global {
     /// The configuration [default: /etc/snap/config.toml, if it is there]
     #[arg(long, global = true, env = "SNAP_CONFIG", value_parser = path(), value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// The repository: a directory [default: the configured one]
+    /// The repository: a directory, or s3://bucket/prefix [default: the configured one]
     #[arg(long, short, global = true, env = "SNAP_REPOSITORY", value_parser = path(), value_name = "PATH", value_hint = ValueHint::DirPath)]
     pub repo: Option<PathBuf>,
     /// Where this machine keeps its writer secret [default: /var/lib/snap for root, else ~/.local/state/snap]
@@ -62,6 +64,9 @@ pub struct Global {
     /// Threads [default: as many as the machine has cores]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
+    /// How S3 is reached.
+    #[command(flatten)]
+    pub s3: S3Args,
 }
 
 impl Global {
@@ -114,6 +119,12 @@ pub enum Command {
     Stats,
     /// Make the index cache anew from the repository's files
     RebuildIndex,
+    /// Bring a bucket with Object Lock up to date, and keep what snapshots need locked
+    Sync(offsite::Sync),
+    /// Copy a whole repository from a bucket or a directory to --repo: after a loss
+    Clone(offsite::Clone),
+    /// Remove the locks that dead runs left in a repository on S3; live runs stop writing
+    Unlock,
     /// Look at the configuration
     #[command(subcommand)]
     Config(Config),
@@ -302,6 +313,9 @@ pub struct Check {
     /// Repair what can be repaired here: the index, and fragments of packs that are whole
     #[arg(long)]
     pub repair: bool,
+    /// Bring what is damaged or missing from another copy: s3://bucket/prefix, or a directory
+    #[arg(long, value_name = "STORE", value_hint = ValueHint::DirPath)]
+    pub repair_from: Option<PathBuf>,
 }
 
 /// `config`

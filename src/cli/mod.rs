@@ -3,9 +3,11 @@
 mod args;
 mod command;
 mod exit;
+mod offsite;
 mod progress;
 mod report;
 mod retention;
+mod s3;
 mod secrets;
 mod session;
 mod sources;

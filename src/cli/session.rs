@@ -10,13 +10,14 @@ use jiff::tz::TimeZone;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::cli::args::Global;
+use crate::cli::s3::{copy_at, index_of, is_s3, store_at};
 use crate::cli::secrets::CliSecrets;
 use crate::job::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::select::select;
 use crate::repo::{Opening, RepoError, Repository, Snapshot};
-use crate::store::{LocalStore, Lock, LockMode};
+use crate::store::{Lock, LockMode, Store};
 
 /// Memory for frames that commands which look inside keep, in bytes.
 const FRAME_CACHE_BYTES: usize = 32 << 20;
@@ -86,22 +87,29 @@ impl Session {
         }
     }
 
-    /// Returns the repository's directory: the one that was named, else the configured one.
+    /// Returns where the repository lies, a directory or `s3://bucket/prefix`: the one that was named, else the configured one.
     ///
     /// # Errors
     /// [`RepoError::Source`] if none was named, or as [`Self::config`].
     pub fn location(&self) -> Result<&Path, RepoError> {
         let reason = "name it with --repo PATH or SNAP_REPOSITORY, or in the configuration".to_owned();
         let missing = RepoError::Source { path: "no repository".to_owned(), reason };
-        let path = match &self.global.repo {
-            Some(path) => path.as_path(),
-            None => self.config()?.ok_or(missing)?.repository.path.get_ref().as_path(),
-        };
-        if path.to_string_lossy().starts_with("s3://") {
-            let reason = "repositories on S3 are not supported by this version; name a directory".to_owned();
-            return Err(RepoError::Source { path: path.display().to_string(), reason });
+        match &self.global.repo {
+            Some(path) => Ok(path.as_path()),
+            None => Ok(self.config()?.ok_or(missing)?.repository.path.get_ref().as_path()),
         }
-        Ok(path)
+    }
+
+    /// Returns the repository's files.
+    ///
+    /// # Errors
+    /// As [`Self::location`] and [`store_at`].
+    pub fn store(&self) -> Result<Arc<dyn Store>, RepoError> {
+        let options = self.global.s3.options();
+        match self.global.s3.s3_genuine {
+            true => copy_at(self.location()?, options),
+            false => store_at(self.location()?, options),
+        }
     }
 
     /// Calls `act` with what opens the repository.
@@ -118,13 +126,8 @@ impl Session {
             Some(index) => Some(index.clone()),
             None => self.own_config()?.and_then(|config| config.repository.index.clone()),
         };
-        let index = configured.unwrap_or_else(|| location.join("index.redb"));
-        act(&Opening {
-            store: Arc::new(LocalStore::new(location)),
-            state: &state,
-            index: Some(index),
-            secrets: &self.secrets,
-        })
+        let index = configured.unwrap_or_else(|| index_of(location, &state));
+        act(&Opening { store: self.store()?, state: &state, index: Some(index), secrets: &self.secrets })
     }
 
     /// Opens the repository.
@@ -176,10 +179,13 @@ impl Session {
         select(&all, spec, &TimeZone::system()).cloned()
     }
 
-    /// Returns the number of threads to use.
+    /// Returns the number of threads to use: for a repository on S3 at least as many as requests may
+    /// be under way, as they mostly wait.
     pub fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        self.global.threads.map_or(cores, usize::from)
+        let requests = usize::from(self.global.s3.s3_connections);
+        let wanted = if self.location().is_ok_and(is_s3) { cores.max(requests) } else { cores };
+        self.global.threads.map_or(wanted, usize::from)
     }
 
     /// Returns where this machine keeps its writer secret.

@@ -3,8 +3,10 @@
 pub mod backup;
 pub mod cat;
 pub mod check;
+pub mod clone;
 pub mod diff;
 pub mod find;
+pub mod heal;
 pub mod key;
 pub mod list;
 pub mod mount;
@@ -12,5 +14,6 @@ pub mod prune;
 pub mod rebuild_index;
 pub mod restore;
 pub mod stats;
+pub mod sync;
 pub mod tag;
 pub mod verify;

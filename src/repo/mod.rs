@@ -3,6 +3,7 @@
 //! [`writer`] alone knows the order of durable writes (`docs/durability.md`).
 
 pub mod browse;
+pub mod bucket_state;
 pub mod condemned;
 pub mod config;
 pub mod error;

@@ -13,7 +13,7 @@ use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
 use crate::repo::key_ring::{distrusted, put_key, read_key, recover_secret, unlock};
 use crate::repo::keys::{
-    KeyBody, KeyInfo, Passphrase, Secrets, WriterKeys, seal_to_recipients, wrap_identity,
+    KeyBody, KeyInfo, NoSecrets, Passphrase, Secrets, WriterKeys, seal_to_recipients, wrap_identity,
 };
 use crate::repo::state::{keep_secret, kept_secret, state_file};
 use crate::stage::chunk::Chunker;
@@ -178,6 +178,26 @@ impl Repository {
             is_enrolled,
             identities: OnceLock::new(),
         })
+    }
+
+    /// Returns the same repository, its files read from another place, without a cache.
+    ///
+    /// # Errors
+    /// [`RepoError::Config`], which opening has ruled out.
+    pub fn over(&self, store: Arc<dyn Store>) -> Result<Self, RepoError> {
+        let opening = Opening { store, state: &self.state, index: None, secrets: &NoSecrets };
+        let secret = Secret::from_bytes(*self.writer.secret().expose());
+        let writer = WriterKeys::new(secret, self.config.encryption);
+        let other = Self::assemble(&opening, self.config.clone(), writer, self.is_enrolled)?;
+        if let Some(identities) = self.identities.get() {
+            let _ = other.identities.set(identities.clone());
+        }
+        Ok(other)
+    }
+
+    /// Returns the repository's files, to be kept.
+    pub fn shared_store(&self) -> Arc<dyn Store> {
+        self.store.clone()
     }
 
     /// Returns the repository's files.

@@ -2,9 +2,14 @@
 //!
 //! A store keeps files that are written once. Nothing is ever changed in place.
 
+mod both;
 mod dry;
+mod genuine;
 mod local;
+mod locking;
+mod locking_memory;
 mod memory;
+mod s3;
 
 use std::fmt;
 use std::io;
@@ -12,9 +17,14 @@ use std::ops::Range;
 
 use crate::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
 
+pub use both::BothStores;
 pub use dry::DryStore;
+pub use genuine::GenuineStore;
 pub use local::LocalStore;
+pub use locking::{Lockable, LockingStore, Mode, Overlay, Protection, Retention, Usage, Version, VersionId};
+pub use locking_memory::LockingMemory;
 pub use memory::MemoryStore;
+pub use s3::{Lease, S3Keys, S3Location, S3Options, S3Store, SCHEME as S3_SCHEME};
 
 /// The folders of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -273,6 +283,15 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Locked`] if a holder is in the way, [`StoreError::Io`].
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError>;
+
+    /// Removes the locks of all runs where a dead run's may be left; a live run whose lock this takes
+    /// writes nothing more. Returns what went: nothing where locks go with their process.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn break_locks(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Removes what killed runs left half-written. Never touches what a live run is writing.
     /// Returns how many files went.

@@ -3,8 +3,11 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test's own files need not be durable")]
 
+pub mod cutting;
 pub mod fault;
+pub mod proxy;
 pub mod repo;
+pub mod s3;
 
 /// Returns the seed of a random test and prints it; `SNAP_TEST_SEED` gives an old one back.
 pub fn seed() -> u64 {

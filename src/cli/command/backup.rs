@@ -18,7 +18,7 @@ use crate::job::clock::now;
 use crate::op::backup::{Care, Component, Input, Report, Request, Rules, Stream, backup};
 use crate::repo::{RepoError, Repository};
 use crate::stage::command::Command;
-use crate::store::{DryStore, LocalStore};
+use crate::store::DryStore;
 
 fn bad(path: &str, reason: impl ToString) -> RepoError {
     RepoError::Source { path: path.to_owned(), reason: reason.to_string() }
@@ -55,7 +55,7 @@ pub fn open(session: &Session, dry_run: bool) -> Result<Repository, RepoError> {
     if !dry_run {
         return session.open();
     }
-    let store = DryStore::new(Arc::new(LocalStore::new(session.location()?)));
+    let store = DryStore::new(session.store()?);
     session.with_opening(|opening| {
         let store = Arc::new(store);
         Repository::open(&crate::repo::Opening {

@@ -1,6 +1,8 @@
 //! `snap check`
 
 use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -9,10 +11,14 @@ use crate::cli::args::Check;
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, short};
+use crate::cli::s3::{copy_at, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
 use crate::op::check::{Report, Request, Subset, check};
-use crate::repo::RepoError;
+use crate::op::heal::heal;
+use crate::repo::config::{CONFIG_BYTES_MAX, Config};
+use crate::repo::{RepoError, Repository};
+use crate::store::{Name, Store};
 
 /// Rows of damage and of hurt paths that people are shown; `--json` has all.
 const SHOWN: usize = 50;
@@ -40,12 +46,66 @@ pub fn run(session: &Session, options: &Check) -> Result<Exit, RepoError> {
         threads: session.threads(),
         progress: &session.progress,
     };
+    let source =
+        options.repair_from.as_deref().map(|from| other_copy(session, &repository, from)).transpose()?;
     let display = Display::start(&session.global, "check", &session.progress);
-    let report = check(&repository, &session.secrets, &request);
+    let mut checked = check(&repository, &session.secrets, &request);
+    if let (Some(source), Ok(report)) = (&source, &mut checked) {
+        checked = mend(session, &repository, source.as_ref(), &request, std::mem::take(report));
+    }
     drop((display, lock));
-    let report = report?;
+    let report = checked?;
     show(session, &request, &report, started.elapsed().as_secs_f64())?;
     Ok(if report.is_sound() { Exit::Done } else { Exit::Damage })
+}
+
+/// Rounds of healing: what one brings may tell what else is missing.
+const ROUNDS: usize = 3;
+
+/// Heals what a check found from another copy, and checks again.
+fn mend(
+    session: &Session,
+    repository: &Repository,
+    source: &dyn Store,
+    request: &Request<'_>,
+    mut report: Report,
+) -> Result<Report, RepoError> {
+    let (mut repaired, mut notes) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        if report.is_sound() {
+            break;
+        }
+        let paths = report.damages.iter().map(|damage| damage.path.as_str());
+        let healed = heal(repository, source, paths, &session.progress)?;
+        let brought = healed.healed.iter().map(|path| format!("{path}: brought from {}", source.location()));
+        repaired.extend(brought);
+        notes = healed.lost.iter().map(|(path, why)| format!("{path}: not healed: {why}")).collect();
+        if healed.healed.is_empty() {
+            break;
+        }
+        repaired.append(&mut report.repaired);
+        report = check(repository, &session.secrets, request)?;
+    }
+    repaired.append(&mut report.repaired);
+    report.repaired = repaired;
+    report.notes.append(&mut notes);
+    Ok(report)
+}
+
+/// Opens another copy of the same repository.
+fn other_copy(session: &Session, repository: &Repository, from: &Path) -> Result<Arc<dyn Store>, RepoError> {
+    let configured = session.own_config()?.and_then(|config| config.sync.as_ref());
+    let source = copy_at(from, s3_options(session, configured))?;
+    let bytes = source.read(&Name::Config, CONFIG_BYTES_MAX)?;
+    let id = Config::from_bytes(&bytes).and_then(|config| config.id());
+    match id {
+        Ok(id) if id == repository.id() => Ok(source),
+        Ok(id) => {
+            let reason = format!("holds repository {id}, not {}; name a copy of this one", repository.id());
+            Err(RepoError::Source { path: from.display().to_string(), reason })
+        }
+        Err(what) => Err(RepoError::Config { location: source.location(), what }),
+    }
 }
 
 fn show(session: &Session, request: &Request<'_>, report: &Report, seconds: f64) -> Result<(), RepoError> {

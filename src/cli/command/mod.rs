@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod check;
+mod clone;
 mod config;
 mod configured;
 mod diff;
@@ -17,7 +18,9 @@ mod rebuild_index;
 mod restore;
 mod snapshots;
 mod stats;
+mod sync;
 mod tag;
+mod unlock;
 
 use std::io::IsTerminal;
 
@@ -55,6 +58,9 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Key(options) => key::run(&session, options),
         Command::Stats => stats::run(&session),
         Command::RebuildIndex => rebuild_index::run(&session),
+        Command::Sync(options) => sync::run(&session, &options),
+        Command::Clone(options) => clone::run(&session, &options),
+        Command::Unlock => unlock::run(&session),
         Command::Config(options) => config::run(&session, &options),
         Command::Notify(options) => notify::run(&session, &options),
         Command::Completions { shell } => {

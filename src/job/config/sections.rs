@@ -9,6 +9,7 @@ use toml::Spanned;
 use crate::base::redact::Redactor;
 use crate::job::config::component::Fault;
 use crate::job::config::{Bytes, Span};
+use crate::op::sync::Prices;
 
 const DAY: u64 = 86_400;
 
@@ -260,7 +261,7 @@ impl Default for Log {
     }
 }
 
-/// `[sync]`: the copy in a bucket. Read now, used by `snap sync`.
+/// `[sync]`: the copy in a bucket.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sync {
@@ -278,6 +279,17 @@ pub struct Sync {
     /// Days left below which a lock is renewed.
     #[serde(default = "twenty_three")]
     pub renew_below_days: u32,
+    /// Storage class of what is put.
+    pub storage_class: Option<String>,
+    /// Most bytes sent in a second.
+    pub limit_upload: Option<Bytes>,
+    /// Amounts a month above which it is said.
+    pub budget: Option<Vec<f64>>,
+    /// Amount a month above which nothing more is put.
+    pub budget_limit: Option<f64>,
+    /// What is charged.
+    #[serde(default)]
+    pub prices: Prices,
 }
 
 fn thirty() -> u32 {

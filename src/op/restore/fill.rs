@@ -16,32 +16,21 @@ use crate::base::progress::Done;
 use crate::op::restore::attributes::{Attributes, On};
 use crate::op::restore::holes::write_around_holes;
 use crate::op::restore::plan::Directory;
+use crate::op::restore::stretch::{Need, own, range, stretches};
 use crate::op::restore::target::{Target, create_file, reopen_file, temporary_name};
 use crate::op::restore::verify::read_back;
 use crate::op::restore::{Request, lack};
 use crate::repo::RepoError;
 use crate::repo::browse::Record;
 use crate::repo::reader::{Reader, verified};
-use crate::stage::index::Location;
 use crate::stage::snapshot::Lack;
+use crate::store::Name;
 
 /// Files up to this many bytes are put together in memory and written at one stroke.
 pub const MEMORY_FILE_BYTES: u64 = 256 << 10;
 
 /// Bytes of files being put together in memory, at most; more go to their temporary files.
 const MEMORY_BYTES: u64 = 64 << 20;
-
-/// A chunk that a file needs.
-pub struct Need {
-    /// Where it lies; none if the index does not know.
-    pub location: Option<Location>,
-    /// The chunk.
-    pub chunk: ChunkRef,
-    /// Number of the file in its portion.
-    pub file: u32,
-    /// Where the chunk goes, in bytes from the start of the file's data, holes left out.
-    pub at: u64,
-}
 
 enum State {
     /// Nothing has come yet.
@@ -113,7 +102,8 @@ impl Portion {
         let same_frame = |a: &Need, b: &Need| {
             a.location.map(|l| (l.pack, l.frame)) == b.location.map(|l| (l.pack, l.frame))
         };
-        let groups: Vec<&[Need]> = self.needs.chunk_by(same_frame).collect();
+        let frames: Vec<&[Need]> = self.needs.chunk_by(same_frame).collect();
+        let groups: Vec<&[&[Need]]> = stretches(reader, &frames).collect();
         let fill = Fill {
             reader,
             target,
@@ -136,7 +126,7 @@ impl Portion {
                         if fill.is_stopped() {
                             return;
                         }
-                        fill.group(group, &at);
+                        fill.stretch(group, &at);
                     }
                 });
             }
@@ -193,17 +183,38 @@ impl Fill<'_> {
         change(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Meets all needs that one frame meets.
-    fn group(&self, needs: &[Need], at: &Parent) {
+    /// Meets all needs that frames of one pack meet which lie side by side: one read of the store.
+    fn stretch(&self, frames: &[&[Need]], at: &Parent) {
+        let Some((pack, range)) = range(self.reader, frames) else {
+            frames.iter().for_each(|needs| self.frame(needs, None, at));
+            return;
+        };
+        self.done(|done| done.bytes_fetched += range.end - range.start);
+        let store = self.reader.repository().store();
+        // What can't be had in one read is read frame by frame: others may be there.
+        let bytes = store.read_range(&Name::Pack(pack.id), range.clone()).ok();
+        for needs in frames {
+            if self.is_stopped() {
+                return;
+            }
+            let own = bytes.as_ref().and_then(|bytes| own(self.reader, needs, &range, bytes));
+            self.frame(needs, own, at);
+        }
+    }
+
+    /// Meets all needs that one frame meets; `stored` are its bytes, if they were read already.
+    fn frame(&self, needs: &[Need], stored: Option<Vec<u8>>, at: &Parent) {
         let Some(first) = needs.first() else { return };
         let pack = first
             .location
             .and_then(|location| self.reader.index().pack(location.pack).map(|pack| (location, pack)));
         let frame = pack.map(|(location, pack)| {
-            let fetched =
-                pack.frames.get(usize::from(location.frame)).map_or(0, |span| u64::from(span.bytes));
-            self.done(|done| done.bytes_fetched += fetched);
-            (pack, self.reader.read_frame(pack, location.frame))
+            let span = pack.frames.get(usize::from(location.frame));
+            let opened = match (stored, span) {
+                (Some(bytes), Some(span)) => self.reader.open_frame(pack, *span, bytes),
+                _ => self.reader.read_frame(pack, location.frame),
+            };
+            (pack, opened)
         });
         let mut last: Option<(ChunkRef, u32)> = None; // the chunk that was found right, and its offset
         for need in needs {

@@ -7,6 +7,7 @@ mod attributes;
 mod fill;
 mod holes;
 mod plan;
+mod stretch;
 mod target;
 mod tidy;
 mod verify;

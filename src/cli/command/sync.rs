@@ -1,0 +1,188 @@
+//! `snap sync`
+
+use std::io::Write;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::cli::exit::Exit;
+use crate::cli::offsite::Sync;
+use crate::cli::progress::Display;
+use crate::cli::report::{Output, bytes, counted, local, rfc3339, short};
+use crate::cli::s3::{connect, is_s3, s3_options};
+use crate::cli::session::Session;
+use crate::job::clock::now;
+use crate::job::config;
+use crate::op::sync::{Budget, Options, Report, Request, sync};
+use crate::repo::RepoError;
+use crate::store::LockingStore;
+
+/// Brings the bucket up to date, and says how everything is kept there.
+///
+/// # Errors
+/// As [`sync`].
+pub fn run(session: &Session, given: &Sync) -> Result<Exit, RepoError> {
+    let started = std::time::Instant::now();
+    let configured = session.own_config()?.and_then(|config| config.sync.as_ref());
+    let store = given.store.clone().or_else(|| configured.map(|sync| sync.store.clone().into()));
+    let reason = "name one: 'snap sync s3://bucket/prefix', or [sync] in the configuration".to_owned();
+    let store = store.ok_or(RepoError::Source { path: "no bucket".to_owned(), reason })?;
+    if !is_s3(&store) {
+        let path = store.display().to_string();
+        let reason =
+            "is not on S3: locks are a bucket's; a second directory is made with 'snap clone'".to_owned();
+        return Err(RepoError::Source { path, reason });
+    }
+    let remote: Arc<dyn LockingStore> = Arc::new(connect(&store, s3_options(session, configured))?);
+    let repository = session.open()?;
+    let lock = session.lock(&repository)?;
+    let options = options(given, configured);
+    let request = Request {
+        options: &options,
+        now: now(),
+        seed: u64::from(now().nanos),
+        threads: usize::from(session.global.s3.s3_connections),
+        progress: &session.progress,
+    };
+    let display = Display::start(&session.global, "sync", &session.progress);
+    let report = sync(&repository, &remote, &request);
+    drop((display, lock));
+    let report = report?;
+    show(session, &options, &report, started.elapsed().as_secs_f64())?;
+    Ok(if report.is_well() || options.dry_run { Exit::Done } else { Exit::Partial })
+}
+
+fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {
+    let default = Options::default();
+    let levels = match (&given.budget[..], configured.and_then(|sync| sync.budget.clone())) {
+        ([], Some(levels)) => levels,
+        ([], None) => default.budget.levels.clone(),
+        (levels, _) => levels.to_vec(),
+    };
+    let limit = given.budget_limit.or(configured.and_then(|sync| sync.budget_limit));
+    let days = |given: Option<u32>, configured: Option<u32>, default| given.or(configured).unwrap_or(default);
+    Options {
+        lock_days: days(given.lock_days, configured.map(|sync| sync.lock_days), default.lock_days),
+        renew_below_days: days(
+            given.renew_below_days,
+            configured.map(|sync| sync.renew_below_days),
+            default.renew_below_days,
+        ),
+        audit: given.audit,
+        delete: given.delete,
+        dry_run: given.dry_run,
+        allow_unlocked: given.allow_unlocked,
+        allow_expiry: given.allow_expiry,
+        budget: Budget { levels, limit },
+        prices: configured.map_or(default.prices, |sync| sync.prices.clone()),
+    }
+}
+
+fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> Result<(), RepoError> {
+    let mut out = Output::new();
+    if session.global.json {
+        json_lines(&mut out, options, report, seconds)?;
+        return out.finish();
+    }
+    let mut err = std::io::stderr().lock();
+    for problem in &report.problems {
+        let _ = writeln!(err, "ERROR: {}: {}", problem.path, problem.what);
+    }
+    if let Some(level) = report.exceeded {
+        let currency = &options.prices.currency;
+        let cost = report.cost.total();
+        let _ = writeln!(
+            err,
+            "WARNING: the bucket costs about {cost:.0} {currency} a month, more than {level:.0}"
+        );
+    }
+    drop(err);
+    if session.global.quiet {
+        return Ok(());
+    }
+    for note in &report.notes {
+        out.line(format_args!("note: {note}"))?;
+    }
+    let would = if options.dry_run { "would put" } else { "put" };
+    out.line(format_args!(
+        "{would} {}, {}; {} renewed, {} read back, in {seconds:.1} s",
+        counted(report.files_put, "file", "files"),
+        bytes(report.bytes_put),
+        counted(report.renewed, "lock", "locks"),
+        report.audited,
+    ))?;
+    if options.delete {
+        out.line(format_args!(
+            "  removed   {}, {}",
+            counted(report.deleted, "version", "versions"),
+            bytes(report.bytes_deleted)
+        ))?;
+    }
+    if seconds > 0.0 && report.usage.bytes_sent > 0 {
+        let rate = (report.usage.bytes_sent as f64 / seconds) as u64;
+        out.line(format_args!("  sent      {} at {}/s", bytes(report.usage.bytes_sent), bytes(rate)))?;
+    }
+    out.line(format_args!(
+        "  requests  {} that put or list, {} that read, {} that delete",
+        report.usage.writes, report.usage.reads, report.usage.deletes
+    ))?;
+    out.line(format_args!(
+        "  bucket    {}, about {:.1} {} a month",
+        bytes(report.bytes_stored),
+        report.cost.total(),
+        options.prices.currency
+    ))?;
+    for kept in &report.snapshots {
+        let state = match (kept.is_whole, kept.lowest) {
+            (false, _) => "NOT WHOLE in the bucket".to_owned(),
+            (true, Some(lowest)) => format!("locked until {}", local(lowest)),
+            (true, None) => "not locked".to_owned(),
+        };
+        out.line(format_args!("  snapshot  {}  {}  {state}", short(kept.id), local(kept.time)))?;
+    }
+    out.finish()
+}
+
+fn json_lines(out: &mut Output, options: &Options, report: &Report, seconds: f64) -> Result<(), RepoError> {
+    for problem in &report.problems {
+        out.line(json!({ "type": "problem", "path": problem.path, "what": problem.what }))?;
+    }
+    for kept in &report.snapshots {
+        let lowest = kept.lowest.map(rfc3339);
+        let now = now();
+        let days = kept.lowest.map(|lowest| (lowest.seconds - now.seconds) as f64 / 86_400.0);
+        out.line(json!({
+            "type": "snapshot",
+            "id": kept.id.to_string(),
+            "time": rfc3339(kept.time),
+            "whole": kept.is_whole,
+            "locked_until": lowest,
+            "locked_days": days,
+        }))?;
+    }
+    out.line(json!({
+        "type": "summary",
+        "dry_run": options.dry_run,
+        "well": report.is_well(),
+        "files_put": report.files_put,
+        "bytes_put": report.bytes_put,
+        "renewed": report.renewed,
+        "put_back": report.put_back,
+        "audited": report.audited,
+        "deleted": report.deleted,
+        "bytes_deleted": report.bytes_deleted,
+        "problems": report.problems.len(),
+        "notes": report.notes,
+        "snapshots": report.snapshots.len(),
+        "bytes_stored": report.bytes_stored,
+        "bytes_sent": report.usage.bytes_sent,
+        "bytes_received": report.usage.bytes_received,
+        "requests_write": report.usage.writes,
+        "requests_read": report.usage.reads,
+        "requests_delete": report.usage.deletes,
+        "cost_month": report.cost.total(),
+        "currency": options.prices.currency,
+        "budget_exceeded": report.exceeded,
+        "duration_s": seconds,
+    }))
+}

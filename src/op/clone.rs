@@ -1,0 +1,159 @@
+//! A repository's files in one store → the same in another: after a loss, from the bucket to a new disk.
+//!
+//! What names something comes after it, and `config` last: before that there is no repository. Every
+//! file is hashed before it has its name.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::base::progress::{Done, Progress};
+use crate::repo::RepoError;
+use crate::repo::config::CONFIG_BYTES_MAX;
+use crate::store::{Folder, Name, Store, StoreError};
+
+/// Bytes read at one stroke.
+const PIECE_BYTES: u64 = 8 << 20;
+
+/// What a clone is asked for.
+pub struct Request<'a> {
+    /// Files read at the same time.
+    pub threads: usize,
+    /// Shown to whoever waits; and asked whether to stop.
+    pub progress: &'a Progress,
+}
+
+/// What a clone did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "a file that is not there is missed later"]
+pub struct Report {
+    /// Files that were copied.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that were there already.
+    pub files_there: u64,
+    /// Files that could not be copied, and why, by path.
+    pub lost: Vec<(String, String)>,
+}
+
+/// Copies all files of `source` that `target` lacks. Run again after it was cut, it goes on.
+///
+/// # Errors
+/// [`RepoError::NotThere`] without a repository in `source`; [`RepoError::Exists`] if another one is in
+/// `target`; [`RepoError::Store`], [`RepoError::Interrupted`]. A file whose bytes are not what its name
+/// stands for is in the report, and not copied.
+pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> Result<Report, RepoError> {
+    let config = match source.read(&Name::Config, CONFIG_BYTES_MAX) {
+        Err(StoreError::Missing { .. }) => return Err(RepoError::NotThere { location: source.location() }),
+        other => other?,
+    };
+    let is_done = match target.read(&Name::Config, CONFIG_BYTES_MAX) {
+        Err(StoreError::Missing { .. }) => false,
+        Ok(there) if there == config => true,
+        Ok(_) => return Err(RepoError::Exists { location: target.location() }),
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => false,
+        Err(e) => return Err(e.into()),
+    };
+    let mut report = Report::default();
+    let mut steps = Vec::new();
+    for folder in [Folder::Keys, Folder::Packs, Folder::Index, Folder::Snapshots] {
+        let there: BTreeMap<String, u64> =
+            target.list(folder)?.into_iter().map(|found| (found.path, found.bytes)).collect();
+        let mut files = Vec::new();
+        for found in source.list(folder)? {
+            let Some(name) = found.name else { continue };
+            match there.get(&found.path) == Some(&found.bytes) {
+                true => report.files_there += 1,
+                false => files.push((name, found.bytes)),
+            }
+        }
+        steps.push(files);
+    }
+    let all = steps.iter().flatten();
+    let expected =
+        all.fold(Done::default(), |sum, (_, bytes)| Done { files: sum.files + 1, bytes: sum.bytes + bytes });
+    request.progress.expect(expected);
+    for files in steps {
+        copy_all(source, target, &files, request, &mut report)?;
+    }
+    if !is_done {
+        target.put_new(&Name::Config, &config)?;
+        report.files += 1;
+        report.bytes += config.len() as u64;
+    }
+    report.lost.sort();
+    Ok(report)
+}
+
+fn copy_all(
+    source: &dyn Store,
+    target: &dyn Store,
+    files: &[(Name, u64)],
+    request: &Request<'_>,
+    report: &mut Report,
+) -> Result<(), RepoError> {
+    let next = AtomicUsize::new(0);
+    let error: Mutex<Option<RepoError>> = Mutex::new(None);
+    let shared = Mutex::new(report);
+    let work = || {
+        while let Some((name, bytes)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let copied = match request.progress.is_cancelled() {
+                true => Err(RepoError::Interrupted),
+                false => copy(source, target, name, *bytes),
+            };
+            let mut report = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            match copied {
+                Ok(None) => {
+                    report.files += 1;
+                    report.bytes += bytes;
+                }
+                Ok(Some(why)) => report.lost.push((name.to_string(), why)),
+                Err(e) => {
+                    next.store(files.len(), Ordering::Relaxed);
+                    error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+                }
+            }
+            request.progress.add(Done { files: 1, bytes: *bytes });
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..request.threads.clamp(1, files.len().max(1)) {
+            scope.spawn(work);
+        }
+    });
+    error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// Copies a file; returns why not, if its bytes are wrong or gone.
+fn copy(
+    source: &dyn Store,
+    target: &dyn Store,
+    name: &Name,
+    bytes: u64,
+) -> Result<Option<String>, RepoError> {
+    let mut upload = target.begin()?;
+    let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+    while at < bytes {
+        let end = bytes.min(at + PIECE_BYTES);
+        let piece = match source.read_range(name, at..end) {
+            Err(e @ (StoreError::Missing { .. } | StoreError::Short { .. })) => {
+                return Ok(Some(e.to_string()));
+            }
+            other => other?,
+        };
+        hasher.update(&piece);
+        upload.write(&piece)?;
+        at = end;
+    }
+    if name.hash().is_some_and(|hash| hash != *hasher.finalize().as_bytes()) {
+        return Ok(Some("the bytes are not the ones its name stands for".to_owned()));
+    }
+    match upload.commit(name) {
+        Err(StoreError::Taken { .. }) => Ok(Some(
+            "a file of this name and of another length is there already; remove it, then run this again"
+                .to_owned(),
+        )),
+        other => Ok(other.map(|()| None)?),
+    }
+}

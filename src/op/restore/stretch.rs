@@ -1,0 +1,66 @@
+//! Which frames are read at one stroke: neighbours in a pack, so that a store far away is asked seldom
+//! and a disk seeks little.
+
+use std::ops::Range;
+
+use crate::base::content::ChunkRef;
+use crate::repo::reader::Reader;
+use crate::stage::index::{FrameSpan, Location, PackRow};
+
+/// Bytes between two frames that are read and not needed, rather than ask the store twice.
+const GAP_BYTES_MAX: u64 = 256 << 10;
+
+/// Bytes read at one stroke, at most: enough that a request's delay hardly counts, and that threads share the work.
+const READ_BYTES_MAX: u64 = 4 << 20;
+
+/// A chunk that a file needs.
+pub struct Need {
+    /// Where it lies; none if the index does not know.
+    pub location: Option<Location>,
+    /// The chunk.
+    pub chunk: ChunkRef,
+    /// Number of the file in its portion.
+    pub file: u32,
+    /// Where the chunk goes, in bytes from the start of the file's data, holes left out.
+    pub at: u64,
+}
+
+/// Returns the pack and the frame that meet a need; none if the index does not know.
+fn place<'r>(reader: &'r Reader<'_>, need: &Need) -> Option<(&'r PackRow, FrameSpan)> {
+    let location = need.location?;
+    let pack = reader.index().pack(location.pack)?;
+    pack.frames.get(usize::from(location.frame)).map(|span| (pack, *span))
+}
+
+/// Joins needs of neighbouring frames of a pack, in order, so that they are read at one stroke.
+pub fn stretches<'n>(
+    reader: &Reader<'_>,
+    frames: &'n [&'n [Need]],
+) -> impl Iterator<Item = &'n [&'n [Need]]> {
+    let mut read_bytes = 0;
+    frames.chunk_by(move |a, b| {
+        let places = a.first().zip(b.first()).map(|(a, b)| (place(reader, a), place(reader, b)));
+        let Some((Some((one, before)), Some((other, after)))) = places else { return false };
+        let end = u64::from(before.offset) + u64::from(before.bytes);
+        let gap = u64::from(after.offset).checked_sub(end).filter(|gap| *gap <= GAP_BYTES_MAX);
+        let more = gap.map(|gap| gap + u64::from(after.bytes)).filter(|_| one.id == other.id);
+        read_bytes = read_bytes.max(u64::from(before.bytes)); // the first of a stretch
+        let joined = more.map(|more| read_bytes + more).filter(|joined| *joined <= READ_BYTES_MAX);
+        read_bytes = joined.unwrap_or(0);
+        joined.is_some()
+    })
+}
+
+/// Returns what to read for a stretch: from its first frame to its last. None if the index does not know.
+pub fn range<'r>(reader: &'r Reader<'_>, frames: &[&[Need]]) -> Option<(&'r PackRow, Range<u64>)> {
+    let (pack, first) = place(reader, frames.first()?.first()?)?;
+    let (_, last) = place(reader, frames.last()?.first()?)?;
+    Some((pack, u64::from(first.offset)..u64::from(last.offset) + u64::from(last.bytes)))
+}
+
+/// Returns the stored bytes of the frame that meets these needs, out of those of a stretch.
+pub fn own(reader: &Reader<'_>, needs: &[Need], range: &Range<u64>, bytes: &[u8]) -> Option<Vec<u8>> {
+    let (_, span) = place(reader, needs.first()?)?;
+    let start = usize::try_from(u64::from(span.offset).checked_sub(range.start)?).ok()?;
+    bytes.get(start..start.checked_add(span.bytes as usize)?).map(<[u8]>::to_vec)
+}

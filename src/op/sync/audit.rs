@@ -1,0 +1,91 @@
+//! Locks that this machine relies on, read back from the bucket.
+
+use std::collections::BTreeSet;
+
+use crate::base::time::Time;
+use crate::op::sync::bucket::Bucket;
+use crate::op::sync::{Problem, Report, Request};
+use crate::repo::RepoError;
+use crate::repo::bucket_state::BucketState;
+use crate::store::{LockingStore, Mode, StoreError, VersionId};
+
+/// Locks that every run reads back.
+const SAMPLE: usize = 10;
+
+/// Tells of versions that are gone although their lock is not over, and forgets those that are gone.
+pub fn missing(bucket: &Bucket, known: &mut BucketState, now: Time, report: &mut Report) {
+    let there: BTreeSet<(&str, &VersionId)> =
+        bucket.names.values().flatten().map(|version| (version.path.as_str(), &version.id)).collect();
+    for (path, id, until) in known.all() {
+        if !there.contains(&(path.as_str(), &id)) {
+            known.forget(&path, &id);
+            if until > now.seconds {
+                let what = "a version is gone although its lock is not over: the storage breaks its promise"
+                    .to_owned();
+                report.problems.push(Problem { path, what });
+            }
+        }
+    }
+}
+
+/// Reads back a sample of the locks, or all. What is not as remembered is told, and remembered as it is.
+///
+/// # Errors
+/// [`RepoError::Store`], [`RepoError::Interrupted`].
+pub fn read_back(
+    remote: &dyn LockingStore,
+    known: &mut BucketState,
+    request: &Request<'_>,
+    report: &mut Report,
+) -> Result<(), RepoError> {
+    let locked: Vec<_> =
+        known.all().into_iter().filter(|(_, _, until)| *until > request.now.seconds).collect();
+    let chosen = match request.options.audit {
+        true => locked,
+        false => sample(locked, request.seed),
+    };
+    for (path, id, until) in chosen {
+        if request.progress.is_cancelled() {
+            return Err(RepoError::Interrupted);
+        }
+        let found = match remote.retention(&path, &id) {
+            Ok(found) => found,
+            Err(StoreError::Missing { .. }) => None,
+            Err(e) => return Err(e.into()),
+        };
+        report.audited += 1;
+        let ends =
+            found.filter(|found| found.mode == Mode::Compliance).map_or(0, |found| found.until.seconds);
+        if ends < until {
+            let what = "its lock ends earlier than was asked for, or is not COMPLIANCE; it is locked anew"
+                .to_owned();
+            report.problems.push(Problem { path: path.clone(), what });
+            known.learn(&path, &id, ends);
+        }
+    }
+    Ok(())
+}
+
+/// Takes some of all, evenly spread, from a place that `seed` draws.
+fn sample<T>(all: Vec<T>, seed: u64) -> Vec<T> {
+    let step = all.len().div_ceil(SAMPLE).max(1);
+    let start = usize::try_from(seed % step as u64).unwrap_or(0);
+    all.into_iter().skip(start).step_by(step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_small_and_over_time_meets_all() {
+        let mut met = BTreeSet::new();
+        for seed in 0..1000 {
+            let sample = sample((0..95).collect(), seed);
+            assert!((9..=SAMPLE).contains(&sample.len()), "{}", sample.len());
+            met.extend(sample);
+        }
+        assert_eq!(met.len(), 95);
+        assert!(sample(Vec::<u8>::new(), 7).is_empty());
+    }
+}

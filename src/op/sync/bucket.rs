@@ -1,0 +1,156 @@
+//! What lies in the bucket: which versions of which names, and which of them are genuine.
+
+use std::collections::BTreeMap;
+
+use md5::{Digest, Md5};
+
+use crate::repo::RepoError;
+use crate::repo::bucket_state::BucketState;
+use crate::store::{LockingStore, Name, Store, StoreError, Version};
+
+/// Bytes read at one stroke.
+const PIECE_BYTES: u64 = 8 << 20;
+
+/// All versions in a bucket.
+#[derive(Default)]
+pub struct Bucket {
+    /// By name, oldest first.
+    pub names: BTreeMap<Name, Vec<Version>>,
+    /// Those whose path is not one of ours, nor a lock.
+    pub foreign: Vec<Version>,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// How many versions.
+    pub versions: u64,
+}
+
+/// How a file of ours lies in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No version is there.
+    Absent,
+    /// The version that a read gets is genuine.
+    Good(Version),
+    /// A genuine version is there, and something lies on top of it.
+    Covered {
+        /// The newest genuine version.
+        genuine: Version,
+        /// Whether what lies on top is a deletion; else it is other bytes.
+        is_deleted: bool,
+    },
+    /// There are versions, and none of them is genuine.
+    Spoilt,
+}
+
+/// A local file's hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Its length, in bytes.
+    pub bytes: u64,
+    md5: [u8; 16],
+    is_named_right: bool,
+}
+
+impl Bucket {
+    /// Lists all versions.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`].
+    pub fn read(remote: &dyn LockingStore) -> Result<Self, RepoError> {
+        let mut bucket = Self::default();
+        for version in remote.versions()? {
+            bucket.bytes += version.bytes;
+            bucket.versions += 1;
+            match version.name {
+                Some(name) => bucket.names.entry(name).or_default().push(version),
+                None if version.path.starts_with("locks/") => {}
+                None => bucket.foreign.push(version),
+            }
+        }
+        Ok(bucket)
+    }
+
+    /// Returns the versions of a name, oldest first.
+    pub fn of(&self, name: &Name) -> &[Version] {
+        self.names.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Reads a local file and hashes it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn hash(store: &dyn Store, name: &Name, bytes: u64) -> Result<Local, StoreError> {
+    let (mut blake3, mut md5) = (blake3::Hasher::new(), Md5::new());
+    let mut at = 0;
+    while at < bytes {
+        let end = bytes.min(at + PIECE_BYTES);
+        let piece = store.read_range(name, at..end)?;
+        blake3.update(&piece);
+        md5.update(&piece);
+        at = end;
+    }
+    let is_named_right = name.hash().is_none_or(|hash| hash == *blake3.finalize().as_bytes());
+    Ok(Local { bytes, md5: md5.finalize().into(), is_named_right })
+}
+
+impl Local {
+    /// Returns whether the bytes are what the name stands for.
+    pub fn is_sound(&self) -> bool {
+        self.is_named_right
+    }
+}
+
+/// Judges how a name lies in the bucket. What is remembered needs no look; else a version is compared
+/// with the local file, whose hashes `local` gives, or read and hashed.
+///
+/// # Errors
+/// [`RepoError::Store`].
+pub fn judge(
+    remote: &dyn LockingStore,
+    name: &Name,
+    versions: &[Version],
+    known: &BucketState,
+    local: &mut dyn FnMut() -> Result<Option<Local>, RepoError>,
+) -> Result<Standing, RepoError> {
+    let Some(top) = versions.last() else { return Ok(Standing::Absent) };
+    let mut genuine = None;
+    for version in versions.iter().rev().filter(|version| !version.is_marker) {
+        if known.until(&version.path, &version.id).is_some() || is_genuine(remote, name, version, local()?)? {
+            genuine = Some(version.clone());
+            break;
+        }
+    }
+    let is_deleted = top.is_marker;
+    Ok(match genuine {
+        Some(genuine) if genuine.id == top.id => Standing::Good(genuine),
+        Some(genuine) => Standing::Covered { genuine, is_deleted },
+        None if versions.iter().all(|version| version.is_marker) => Standing::Absent,
+        None => Standing::Spoilt,
+    })
+}
+
+fn is_genuine(
+    remote: &dyn LockingStore,
+    name: &Name,
+    version: &Version,
+    local: Option<Local>,
+) -> Result<bool, RepoError> {
+    if let Some(local) = local.filter(Local::is_sound) {
+        if local.bytes != version.bytes {
+            return Ok(false);
+        }
+        if let Some(md5) = version.md5 {
+            return Ok(md5 == local.md5);
+        }
+    }
+    let Some(expected) = name.hash() else { return Ok(false) };
+    let mut hasher = blake3::Hasher::new();
+    let mut at = 0;
+    while at < version.bytes {
+        let end = version.bytes.min(at + PIECE_BYTES);
+        hasher.update(&remote.read_version(&version.path, &version.id, at..end)?);
+        at = end;
+    }
+    Ok(expected == *hasher.finalize().as_bytes())
+}

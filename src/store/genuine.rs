@@ -1,0 +1,163 @@
+//! A bucket as its owner left it: of each name the version whose bytes the name stands for, whatever
+//! somebody has put or deleted on top.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::store::{
+    Folder, Found, Lock, LockMode, LockingStore, Name, Store, StoreError, Upload, Version, VersionId,
+};
+
+/// Bytes read at one stroke when a version is hashed.
+const PIECE_BYTES: u64 = 8 << 20;
+
+/// Shows the genuine version of every file. Nothing is written through it.
+pub struct GenuineStore {
+    inner: Arc<dyn LockingStore>,
+    files: BTreeMap<Name, (VersionId, u64)>,
+    lost: Vec<String>,
+    contested: Vec<String>,
+}
+
+impl GenuineStore {
+    /// Lists all versions. Where a name has several, they are read and hashed, the oldest first: who
+    /// came later can only have lain on top. `config`, which no hash names, is the oldest version.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn open(inner: Arc<dyn LockingStore>) -> Result<Self, StoreError> {
+        let mut by_name: BTreeMap<Name, Vec<Version>> = BTreeMap::new();
+        for version in inner.versions()? {
+            if let Some(name) = version.name {
+                by_name.entry(name).or_default().push(version);
+            }
+        }
+        let mut store = Self { inner, files: BTreeMap::new(), lost: Vec::new(), contested: Vec::new() };
+        for (name, versions) in by_name {
+            let touched = versions.len() > 1;
+            let contents: Vec<Version> = versions.into_iter().filter(|one| !one.is_marker).collect();
+            if touched {
+                store.contested.push(name.to_string());
+            }
+            let genuine = match (&contents[..], name.hash()) {
+                ([only], _) if !touched => Some(only),
+                (all, None) => all.first(),
+                (all, Some(hash)) => {
+                    let mut found = None;
+                    for one in all {
+                        if found.is_none() && hash_of(store.inner.as_ref(), one)? == hash {
+                            found = Some(one);
+                        }
+                    }
+                    found
+                }
+            };
+            match genuine {
+                Some(one) => _ = store.files.insert(name, (one.id.clone(), one.bytes)),
+                None => store.lost.push(name.to_string()),
+            }
+        }
+        Ok(store)
+    }
+
+    /// Returns the names of which no version is genuine.
+    pub fn lost(&self) -> &[String] {
+        &self.lost
+    }
+
+    /// Returns the names that somebody has put or deleted on top of.
+    pub fn contested(&self) -> &[String] {
+        &self.contested
+    }
+
+    /// Returns all files by name, with their lengths in bytes.
+    pub fn files(&self) -> impl Iterator<Item = (Name, u64)> {
+        self.files.iter().map(|(name, (_, bytes))| (*name, *bytes))
+    }
+
+    fn version(&self, name: &Name) -> Result<(&VersionId, u64), StoreError> {
+        let found = self.files.get(name).map(|(id, bytes)| (id, *bytes));
+        found.ok_or_else(|| StoreError::Missing { path: format!("{}/{name}", self.inner.location()) })
+    }
+
+    fn read_only(&self, verb: &'static str) -> StoreError {
+        let source = io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "old versions are only read");
+        StoreError::Io { path: self.inner.location(), verb, source }
+    }
+}
+
+/// Returns the BLAKE3 hash of a version's bytes.
+///
+/// # Errors
+/// [`StoreError::Io`].
+fn hash_of(store: &dyn LockingStore, version: &Version) -> Result<[u8; 32], StoreError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut at = 0;
+    while at < version.bytes {
+        let end = version.bytes.min(at + PIECE_BYTES);
+        hasher.update(&store.read_version(&version.path, &version.id, at..end)?);
+        at = end;
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
+/// Stands for the lock: who only reads is in nobody's way.
+struct NoLock;
+
+impl Lock for NoLock {}
+
+impl Store for GenuineStore {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
+        Err(self.read_only("write"))
+    }
+
+    fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        let (id, bytes) = self.version(name)?;
+        match bytes <= bytes_max {
+            true => self.inner.read_version(&name.to_string(), id, 0..bytes),
+            false => {
+                let source = io::Error::other(format!("longer than {bytes_max} bytes"));
+                let path = format!("{}/{name}", self.inner.location());
+                Err(StoreError::Io { path, verb: "read", source })
+            }
+        }
+    }
+
+    fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        let (id, _) = self.version(name)?;
+        self.inner.read_version(&name.to_string(), id, range)
+    }
+
+    fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
+        let inside = self.files.iter().filter(|(name, _)| name.folder() == Some(folder));
+        let found = inside.map(|(name, (_, bytes))| Found {
+            path: name.to_string(),
+            name: Some(*name),
+            bytes: *bytes,
+        });
+        let mut found: Vec<Found> = found.collect();
+        found.sort();
+        Ok(found)
+    }
+
+    fn delete(&self, _name: &Name) -> Result<(), StoreError> {
+        Err(self.read_only("delete"))
+    }
+
+    fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {
+        match mode {
+            LockMode::Shared => Ok(Box::new(NoLock)),
+            LockMode::Exclusive => Err(self.read_only("lock")),
+        }
+    }
+
+    fn sweep_uploads(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}

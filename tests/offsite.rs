@@ -1,0 +1,268 @@
+//! The real program, a real server: sync, an attack, the loss of the machine, and all of it back.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::Noise;
+use common::repo::{deliver, differences, maildir, picture};
+use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, server};
+use serde_json::Value;
+
+/// A machine: its home, state, mail and repository.
+struct Machine {
+    home: tempfile::TempDir,
+    bucket: Bucket,
+}
+
+impl Machine {
+    fn new() -> Option<Self> {
+        let bucket = server()?.bucket(Kind::Locking);
+        let machine = Self { home: tempfile::tempdir().expect("temporary folder"), bucket };
+        maildir(&machine.path("source/mail"), 30, 60_000, &mut Noise::new(1));
+        fs::create_dir_all(machine.path("source/config")).expect("folder is made");
+        fs::write(machine.path("source/config/main.cf"), "mynetworks = 127.0.0.0/8\n").expect("writes");
+        fs::write(machine.path("password"), "a long passphrase\n").expect("writes");
+        Some(machine)
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.home.path().join(path)
+    }
+
+    fn snap(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
+        command.env_clear().env("HOME", self.home.path()).current_dir(self.home.path());
+        command.env("SNAP_STATE_DIR", "state").env("SNAP_REPOSITORY", "repository");
+        command.env("AWS_ENDPOINT_URL", &self.bucket.server.endpoint).env("AWS_REGION", REGION);
+        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        command.env("AWS_EC2_METADATA_DISABLED", "true").env("SNAP_PASSWORD_FILE", "password");
+        command.args(arguments).output().expect("snap runs")
+    }
+
+    #[track_caller]
+    fn run(&self, arguments: &[&str]) -> String {
+        ended(&self.snap(arguments), 0)
+    }
+
+    /// Runs a command with `--json` and returns its last line.
+    #[track_caller]
+    fn summary(&self, arguments: &[&str]) -> Value {
+        let said = self.run(&[arguments, &["--json"]].concat());
+        serde_json::from_str(said.lines().last().expect("a summary")).expect("JSON")
+    }
+
+    #[track_caller]
+    fn is_restored(&self, what: &str, target: &Path) {
+        let wrong = differences(&picture(&self.path("source").join(what)), &picture(target));
+        assert_eq!(wrong, Vec::<String>::new());
+    }
+}
+
+#[track_caller]
+fn ended(output: &Output, status: i32) -> String {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{said}{errors}");
+    format!("{said}{errors}")
+}
+
+#[test]
+fn after_the_loss_of_the_machine_bucket_and_passphrase_bring_everything_back() {
+    let Some(machine) = Machine::new() else { return };
+    let store = machine.bucket.location();
+    machine.run(&["init", "--pack-size", "1MiB"]);
+    machine.run(&["backup", "source/mail", "--component", "mail"]);
+    machine.run(&["backup", "source/config", "--component", "config"]);
+    let told = machine.summary(&["sync", &store, "--dry-run"]);
+    let report = machine.summary(&["sync", &store]);
+    assert_eq!(told["files_put"], report["files_put"]);
+    assert_eq!(report["well"], true, "{report}");
+    assert!(report["cost_month"].as_f64().is_some_and(|cost| cost > 0.0), "{report}");
+    let again = machine.summary(&["sync", &store, "--audit"]);
+    assert_eq!(
+        (&again["files_put"], &again["renewed"], &again["bytes_sent"]),
+        (&0.into(), &0.into(), &0.into())
+    );
+    assert_eq!(again["audited"], report["files_put"], "{again}");
+    let lines = machine.run(&["sync", &store, "--json"]);
+    let kept: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .filter(|line: &Value| line["type"] == "snapshot")
+        .collect();
+    assert_eq!(kept.len(), 2);
+    assert!(
+        kept.iter().all(|one| one["locked_days"].as_f64().is_some_and(|days| (29.9..30.1).contains(&days)))
+    );
+    assert!(machine.run(&["sync", &store]).contains("locked until"));
+
+    for gone in ["repository", "state"] {
+        fs::remove_dir_all(machine.path(gone)).expect("it is lost");
+    }
+    // One component straight from the bucket, on a machine that knows nothing.
+    machine.run(&["restore", "latest:config", "--target", "config", "--repo", &store]);
+    machine.is_restored("config", &machine.path("config"));
+    let clone = machine.summary(&["clone", &store]);
+    assert_eq!((&clone["snapshots"], &clone["lost"]), (&2.into(), &Value::Array(Vec::new())), "{clone}");
+    machine.run(&["check", "--read-data"]);
+    machine.run(&["restore", "latest~1:mail", "--target", "mail"]);
+    machine.is_restored("mail", &machine.path("mail"));
+    // The new machine goes on where the old one stopped: nothing is stored or sent twice.
+    deliver(&machine.path("source/mail"), 30, 60_000, &mut Noise::new(2));
+    let backup = machine.summary(&["backup", "source/mail", "--component", "mail"]);
+    assert!(backup["bytes_added"].as_u64().is_some_and(|bytes| bytes < 120_000), "{backup}");
+    let report = machine.summary(&["sync", &store]);
+    assert_eq!(report["well"], true, "{report}");
+    assert!(report["bytes_put"].as_u64().is_some_and(|bytes| bytes < 200_000), "{report}");
+    assert_eq!(
+        machine.summary(&["clone", &store])["files"],
+        0,
+        "a clone that is run again has nothing to do"
+    );
+}
+
+#[test]
+fn an_attack_on_the_bucket_is_told_and_undone() {
+    let Some(machine) = Machine::new() else { return };
+    let store = machine.bucket.location();
+    machine.run(&["init", "--pack-size", "1MiB"]);
+    machine.run(&["backup", "source/mail", "--component", "mail"]);
+    machine.run(&["sync", &store]);
+    let paths = machine.bucket.files();
+    for (n, path) in paths.iter().enumerate() {
+        match n % 2 {
+            0 => machine.bucket.delete(path),
+            _ => machine.bucket.plant(path, b"other bytes"),
+        }
+    }
+    machine.bucket.plant("notes.txt", b"pay us");
+    // What is left of it without the machine.
+    let args = ["clone", &store, "--repo", "copy", "--state-dir", "other"];
+    let said = machine.run(&args);
+    assert!(said.contains("somebody has put or deleted on top of it"), "{said}");
+    machine.run(&["check", "--read-data", "--repo", "copy", "--state-dir", "other"]);
+    machine.run(&["restore", "latest:mail", "--target", "mail", "--repo", "copy", "--state-dir", "other"]);
+    machine.is_restored("mail", &machine.path("mail"));
+    ended(&machine.snap(&["restore", "latest:mail", "--target", "straight", "--repo", &store]), 2);
+    machine.run(&["restore", "latest:mail", "--target", "straight", "--repo", &store, "--s3-genuine"]);
+    machine.is_restored("mail", &machine.path("straight"));
+    let said = ended(&machine.snap(&["sync", &store]), 1);
+    assert!(
+        said.contains("ERROR: config: somebody has put") && said.contains("notes.txt: not one of ours"),
+        "{said}"
+    );
+    assert_eq!(said.matches("put back on top").count(), paths.len(), "{said}");
+    machine.run(&["sync", &store, "--audit"]);
+    machine.run(&["check", "--read-data", "--repo", &store]);
+    assert_eq!(machine.bucket.files().len(), paths.len() + 1);
+}
+
+#[test]
+fn a_bucket_without_object_lock_is_refused_with_what_to_do() {
+    let Some(mut machine) = Machine::new() else { return };
+    machine.bucket = machine.bucket.server.bucket(Kind::Plain);
+    let store = machine.bucket.location();
+    machine.run(&["init", "--encryption", "none"]);
+    machine.run(&["backup", "source/config", "--component", "config"]);
+    let said = ended(&machine.snap(&["sync", &store]), 2);
+    assert!(said.contains("lacks versioning and Object Lock") && said.contains("--allow-unlocked"), "{said}");
+    assert_eq!(machine.bucket.files(), [""; 0]);
+    let said = ended(&machine.snap(&["sync", "elsewhere"]), 2);
+    assert!(said.contains("snap clone"), "{said}");
+    let report = machine.summary(&["sync", &store, "--allow-unlocked"]);
+    assert_eq!(report["well"], true, "{report}");
+    machine.run(&["clone", &store, "--repo", "copy"]);
+}
+
+/// Returns the files of the local repository in a folder, sorted.
+fn files(machine: &Machine, folder: &str) -> Vec<String> {
+    let (root, mut found, mut todo) = (machine.path("repository"), Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(root.join(&folder)).expect("folder lists") {
+            let entry = entry.expect("entry");
+            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() { todo.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Flips a byte in the middle of a file.
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).expect("file reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).expect("file is written");
+}
+
+#[test]
+fn what_is_damaged_or_gone_on_one_side_is_healed_from_the_other() {
+    let Some(machine) = Machine::new() else { return };
+    let store = machine.bucket.location();
+    machine.run(&["init", "--pack-size", "1MiB"]);
+    machine.run(&["backup", "source/mail", "--component", "mail"]);
+    machine.run(&["backup", "source/config", "--component", "config"]);
+    machine.run(&["sync", &store]);
+    let local = |path: &str| machine.path("repository").join(path);
+    let whole: Vec<Vec<u8>> = ["packs", "index", "snapshots", "keys"]
+        .iter()
+        .flat_map(|folder| files(&machine, folder))
+        .map(|path| fs::read(local(&path)).expect("file reads"))
+        .collect();
+    let is_as_before = || {
+        let now = ["packs", "index", "snapshots", "keys"].iter().flat_map(|folder| files(&machine, folder));
+        now.map(|path| fs::read(local(&path)).expect("file reads")).collect::<Vec<_>>() == whole
+    };
+    let (packs, fragments) = (files(&machine, "packs"), files(&machine, "index"));
+    fs::remove_file(local(&packs[0])).expect("it is gone");
+    flip(&local(&packs[1]));
+    flip(&local(&fragments[0]));
+    flip(&local(&files(&machine, "snapshots")[0]));
+    ended(&machine.snap(&["check", "--read-packs"]), 3);
+    let said = machine.run(&["check", "--read-packs", "--repair-from", &store]);
+    assert_eq!(said.matches("brought from s3://").count(), 4, "{said}");
+    assert!(is_as_before());
+
+    // A pack, and the fragment that tells of it; and the file that holds the writer secret.
+    let key = files(&machine, "keys").remove(0);
+    [&packs[0], &packs[1], &packs[2], &fragments[0], &fragments[1], &key]
+        .iter()
+        .for_each(|path| fs::remove_file(local(path)).expect("it is gone"));
+    machine.run(&["check", "--read-packs", "--repair-from", &store]);
+    machine.run(&["check", "--read-data"]);
+    assert!(is_as_before());
+
+    // The bucket, from the disk.
+    machine.bucket.plant(&packs[0], b"other bytes");
+    machine.bucket.delete(&packs[1]);
+    let heal = ["check", "--read-packs", "--repo", &store, "--repair-from", "repository"];
+    let said = machine.run(&heal);
+    assert_eq!(said.matches("brought from").count(), 2, "{said}");
+    machine.run(&["check", "--read-data", "--repo", &store]);
+    assert_eq!(machine.summary(&["sync", &store])["problems"], 0);
+
+    // What both have lost is told, and heals nothing.
+    flip(&local(&packs[0]));
+    ended(&machine.snap(&["clone", "repository", "--repo", "copy", "--state-dir", "other"]), 1);
+    let said = ended(&machine.snap(&["check", "--read-packs", "--repair-from", "copy"]), 3);
+    assert!(said.contains("the other copy lacks it too"), "{said}");
+}
+
+#[test]
+fn a_copy_of_another_repository_heals_nothing() {
+    let Some(machine) = Machine::new() else { return };
+    machine.run(&["init", "--encryption", "none"]);
+    machine.run(&["init", "--encryption", "none", "--repo", "other"]);
+    let said = ended(&machine.snap(&["check", "--repair-from", "other"]), 2);
+    assert!(said.contains("name a copy of this one"), "{said}");
+}

@@ -1,0 +1,300 @@
+//! Repositories on S3: every verb, two machines at once, locks that dead runs left, connections that break.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::Noise;
+use common::proxy::{Break, Proxy};
+use common::repo::{backup, create_plain, deliver, differences, maildir, open, picture, restore};
+use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, server};
+use snap::base::id::PackId;
+use snap::base::progress::Progress;
+use snap::op::check::{Request, check};
+use snap::repo::config::Choices;
+use snap::repo::keys::NoSecrets;
+use snap::store::{LockMode, LockingStore, Name, S3Options, Store, StoreError};
+
+fn choices() -> Choices {
+    Choices { pack_bytes: 1 << 20, ..Choices::default() }
+}
+
+fn is_sound(repository: &snap::repo::Repository) -> bool {
+    let progress = Progress::default();
+    let request = Request {
+        read_packs: true,
+        read_data: true,
+        subset: None,
+        seed: 0,
+        repair: false,
+        threads: 4,
+        progress: &progress,
+    };
+    check(repository, &NoSecrets, &request).expect("check ends").is_sound()
+}
+
+/// Runs the program, with credentials where every AWS program looks for them.
+fn snap(bucket: &Bucket, home: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
+    command.env_clear().env("HOME", home).env("SNAP_STATE_DIR", home.join("state"));
+    command.env("AWS_ENDPOINT_URL", &bucket.server.endpoint).env("AWS_REGION", REGION);
+    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    command
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_MAX_ATTEMPTS", "2")
+        .env("SNAP_REPOSITORY", bucket.location());
+    command.args(arguments).output().expect("snap runs")
+}
+
+#[track_caller]
+fn done(output: Output) -> String {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}{errors}", output.status);
+    said
+}
+
+#[test]
+fn every_verb_works_on_a_repository_on_s3() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Locking);
+    let home = tempfile::tempdir().expect("temporary folder");
+    let source = home.path().join("mail");
+    maildir(&source, 40, 40_000, &mut Noise::new(1));
+    let run = |arguments: &[&str]| done(snap(&bucket, home.path(), arguments));
+    run(&["init", "--encryption", "none", "--pack-size", "1MiB"]);
+    let path = source.to_str().expect("a path is text");
+    run(&["backup", path, "--component", "mail"]);
+    deliver(&source, 40, 40_000, &mut Noise::new(2));
+    let said = run(&["backup", path, "--component", "mail", "--json"]);
+    let summary: serde_json::Value =
+        serde_json::from_str(said.lines().last().expect("a summary")).expect("JSON");
+    assert_eq!(summary["files_new"], 1, "{summary}");
+    assert!(
+        home.path()
+            .join("state")
+            .read_dir()
+            .expect("state lists")
+            .any(|entry| { entry.expect("entry").file_name().to_string_lossy().ends_with(".redb") })
+    );
+    assert_eq!(run(&["snapshots", "--json"]).lines().count(), 2);
+    assert!(run(&["ls", "latest", "-R"]).contains("cur"));
+    assert!(run(&["find", "*S=40*"]).contains("new"));
+    assert!(run(&["diff", "latest~1", "latest"]).contains("cur"));
+    assert!(run(&["stats"]).contains(&bucket.location()));
+    run(&["check", "--read-data"]);
+    run(&["rebuild-index"]);
+    let target = home.path().join("back");
+    run(&["restore", "latest:mail", "--target", target.to_str().expect("a path is text")]);
+    assert_eq!(differences(&picture(&source), &picture(&target)), Vec::<String>::new());
+    assert!(run(&["unlock"]).starts_with("0 locks"), "every run has given its lock back");
+}
+
+#[test]
+fn a_mistake_ends_in_one_line_that_says_what_to_do() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let home = tempfile::tempdir().expect("temporary folder");
+    let fails = |arguments: &[&str], says: &str| {
+        let output = snap(&bucket, home.path(), arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(says) && errors.lines().count() == 1, "{arguments:?}: {errors}");
+    };
+    fails(&["snapshots"], "no repository here; make one with 'snap init'");
+    fails(&["snapshots", "--repo", "s3://no-such-bucket-at-all/x"], "make the bucket first");
+    fails(&["snapshots", "--repo", "s3://B/x"], "is not a bucket's name");
+    fails(&["snapshots", "--s3-endpoint", "http://127.0.0.1:9"], "check the network and the endpoint");
+    fails(&["snapshots", "--s3-profile", "none-such"], "credential");
+}
+
+#[test]
+fn two_machines_that_back_up_to_one_bucket_at_once_lose_nothing() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let state = tempfile::tempdir().expect("temporary folder");
+    create_plain(Arc::new(bucket.store()), state.path(), choices()).expect("repository is made");
+    let sources: Vec<tempfile::TempDir> =
+        (0..2).map(|_| tempfile::tempdir().expect("temporary folder")).collect();
+    for (n, source) in sources.iter().enumerate() {
+        maildir(source.path(), 30, 40_000, &mut Noise::new(7)); // the same
+        deliver(source.path(), 100 + n, 40_000, &mut Noise::new(n as u64)); // its own
+    }
+    std::thread::scope(|scope| {
+        for (n, source) in sources.iter().enumerate() {
+            let (bucket, state) = (&bucket, state.path());
+            scope.spawn(move || {
+                let repository = open(Arc::new(bucket.store()), state, None).expect("repository opens");
+                let _lock = repository.lock(LockMode::Shared).expect("shared beside shared");
+                let report = backup(&repository, source.path(), 1_767_100_000 + n as i64).expect("backup");
+                assert!(report.is_whole());
+            });
+        }
+    });
+    let repository = open(Arc::new(bucket.store()), state.path(), None).expect("repository opens");
+    assert!(is_sound(&repository));
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    assert_eq!(snapshots.len(), 2);
+    for (snapshot, source) in snapshots.iter().zip(&sources) {
+        let target = tempfile::tempdir().expect("temporary folder");
+        assert!(restore(&repository, snapshot, target.path()).expect("restore ends").lacks.is_empty());
+        assert_eq!(differences(&picture(source.path()), &picture(target.path())), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_lock_that_a_dead_run_left_does_not_block_for_ever() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let crashed = bucket.store_with_lease(3, 1000); // never renewed, as if its process were gone
+    std::mem::forget(crashed.lock(LockMode::Exclusive).expect("free"));
+    let store = bucket.store_with_lease(3, 1);
+    let refused = store.lock(LockMode::Shared).map(drop).expect_err("it may be alive");
+    assert!(matches!(refused, StoreError::Locked { .. }), "{refused:?}");
+    let started = Instant::now();
+    while store.lock(LockMode::Exclusive).is_err() {
+        assert!(started.elapsed() < Duration::from_secs(30), "the dead run blocks for ever");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(started.elapsed() >= Duration::from_secs(1), "its lease is respected as long as it lasts");
+}
+
+#[test]
+fn a_live_runs_lock_is_renewed_and_holds() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let store = bucket.store_with_lease(3, 1);
+    let lock = store.lock(LockMode::Exclusive).expect("free");
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(6) {
+        let refused = bucket.store_with_lease(3, 1).lock(LockMode::Shared).map(drop);
+        assert!(matches!(refused, Err(StoreError::Locked { .. })), "{refused:?}");
+        std::thread::sleep(Duration::from_millis(900));
+    }
+    store.put_new(&Name::Config, b"config").expect("it still may write");
+    drop(lock);
+    drop(bucket.store().lock(LockMode::Exclusive).expect("given back"));
+}
+
+#[test]
+fn a_run_whose_lock_was_broken_writes_nothing_more() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let store = bucket.store_with_lease(60, 1);
+    let _lock = store.lock(LockMode::Shared).expect("free");
+    store.put_new(&Name::Config, b"config").expect("writes");
+    assert_eq!(bucket.store().break_locks().expect("breaks").len(), 1);
+    let name = |n: u8| Name::Pack(PackId::from_bytes([n; 32]));
+    let started = Instant::now();
+    let refused = (0..=255).find_map(|n| {
+        std::thread::sleep(Duration::from_millis(100));
+        store.put_new(&name(n), b"bytes").err()
+    });
+    let refused = refused.expect("it finds out").to_string();
+    assert!(started.elapsed() < Duration::from_secs(20), "{refused}");
+    assert!(store.delete(&Name::Config).is_err());
+}
+
+#[test]
+fn a_limit_on_uploads_is_kept() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let options = S3Options { upload_bytes_per_s: Some(1 << 20), ..bucket.options() };
+    let store = bucket.store_with(options);
+    let bytes = Noise::new(3).bytes(2 << 20);
+    let started = Instant::now();
+    store.put_new(&Name::Config, &bytes).expect("puts");
+    assert!(started.elapsed() >= Duration::from_millis(1800), "{:?}", started.elapsed());
+    assert!(store.read(&Name::Config, 4 << 20).expect("reads") == bytes);
+}
+
+#[test]
+fn one_files_restore_fetches_its_frames_and_not_the_packs() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let state = tempfile::tempdir().expect("temporary folder");
+    let source = tempfile::tempdir().expect("temporary folder");
+    let mut noise = Noise::new(5);
+    maildir(source.path(), 150, 200_000, &mut noise);
+    let store = bucket.store();
+    let repository = create_plain(Arc::new(store.clone()), state.path(), Choices::default()).expect("made");
+    let _ = backup(&repository, source.path(), 1_767_100_000).expect("backup");
+    let stored: u64 = store.usage().bytes_sent;
+    assert!(stored > 20_000_000);
+    let snapshot = repository.snapshots().expect("snapshots list").all.remove(0);
+    let one = fs::read_dir(source.path().join("cur")).expect("lists").next().expect("one").expect("entry");
+    let target = tempfile::tempdir().expect("temporary folder");
+    let index = snap::repo::index::Index::open(&repository).expect("index opens");
+    let reader = snap::repo::reader::Reader::new(&repository, index, 8 << 20);
+    let progress = Progress::default();
+    let path = [b"mail/cur/", one.file_name().as_encoded_bytes()].concat();
+    let request = common::repo::restore_request(&path, target.path(), &progress);
+    let before = store.usage();
+    let report = snap::op::restore::restore(&reader, &snapshot, &NoSecrets, &request).expect("restore ends");
+    assert!(report.lacks.is_empty(), "{:?}", report.lacks);
+    let used = store.usage().since(&before);
+    assert!(used.bytes_received < 4 << 20, "{used:?} of {stored}");
+    assert!(used.reads <= 8, "{used:?}");
+    let restored = fs::read(target.path().join(one.file_name())).expect("is there");
+    assert!(restored == fs::read(one.path()).expect("reads"));
+    // All of it: neighbours come in one read.
+    let all = tempfile::tempdir().expect("temporary folder");
+    let request = common::repo::restore_request(b"mail", all.path(), &progress);
+    let before = store.usage();
+    let report = snap::op::restore::restore(&reader, &snapshot, &NoSecrets, &request).expect("restore ends");
+    let used = store.usage().since(&before);
+    assert!(used.reads < 30 && used.bytes_received < stored + (1 << 20), "{used:?} of {stored}");
+    assert_eq!(report.files, 150);
+    assert_eq!(differences(&picture(source.path()), &picture(all.path())), Vec::<String>::new());
+}
+
+#[test]
+fn connections_that_break_are_made_again_and_nothing_is_wrong_afterwards() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    for (bytes, how) in [(0, Break::Cut), (100_000, Break::Cut), (200_000, Break::Stall)] {
+        let proxy = Proxy::start(&server.endpoint, 3, bytes, how);
+        let options = S3Options {
+            endpoint: Some(proxy.endpoint.clone()),
+            read_timeout: Duration::from_millis(700),
+            backoff: Duration::from_millis(100),
+            ..bucket.options()
+        };
+        let store = bucket.store_with(options);
+        let content = Noise::new(bytes).bytes(700_000);
+        let name = Name::Pack(PackId::from_bytes([how as u8 + u8::from(bytes > 0) * 2; 32]));
+        store.put_new(&name, &content).expect("puts");
+        proxy.break_next(3);
+        assert!(store.read(&name, 1 << 20).expect("reads") == content, "{bytes} {how:?}");
+        assert!(store.read_range(&name, 5..600_000).expect("reads") == content[5..600_000]);
+        assert!(proxy.broken() >= 3, "{bytes} {how:?}: {} broke", proxy.broken());
+    }
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let proxy = Proxy::start(&server.endpoint, i64::MAX, 0, Break::Stall);
+    let options = S3Options {
+        endpoint: Some(proxy.endpoint.clone()),
+        read_timeout: Duration::from_millis(300),
+        attempts: 2,
+        ..bucket.options()
+    };
+    let started = Instant::now();
+    let error = bucket.store_with(options).read(&Name::Config, 10).expect_err("there is no answer");
+    let StoreError::Io { source, .. } = error else { panic!("{error:?}") };
+    assert!(source.to_string().contains("check the network"), "{source}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+}

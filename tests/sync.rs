@@ -1,0 +1,477 @@
+//! A bucket with Object Lock holds every snapshot, locked as long as it is needed, whoever interferes.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::Noise;
+use common::cutting::CuttingStore;
+use common::fault::Work;
+use common::repo::{Picture, backup, create_plain, deliver, differences, maildir, open, picture, restore};
+use snap::base::progress::Progress;
+use snap::base::time::Time;
+use snap::op::clone;
+use snap::op::sync::{Budget, Options, Report, Request, sync};
+use snap::repo::config::Choices;
+use snap::repo::{RepoError, Repository};
+use snap::store::{GenuineStore, LockingMemory, LockingStore, MemoryStore, Name, Protection, VersionId};
+
+/// Noon of a day; backups and syncs of a test happen on days that count from it.
+const START: i64 = 1_767_100_000;
+const DAY: i64 = 86_400;
+
+/// A machine with mail, a local repository, and a bucket.
+struct World {
+    source: tempfile::TempDir,
+    state: tempfile::TempDir,
+    files: MemoryStore,
+    bucket: LockingMemory,
+    repository: Repository,
+    pictures: BTreeMap<i64, Picture>,
+    noise: Noise,
+    mails: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let source = tempfile::tempdir().expect("temporary folder");
+        let state = tempfile::tempdir().expect("temporary folder");
+        let files = MemoryStore::default();
+        let mut noise = Noise::new(11);
+        maildir(source.path(), 20, 60_000, &mut noise);
+        let choices = Choices { pack_bytes: 1 << 20, ..Choices::default() };
+        let repository = create_plain(Arc::new(files.clone()), state.path(), choices).expect("made");
+        let bucket = LockingMemory::new(Time::new(START, 0));
+        Self { source, state, files, bucket, repository, pictures: BTreeMap::new(), noise, mails: 20 }
+    }
+
+    /// Delivers mail and backs up, so many days after the start.
+    fn backup(&mut self, day: i64, mails: usize) {
+        for _ in 0..mails {
+            deliver(self.source.path(), self.mails, 60_000, &mut self.noise);
+            self.mails += 1;
+        }
+        let seconds = START + day * DAY;
+        assert!(backup(&self.repository, self.source.path(), seconds).expect("backup").is_whole());
+        self.pictures.insert(seconds, picture(self.source.path()));
+    }
+
+    fn try_sync(&self, day: i64, options: &Options) -> Result<Report, RepoError> {
+        let bucket: Arc<dyn LockingStore> = Arc::new(self.bucket.clone());
+        self.sync_to(&bucket, day, options)
+    }
+
+    fn sync_to(
+        &self,
+        bucket: &Arc<dyn LockingStore>,
+        day: i64,
+        options: &Options,
+    ) -> Result<Report, RepoError> {
+        let now = Time::new(START + day * DAY, 0);
+        self.bucket.set_now(now);
+        let progress = Progress::default();
+        let request = Request { options, now, seed: day as u64, threads: 3, progress: &progress };
+        sync(&self.repository, bucket, &request)
+    }
+
+    fn sync(&self, day: i64) -> Report {
+        self.try_sync(day, &Options::default()).expect("sync ends")
+    }
+
+    /// Forgets the oldest snapshot, and what nothing else needs: what prune does, in the end.
+    fn forget_oldest(&mut self) {
+        let oldest = self.repository.snapshots().expect("snapshots list").all.remove(0);
+        self.repository.store().delete(&Name::Snapshot(oldest.id)).expect("deletes");
+        self.pictures.remove(&oldest.manifest.time.seconds);
+    }
+
+    /// Returns until when each version is locked that a read gets, by path.
+    fn locks(&self) -> BTreeMap<String, i64> {
+        let versions = self.bucket.versions().expect("versions list");
+        let latest = versions.iter().filter(|version| version.is_latest && !version.is_marker);
+        let lock = |path: &str, id: &VersionId| {
+            let found = self.bucket.retention(path, id).expect("lock reads");
+            found.map_or(0, |found| found.until.seconds)
+        };
+        latest.map(|version| (version.path.clone(), lock(&version.path, &version.id))).collect()
+    }
+}
+
+/// Clones a bucket and restores every snapshot; returns how many there are.
+#[track_caller]
+fn clone_restores(bucket: &LockingMemory, state: &Path, pictures: &BTreeMap<i64, Picture>) -> usize {
+    let genuine = GenuineStore::open(Arc::new(bucket.clone())).expect("versions list");
+    let copy = MemoryStore::default();
+    let progress = Progress::default();
+    let request = clone::Request { threads: 2, progress: &progress };
+    let _ = clone::clone(&genuine, &copy, &request).expect("clone ends");
+    let repository = open(Arc::new(copy), state, None).expect("the clone opens");
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    for snapshot in &snapshots {
+        let Some(expected) = pictures.get(&snapshot.manifest.time.seconds) else { continue }; // forgotten
+        let target = tempfile::tempdir().expect("temporary folder");
+        let report = restore(&repository, snapshot, target.path()).expect("restore ends");
+        assert!(report.lacks.is_empty(), "{:?}", report.lacks);
+        assert_eq!(differences(expected, &picture(target.path())), Vec::<String>::new());
+    }
+    snapshots.len()
+}
+
+#[test]
+fn what_is_put_is_locked_and_a_second_run_only_lists() {
+    let mut world = World::new();
+    (0..8).for_each(|day| world.backup(day, 10));
+    let report = world.sync(8);
+    assert!(report.is_well(), "{:?}", report.problems);
+    let ends = START + 38 * DAY;
+    assert!(world.locks().values().all(|end| *end == ends), "{:?}", world.locks());
+    assert!(report.snapshots.iter().all(|kept| kept.lowest == Some(Time::new(ends, 0))));
+    assert_eq!(report.snapshots.len(), 8);
+    assert!(report.files_put > 25, "{}", report.files_put);
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 8);
+    let again = world.sync(8);
+    assert!(again.is_well());
+    assert_eq!((again.files_put, again.renewed, again.usage.bytes_received), (0, 0, 0));
+    // One listing; how the bucket is protected; the sample of locks.
+    assert_eq!((again.usage.writes, again.usage.reads), (1, 3 + again.audited), "{:?}", again.usage);
+    assert!((5..=10).contains(&again.audited), "{}", again.audited);
+}
+
+#[test]
+fn a_machine_that_forgot_what_it_knows_of_the_bucket_puts_nothing_twice() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let _ = world.sync(0);
+    let locks = world.locks();
+    for entry in std::fs::read_dir(world.repository.secret_file().parent().expect("a folder")).expect("lists")
+    {
+        let path = entry.expect("entry").path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("bucket-")) {
+            std::fs::remove_file(path).expect("removes");
+        }
+    }
+    let report = world.sync(0);
+    assert_eq!((report.files_put, report.renewed, report.usage.bytes_received), (0, 0, 0));
+    assert!(report.is_well());
+    assert_eq!(world.locks(), locks);
+}
+
+#[test]
+fn what_kept_snapshots_reach_is_renewed_and_nothing_else() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    // What only the first snapshot needs: mail that is gone before the second.
+    for entry in std::fs::read_dir(world.source.path().join("cur")).expect("lists") {
+        std::fs::remove_file(entry.expect("entry").path()).expect("removes");
+    }
+    world.backup(1, 10);
+    let _ = world.sync(1);
+    let before = world.locks();
+    world.forget_oldest();
+    let quiet = world.sync(7);
+    assert_eq!(quiet.renewed, 0, "24 days are left");
+    let report = world.sync(9);
+    assert!(report.renewed > 3, "22 days are left: {}", report.renewed);
+    let after = world.locks();
+    let end = START + (9 + 30) * DAY;
+    let (renewed, left): (Vec<_>, Vec<_>) = after.iter().partition(|(_, until)| **until == end);
+    assert!(left.iter().all(|(path, until)| before.get(*path) == Some(until)), "{left:?}");
+    assert!(left.iter().any(|(path, _)| path.starts_with("packs/")), "the old mail's pack is left alone");
+    assert_eq!(left.iter().filter(|(path, _)| path.starts_with("snapshots/")).count(), 1);
+    assert_eq!(renewed.iter().filter(|(path, _)| path.starts_with("snapshots/")).count(), 1);
+    assert_eq!(report.renewed, renewed.len() as u64);
+    assert_eq!(report.snapshots.len(), 1);
+    assert_eq!(report.snapshots[0].lowest, Some(Time::new(end, 0)));
+}
+
+#[test]
+fn through_a_hundred_days_nothing_that_is_needed_is_ever_unlocked() {
+    let mut world = World::new();
+    let (mut renewed, mut requests) = (0, 0);
+    for day in 0..100 {
+        if day % 5 == 0 {
+            world.backup(day, 1);
+        }
+        if day > 40 && day % 5 == 0 {
+            world.forget_oldest();
+        }
+        let report = world.sync(day);
+        assert!(report.is_well(), "day {day}: {:?}", report.problems);
+        renewed += report.renewed;
+        requests += report.usage.requests();
+        let soonest = START + (day + 23) * DAY;
+        for kept in &report.snapshots {
+            assert!(kept.lowest.is_some_and(|lowest| lowest.seconds >= soonest), "day {day}: {kept:?}");
+        }
+    }
+    // Each of some fifty objects every seventh day or so, not every day.
+    assert!((200..1500).contains(&renewed), "{renewed}");
+    assert!(requests < 100 * 60, "{requests}");
+}
+
+#[test]
+fn a_bucket_that_protects_nothing_is_refused_unless_told() {
+    let mut world = World::new();
+    world.backup(0, 1);
+    let refused = |protection: Protection, options: Options, says: &str| {
+        world.bucket.set_protection(protection);
+        let error = world.try_sync(0, &options).expect_err("refused");
+        assert!(matches!(error, RepoError::Refused { .. }), "{error:?}");
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(world.bucket.versions().expect("lists").is_empty(), "nothing was put");
+    };
+    let good = Protection { has_versions: true, has_locks: true, ..Protection::default() };
+    let none = Protection::default();
+    let expiring = Protection { expiring_rules: vec!["old".to_owned()], ..good.clone() };
+    refused(none.clone(), Options::default(), "lacks versioning and Object Lock");
+    refused(Protection { has_versions: true, ..none.clone() }, Options::default(), "lacks Object Lock");
+    refused(expiring.clone(), Options::default(), "a lifecycle rule (old) removes current versions");
+    refused(good.clone(), Options { renew_below_days: 30, ..Options::default() }, "must last longer");
+    let limit = Budget { limit: Some(0.000_1), ..Budget::default() };
+    refused(good, Options { budget: limit, ..Options::default() }, "above the limit");
+    world.bucket.set_protection(expiring);
+    assert!(
+        world.try_sync(0, &Options { allow_expiry: true, ..Options::default() }).expect("told to").is_well()
+    );
+    let world = {
+        let mut other = World::new();
+        other.backup(0, 1);
+        other
+    };
+    world.bucket.set_protection(none);
+    let allowed = Options { allow_unlocked: true, ..Options::default() };
+    let report = world.try_sync(0, &allowed).expect("told to");
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    assert_eq!(report.snapshots[0].lowest, None);
+    assert_eq!(world.try_sync(0, &allowed).expect("again").files_put, 0);
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_tells_the_same() {
+    let mut world = World::new();
+    world.backup(0, 5);
+    let dry = Options { dry_run: true, ..Options::default() };
+    let told = world.try_sync(0, &dry).expect("sync ends");
+    assert!(world.bucket.versions().expect("lists").is_empty());
+    let report = world.sync(0);
+    assert_eq!((told.files_put, told.bytes_put), (report.files_put, report.bytes_put));
+    let locks = world.locks();
+    assert!(world.try_sync(20, &dry).expect("sync ends").renewed > 3);
+    assert_eq!(world.locks(), locks);
+}
+
+#[test]
+fn a_lock_that_the_storage_shortened_is_found_and_set_anew() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let _ = world.sync(0);
+    let pack = world.locks().into_keys().find(|path| path.starts_with("packs/")).expect("a pack");
+    world.bucket.cheat(&pack, Some(Time::new(START + DAY, 0)));
+    let audit = Options { audit: true, ..Options::default() };
+    let report = world.try_sync(0, &audit).expect("sync ends");
+    assert_eq!(report.audited as usize, world.locks().len(), "all of them");
+    assert_eq!(report.problems.iter().map(|problem| &problem.path).collect::<Vec<_>>(), [&pack]);
+    assert!(report.problems[0].what.contains("ends earlier"), "{:?}", report.problems);
+    assert_eq!(world.locks()[&pack], START + 30 * DAY);
+    assert!(world.try_sync(0, &audit).expect("sync ends").is_well());
+    // A version that went although it was locked.
+    world.bucket.cheat(&pack, None);
+    let version =
+        world.bucket.versions().expect("lists").into_iter().find(|one| one.path == pack).expect("it");
+    world.bucket.delete_version(&pack, &version.id).expect("the storage lets it go");
+    let report = world.sync(0);
+    assert!(report.problems.iter().any(|problem| problem.what.contains("is gone although")), "{report:?}");
+    assert_eq!(report.files_put, 1);
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+}
+
+#[test]
+fn an_attacker_with_the_uploaders_credentials_loses_us_nothing() {
+    let mut world = World::new();
+    (0..3).for_each(|day| world.backup(day, 10));
+    world.bucket.set_default(30 * DAY);
+    let _ = world.sync(3);
+    let paths: Vec<String> = world.locks().into_keys().collect();
+    world.bucket.set_now(Time::new(START + 4 * DAY, 0));
+    for (n, path) in paths.iter().enumerate() {
+        match n % 3 {
+            0 => world.bucket.plant(path, b"other bytes"),
+            1 => world.bucket.mark_deleted(path),
+            _ => {
+                world.bucket.plant(path, b"other bytes");
+                world.bucket.mark_deleted(path);
+            }
+        }
+    }
+    world.bucket.plant(&format!("snapshots/{}", "ab".repeat(32)), b"not a manifest");
+    world.bucket.plant(&format!("packs/cd/{}", "cd".repeat(32)), b"not a pack");
+    world.bucket.plant("readme.txt", b"hello");
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 3);
+
+    let report = world.sync(12);
+    assert!(!report.is_well());
+    assert_eq!(report.put_back as usize, paths.len());
+    for path in &paths {
+        let told = report.problems.iter().find(|problem| problem.path == *path);
+        let told = told.unwrap_or_else(|| panic!("{path}: not told"));
+        assert!(told.what.contains("somebody has put"), "{told:?}");
+    }
+    assert!(report.notes.iter().any(|note| note.starts_with("readme.txt: not one of ours")));
+    let locks = world.locks();
+    let ends = START + 42 * DAY;
+    assert!(paths.iter().all(|path| locks.get(path) == Some(&ends)), "genuine, on top, and locked");
+    for version in world.bucket.versions().expect("lists").iter().filter(|one| paths.contains(&one.path)) {
+        let genuine = !version.is_marker && version.bytes != b"other bytes".len() as u64;
+        let until = world.bucket.retention(&version.path, &version.id).expect("reads");
+        assert!(!genuine || until.is_some_and(|until| until.until.seconds == ends), "{version:?} {until:?}");
+    }
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 3);
+    let quiet = world.sync(12);
+    assert!(quiet.is_well(), "{:?}", quiet.problems);
+    assert_eq!(quiet.files_put, 0);
+}
+
+/// Cuts a sync at call 0, 1, 2, … that changes the bucket.
+fn cut_everywhere(work: Work) {
+    let mut world = World::new();
+    (0..2).for_each(|day| world.backup(day, 6));
+    let _ = world.sync(1);
+    (2..4).for_each(|day| world.backup(day, 6));
+    let before = world.bucket.copy();
+    // What this machine knows of the bucket is as old as the bucket.
+    let state = |world: &World| -> BTreeMap<_, _> {
+        let folder = world.repository.secret_file().parent().expect("a folder").to_owned();
+        let files = std::fs::read_dir(folder).expect("lists").map(|entry| entry.expect("entry").path());
+        files.map(|path| (path.clone(), std::fs::read(path).expect("reads"))).collect()
+    };
+    let remembered = state(&world);
+    for call in 0.. {
+        for (path, bytes) in &remembered {
+            std::fs::write(path, bytes).expect("writes");
+        }
+        world.bucket = before.copy();
+        let cutting = Arc::new(CuttingStore::new(Arc::new(world.bucket.clone()), call, work));
+        let bucket: Arc<dyn LockingStore> = cutting.clone();
+        let is_done = world.sync_to(&bucket, 10, &Options::default()).is_ok();
+        assert!(!is_done || cutting.calls() <= call, "what was cut is not called done");
+        let left = clone_restores(&world.bucket, world.state.path(), &world.pictures);
+        assert!((2..=4).contains(&left) && (left == 4 || !is_done), "call {call}: {left}");
+        let report = world.sync(10);
+        assert!(report.is_well(), "call {call}: {:?}", report.problems);
+        assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 4);
+        let ends: Vec<i64> = world.locks().into_values().collect();
+        assert!(ends.iter().all(|end| *end == START + 40 * DAY), "call {call}: {ends:?}");
+        let versions = world.bucket.versions().expect("lists").len();
+        assert_eq!(versions, ends.len(), "nothing was put twice");
+        if is_done {
+            assert!(call > 15, "there were several calls: {call}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_sync_that_is_cut_anywhere_leaves_a_whole_bucket_and_goes_on() {
+    cut_everywhere(Work::Undone);
+}
+
+#[test]
+fn a_sync_that_is_cut_after_a_call_took_effect_goes_on() {
+    cut_everywhere(Work::Done);
+}
+
+#[test]
+fn a_damaged_local_pack_is_not_put_and_no_manifest_names_it() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let mut files = world.files.files();
+    let path = files.keys().find(|path| path.starts_with("packs/")).expect("a pack").clone();
+    files.get_mut(&path).expect("it")[500] ^= 1;
+    world.repository = open(Arc::new(MemoryStore::of(files)), world.state.path(), None).expect("opens");
+    let report = world.sync(0);
+    assert!(!report.is_well());
+    assert!(
+        report.problems.iter().any(|one| one.path == path && one.what.contains("--repair-from")),
+        "{report:?}"
+    );
+    let there = world.locks();
+    assert!(!there.contains_key(&path));
+    assert!(!there.keys().any(|path| path.starts_with("snapshots/")), "{there:?}");
+}
+
+#[test]
+fn what_no_manifest_needs_is_removed_when_its_lock_is_over_and_nothing_else() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    for entry in std::fs::read_dir(world.source.path().join("cur")).expect("lists") {
+        std::fs::remove_file(entry.expect("entry").path()).expect("removes");
+    }
+    world.backup(1, 10);
+    let _ = world.sync(1);
+    world.bucket.plant("readme.txt", b"hello");
+    // The first snapshot is forgotten and its own packs are gone, as prune leaves it.
+    let all: Vec<String> = world.locks().into_keys().collect();
+    world.forget_oldest();
+    let needed: Vec<String> = {
+        let report = world.sync(12);
+        assert!(report.is_well());
+        let end = START + 42 * DAY;
+        world.locks().into_iter().filter(|(_, until)| *until == end).map(|(path, _)| path).collect()
+    };
+    let unneeded: Vec<&String> =
+        all.iter().filter(|path| !needed.contains(path) && path.starts_with("packs/")).collect();
+    assert!(!unneeded.is_empty());
+    for path in &unneeded {
+        world.repository.store().delete(&Name::parse(path).expect("a name")).expect("deletes");
+    }
+    let delete = Options { delete: true, ..Options::default() };
+    let early = world.try_sync(20, &delete).expect("sync ends");
+    assert_eq!((early.deleted, early.is_well()), (0, true), "its lock is not over: {early:?}");
+    let dry = Options { dry_run: true, ..delete.clone() };
+    let told = world.try_sync(34, &dry).expect("sync ends");
+    assert_eq!(told.deleted as usize, unneeded.len() + 1, "{told:?}");
+    let report = world.try_sync(34, &delete).expect("sync ends");
+    assert_eq!((report.deleted, report.bytes_deleted), (told.deleted, told.bytes_deleted));
+    let left: Vec<String> = world.locks().into_keys().collect();
+    let mut expected = needed.clone();
+    expected.push("readme.txt".to_owned());
+    expected.sort();
+    assert_eq!(left, expected);
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+    assert_eq!(world.try_sync(34, &delete).expect("again").deleted, 0);
+}
+
+#[test]
+fn a_local_repository_that_lost_snapshots_removes_nothing_from_the_bucket() {
+    let mut world = World::new();
+    (0..3).for_each(|day| world.backup(day, 10));
+    let _ = world.sync(3);
+    let all = world.locks();
+    let delete = Options { delete: true, ..Options::default() };
+    // The newest manifest is gone, and its packs with it: nobody forgets the newest.
+    let newest = world.repository.snapshots().expect("lists").all.pop().expect("one");
+    world.repository.store().delete(&Name::Snapshot(newest.id)).expect("deletes");
+    let report = world.try_sync(90, &delete).expect("sync ends");
+    assert_eq!(report.deleted, 0);
+    assert!(
+        report.problems.iter().any(|one| one.what.contains("is newer than every snapshot")),
+        "{report:?}"
+    );
+    assert_eq!(world.locks().len(), all.len());
+    // All manifests are gone.
+    for snapshot in world.repository.snapshots().expect("lists").all {
+        world.repository.store().delete(&Name::Snapshot(snapshot.id)).expect("deletes");
+    }
+    let refused = world.try_sync(90, &delete).expect_err("refused").to_string();
+    assert!(refused.contains("holds no snapshot"), "{refused}");
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 3);
+}
