@@ -16,7 +16,7 @@ use crate::base::progress::Done;
 use crate::op::restore::attributes::{Attributes, On};
 use crate::op::restore::holes::write_around_holes;
 use crate::op::restore::plan::Directory;
-use crate::op::restore::stretch::{Need, own, range, stretches};
+use crate::op::restore::stretch::{Need, fetch, own, stretches};
 use crate::op::restore::target::{Target, create_file, reopen_file, temporary_name};
 use crate::op::restore::verify::read_back;
 use crate::op::restore::{Request, lack};
@@ -24,7 +24,6 @@ use crate::repo::RepoError;
 use crate::repo::browse::Record;
 use crate::repo::reader::{Reader, verified};
 use crate::stage::snapshot::Lack;
-use crate::store::Name;
 
 /// Files up to this many bytes are put together in memory and written at one stroke.
 pub const MEMORY_FILE_BYTES: u64 = 256 << 10;
@@ -185,18 +184,12 @@ impl Fill<'_> {
 
     /// Meets all needs that frames of one pack meet which lie side by side: one read of the store.
     fn stretch(&self, frames: &[&[Need]], at: &Parent) {
-        let Some((pack, range)) = range(self.reader, frames) else {
+        let Some((range, bytes)) = fetch(self.reader, frames) else {
             frames.iter().for_each(|needs| self.frame(needs, None, at));
             return;
         };
         self.done(|done| done.bytes_fetched += range.end - range.start);
-        let store = self.reader.repository().store();
-        // What can't be had in one read is read frame by frame: others may be there.
-        let bytes = store.read_range(&Name::Pack(pack.id), range.clone()).ok();
         for needs in frames {
-            if self.is_stopped() {
-                return;
-            }
             let own = bytes.as_ref().and_then(|bytes| own(self.reader, needs, &range, bytes));
             self.frame(needs, own, at);
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::base::content::ChunkRef;
 use crate::repo::reader::Reader;
 use crate::stage::index::{FrameSpan, Location, PackRow};
+use crate::store::Name;
 
 /// Bytes between two frames that are read and not needed, rather than ask the store twice.
 const GAP_BYTES_MAX: u64 = 256 << 10;
@@ -51,8 +52,15 @@ pub fn stretches<'n>(
     })
 }
 
-/// Returns what to read for a stretch: from its first frame to its last. None if the index does not know.
-pub fn range<'r>(reader: &'r Reader<'_>, frames: &[&[Need]]) -> Option<(&'r PackRow, Range<u64>)> {
+/// Reads a stretch, from its first frame to its last. None if the index does not know it; no bytes if they
+/// can't be had in one read: some of its frames may be there.
+pub fn fetch(reader: &Reader<'_>, frames: &[&[Need]]) -> Option<(Range<u64>, Option<Vec<u8>>)> {
+    let (pack, range) = range(reader, frames)?;
+    let bytes = reader.repository().store().read_range(&Name::Pack(pack.id), range.clone());
+    Some((range, bytes.ok()))
+}
+
+fn range<'r>(reader: &'r Reader<'_>, frames: &[&[Need]]) -> Option<(&'r PackRow, Range<u64>)> {
     let (pack, first) = place(reader, frames.first()?.first()?)?;
     let (_, last) = place(reader, frames.last()?.first()?)?;
     Some((pack, u64::from(first.offset)..u64::from(last.offset) + u64::from(last.bytes)))
