@@ -54,9 +54,9 @@ resource "aws_iam_user_policy" "admin" {
     Version = "2012-10-17"
     Statement = [
       {
-        Sid    = "Read"
-        Effect = "Allow"
-        Action = ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention"]
+        Sid      = "Read"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention"]
         Resource = ["${aws_s3_bucket.backup.arn}/*"]
       },
       {
