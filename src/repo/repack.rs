@@ -65,7 +65,7 @@ pub struct Repacked {
     pub packs: Vec<PackEntry>,
     /// Their length together, in bytes.
     pub bytes: u64,
-    /// The packs of which all that is needed is in the new ones.
+    /// The packs of which all that is needed is in the new ones; none of these is among them.
     pub done: Vec<PackId>,
     /// Frames of the new packs that new snapshots keep away from.
     pub closed: Vec<ClosedFrames>,
@@ -337,6 +337,10 @@ impl Repacker<'_> {
         for pack in [self.rebuilt.take(), self.tree.take()].into_iter().flatten() {
             pack.close(self.repository, &mut self.made)?;
         }
+        // Without encryption a new pack can have the bytes, and so the name, of one of the sources: a cut
+        // run wrote it. That one stays.
+        let new: BTreeSet<PackId> = self.made.packs.iter().map(|pack| pack.id).collect();
+        self.out.done.retain(|source| !new.contains(source));
         Ok(Repacked { bytes: self.made.bytes, packs: self.made.packs, ..self.out })
     }
 }

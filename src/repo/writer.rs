@@ -20,6 +20,7 @@ use crate::repo::{RepoError, Repository};
 use crate::stage::dedup::Claims;
 use crate::stage::frame::RawFrame;
 use crate::stage::index::{Cache, EachFragment, Fragment, PackEntry, Update};
+use crate::stage::seal::random;
 use crate::stage::snapshot::Manifest;
 use crate::store::Name;
 
@@ -261,7 +262,10 @@ pub fn put_fragments(
     packs: impl Iterator<Item = PackEntry>,
 ) -> Result<(Vec<(FragmentId, Fragment)>, u64), RepoError> {
     let (mut done, mut bytes) = (Vec::new(), 0);
-    let mut put = |fragment: Fragment| -> Result<(), RepoError> {
+    let mut put = |mut fragment: Fragment| -> Result<(), RepoError> {
+        if repository.config().encryption == Encryption::None {
+            fragment.replaces.push(nobody()?);
+        }
         let (id, length) = put_fragment(repository, &fragment)?;
         bytes += length;
         done.push((id, fragment));
@@ -281,6 +285,14 @@ pub fn put_fragments(
         put(fragment)?;
     }
     Ok((done, bytes))
+}
+
+/// Returns a name that no fragment has. Without encryption it sees to it that a fragment has no earlier
+/// one's name: that one may be replaced, and the new one would count as replaced with it.
+fn nobody() -> Result<FragmentId, RepoError> {
+    let mut bytes = [0; FragmentId::BYTES];
+    random(&mut bytes).map_err(|_| RepoError::System { what: "random bytes" })?;
+    Ok(FragmentId::from_bytes(bytes))
 }
 
 /// Returns whether a pack's bytes are what its name stands for.

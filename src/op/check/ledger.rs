@@ -85,6 +85,7 @@ pub fn read_ledger(
     loop {
         let mut reading = Reading::new(repository, &there, &fragments);
         reading.fragments(&fragments, &replaced);
+        reading.replaced.retain(|id| fragments.contains_key(id)); // the others are gone, as they should be
         if !reading.replaced.is_subset(&replaced) {
             replaced = reading.replaced; // once more, without them: prune was cut off before it removed them
             continue;

@@ -1,6 +1,6 @@
 //! A repository → a read-only file system, for as long as it is mounted.
 //!
-//! [`view`] answers what is where, [`source`] what it holds; [`fuse`] passes on what the kernel asks.
+//! `view` answers what is where, `source` what it holds; `fuse` passes on what the kernel asks.
 //! Nothing is ever written, and no lock is held (`docs/durability.md`).
 
 mod access;

@@ -122,7 +122,8 @@ pub fn read_ledger(repository: &Repository, marks: &Marks) -> Result<(Ledger, In
     let source = Source { repository, there: &there, condemned: &condemned, closed: &marks.closed() };
     loop {
         let mut reading = Reading::new(&source, fragments.values().sum());
-        let met = reading.fragments(fragments.keys().filter(|id| !replaced.contains(*id)))?;
+        let mut met = reading.fragments(fragments.keys().filter(|id| !replaced.contains(*id)))?;
+        met.retain(|id| fragments.contains_key(id)); // the others are gone, as they should be
         if met.is_subset(&replaced) {
             reading.orphans()?;
             return reading.finish();

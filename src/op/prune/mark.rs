@@ -1,8 +1,9 @@
 //! Snapshots → every chunk that they need. Reads trees only, and no tree twice.
 //!
-//! Trees of one depth are read together, in the order in which they lie in their packs. Snapshots
-//! share most of their chunks: where a chunk was met before, entered at the same byte and followed by
-//! the same chunk, its records are known, and it is not read again.
+//! One snapshot after the other, since what a run wrote lies together; and of each the trees of one depth
+//! together, in the order in which they lie in their packs. Snapshots share most of their chunks: where a
+//! chunk was met before, entered at the same byte and followed by the same chunk, its records are known,
+//! and it is not read again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -42,7 +43,7 @@ pub struct Marker<'m> {
 /// What records have led to.
 struct Found<'m> {
     need: &'m mut Need<'m>,
-    trees: Vec<(SnapshotId, ContentBuf)>,
+    trees: Vec<ContentBuf>,
     lists: Vec<ContentBuf>,
     /// Chunks of content that no pack holds.
     missing: u64,
@@ -67,44 +68,45 @@ impl<'m> Marker<'m> {
     /// [`RepoError::Refused`] if a tree can't be read: what it needs is not known then.
     pub fn mark<'s>(mut self, snapshots: impl Iterator<Item = &'s Snapshot>) -> Result<u64, RepoError> {
         for snapshot in snapshots {
-            self.found.trees.push((snapshot.id, snapshot.manifest.root.clone()));
-        }
-        while !self.found.trees.is_empty() {
-            for (snapshot, tree) in self.next_round() {
-                if self.progress.is_cancelled() {
-                    return Err(RepoError::Interrupted);
-                }
-                self.tree(snapshot, &tree).map_err(|e| unknown(snapshot, &e))?;
-                while let Some(list) = self.found.lists.pop() {
-                    if self.met.contents.insert(digest(list.borrowed(), false)) {
-                        self.list(&list).map_err(|e| unknown(snapshot, &e))?;
+            self.found.trees.push(snapshot.manifest.root.clone());
+            while !self.found.trees.is_empty() {
+                for tree in self.next_round() {
+                    if self.progress.is_cancelled() {
+                        return Err(RepoError::Interrupted);
                     }
+                    self.tree(&tree).map_err(|e| unknown(snapshot.id, &e))?;
+                    self.progress.add(Done { files: 1, bytes: 0 });
                 }
-                self.progress.add(Done { files: 1, bytes: 0 });
             }
         }
         Ok(self.found.missing)
     }
 
     /// Returns the trees found that were not met before, in the order in which they lie in packs.
-    fn next_round(&mut self) -> Vec<(SnapshotId, ContentBuf)> {
+    fn next_round(&mut self) -> Vec<ContentBuf> {
         let mut trees = std::mem::take(&mut self.found.trees);
-        trees.retain(|(_, tree)| self.met.contents.insert(digest(tree.borrowed(), true)));
-        trees.sort_by_cached_key(|(_, tree)| {
+        trees.retain(|tree| self.met.contents.insert(digest(tree.borrowed(), true)));
+        trees.sort_by_cached_key(|tree| {
             let first = refs(&tree.list).next();
             first.and_then(|first| self.reader.index().find(&first.id).ok().flatten())
         });
         trees
     }
 
-    fn tree(&mut self, snapshot: SnapshotId, tree: &ContentBuf) -> Result<(), RepoError> {
+    fn tree(&mut self, tree: &ContentBuf) -> Result<(), RepoError> {
         let list = self.gather_times(&tree.list, tree.depth, tree.depth)?;
         self.stream(&list, &mut |found, bytes| {
             let (entry, used) = wire::decode_prefix::<Entry<'_>>(bytes)
                 .map_err(|source| TreeError::Record { offset: 0, source })?;
-            found.entry(snapshot, &entry);
+            found.entry(&entry);
             Ok(used)
-        })
+        })?;
+        while let Some(list) = self.found.lists.pop() {
+            if self.met.contents.insert(digest(list.borrowed(), false)) {
+                self.list(&list)?;
+            }
+        }
+        Ok(())
     }
 
     fn list(&mut self, content: &ContentBuf) -> Result<(), RepoError> {
@@ -188,9 +190,9 @@ impl<'m> Marker<'m> {
 }
 
 impl Found<'_> {
-    fn entry(&mut self, snapshot: SnapshotId, entry: &Entry<'_>) {
+    fn entry(&mut self, entry: &Entry<'_>) {
         match entry.kind {
-            Kind::Directory => self.trees.push((snapshot, entry.content.to_owned())),
+            Kind::Directory => self.trees.push(entry.content.to_owned()),
             _ if entry.content.depth > 0 => self.lists.push(entry.content.to_owned()),
             _ => refs(entry.content.list).for_each(|chunk| self.content(chunk)),
         }

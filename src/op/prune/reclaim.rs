@@ -246,10 +246,16 @@ impl<'r> Reclaim<'r> {
             Err(e) => return Err(e),
         };
         let due = self.repository.marks()?.packs();
+        let mut there = BTreeSet::new();
+        for found in self.repository.store().list(Folder::Packs)? {
+            if let Some(Name::Pack(id)) = found.name {
+                there.insert(id);
+            }
+        }
         let is_due = |place: &usize| {
             let pack = &self.ledger.packs[*place];
             let is_marked = due.get(&pack.id).is_some_and(|due| *due <= self.request.now);
-            is_marked || pack.presence == Presence::Gone
+            is_marked || (pack.presence == Presence::Gone && !there.contains(&pack.id))
         };
         let swept = self.plan.due.iter().filter(|place| is_due(place) && !needed.contains(place));
         Ok(swept.copied().collect())
