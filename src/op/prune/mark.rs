@@ -9,13 +9,16 @@ use std::collections::{HashMap, HashSet};
 
 use crate::base::content::{ChunkRef, Content, ContentBuf, REF_BYTES, is_list, refs};
 use crate::base::entry::{Entry, Kind};
-use crate::base::id::SnapshotId;
+use crate::base::id::{ChunkId, SnapshotId};
 use crate::base::limits::{LIST_DEPTH_MAX, RECORD_BYTES_CAP};
 use crate::base::progress::{Done, Progress};
 use crate::base::wire;
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::tree::TreeError;
+
+/// Longest part of a record that is kept, in bytes: entries are shorter but for those with many attributes.
+const KEPT_BYTES_MAX: usize = 512;
 
 /// What was met already.
 #[derive(Clone, Default)]
@@ -24,6 +27,10 @@ pub struct Met {
     contents: HashSet<[u8; 16]>,
     /// For a chunk that is entered at a byte and followed by another: the byte at which that one is entered.
     joints: HashMap<[u8; 16], u32>,
+    /// For a chunk that is entered at a byte: its last bytes, which begin a record that it does not end.
+    tails: HashMap<[u8; 16], Box<[u8]>>,
+    /// First bytes of chunks, which end a record that an earlier one begins.
+    heads: HashMap<ChunkId, Box<[u8]>>,
 }
 
 /// Takes a chunk that is needed; returns whether a pack holds it.
@@ -156,36 +163,70 @@ impl<'m> Marker<'m> {
                 (at, entered) = (at + 1, *next as usize);
                 continue;
             }
-            let mut bytes = self.read(*chunk)?;
-            let mut ahead = at;
-            loop {
-                let rest = bytes.get(entered..).unwrap_or_default();
-                if rest.is_empty() {
-                    (ahead, entered) = (ahead + 1, 0);
-                    break;
-                }
-                match take(&mut self.found, rest) {
-                    Ok(used) => entered += used,
-                    Err(error) => {
-                        ahead += 1;
-                        let Some(next) = chunks.get(ahead) else { return Err(error) };
-                        bytes.extend_from_slice(&self.read(*next)?);
-                        continue;
-                    }
-                }
-                if ahead > at {
-                    // The record that began in an earlier chunk ends in this one.
-                    let before = bytes.len() - chunks.get(ahead).map_or(0, |last| last.bytes as usize);
-                    entered -= before;
-                    break;
-                }
+            let tail = self.tail(*chunk, entered, take)?;
+            let (reached, entered_next) = match tail.is_empty() {
+                true => (at + 1, 0),
+                false => self.complete(&tail, &chunks, at + 1, take)?,
+            };
+            if reached == at + 1 {
+                self.met.joints.insert(joint, u32::try_from(entered_next).unwrap_or(u32::MAX));
             }
-            if ahead == at + 1 {
-                self.met.joints.insert(joint, u32::try_from(entered).unwrap_or(u32::MAX));
-            }
-            at = ahead;
+            (at, entered) = (reached, entered_next);
         }
         Ok(())
+    }
+
+    /// Takes the records that a chunk holds whole, if they were not met; returns the bytes after them.
+    fn tail(
+        &mut self,
+        chunk: ChunkRef,
+        mut entered: usize,
+        take: &mut Take<'_, 'm>,
+    ) -> Result<Vec<u8>, RepoError> {
+        let key = joint(chunk, entered, None);
+        if let Some(tail) = self.met.tails.get(&key) {
+            return Ok(tail.to_vec());
+        }
+        let bytes = self.read(chunk)?;
+        let rest = |entered: usize| bytes.get(entered..).unwrap_or_default();
+        while !rest(entered).is_empty() {
+            let Ok(used) = take(&mut self.found, rest(entered)) else { break };
+            entered += used;
+        }
+        if rest(entered).len() <= KEPT_BYTES_MAX {
+            self.met.tails.insert(key, rest(entered).into());
+        }
+        Ok(rest(entered).to_vec())
+    }
+
+    /// Takes the record that begins with `tail` and ends in one of the chunks from `ahead` on; returns
+    /// which, and at which byte of it.
+    fn complete(
+        &mut self,
+        tail: &[u8],
+        chunks: &[ChunkRef],
+        ahead: usize,
+        take: &mut Take<'_, 'm>,
+    ) -> Result<(usize, usize), RepoError> {
+        let head = chunks.get(ahead).and_then(|next| self.met.heads.get(&next.id));
+        if let Some(head) = head
+            && let Ok(used) = take(&mut self.found, &[tail, head].concat())
+        {
+            return Ok((ahead, used - tail.len()));
+        }
+        let mut bytes = tail.to_vec();
+        for (at, next) in chunks.iter().enumerate().skip(ahead) {
+            let before = bytes.len();
+            bytes.extend_from_slice(&self.read(*next)?);
+            if let Ok(used) = take(&mut self.found, &bytes) {
+                let head = &bytes[before..used];
+                if head.len() <= KEPT_BYTES_MAX {
+                    self.met.heads.insert(next.id, head.into());
+                }
+                return Ok((at, used - before));
+            }
+        }
+        take(&mut self.found, &bytes).map(|_| (chunks.len(), 0)) // says what is wrong with it
     }
 }
 
