@@ -545,6 +545,36 @@ fn what_no_manifest_needs_is_removed_when_its_lock_is_over_and_nothing_else() {
 }
 
 #[test]
+fn a_manifest_that_cannot_be_read_keeps_every_pack_and_lost_keys_are_not_removed() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    for entry in std::fs::read_dir(world.source.path().join("cur")).expect("lists") {
+        std::fs::remove_file(entry.expect("entry").path()).expect("removes");
+    }
+    world.backup(1, 10);
+    let _ = world.sync(1);
+    world.forget_oldest();
+    let _ = world.sync(12);
+    let renewed = START + 42 * DAY;
+    let unneeded = world.locks().into_iter().filter(|(_, until)| *until != renewed);
+    let packs: Vec<String> =
+        unneeded.map(|(path, _)| path).filter(|path| path.starts_with("packs/")).collect();
+    let keys: Vec<String> = world.locks().into_keys().filter(|path| path.starts_with("keys/")).collect();
+    assert!(!packs.is_empty() && !keys.is_empty());
+    for path in keys.iter().chain(&packs) {
+        world.repository.store().delete(&Name::parse(path).expect("a name")).expect("deletes");
+    }
+    let junk = format!("snapshots/{}", "ab".repeat(32));
+    world.bucket.plant(&junk, b"not a manifest");
+    let delete = Options { delete: true, ..Options::default() };
+    let report = world.try_sync(90, &delete).expect("sync ends");
+    assert!(report.problems.iter().any(|one| one.path == junk), "{report:?}");
+    assert!(report.deleted > 0, "the manifest that was forgotten goes: {report:?}");
+    let left = world.locks();
+    assert!(packs.iter().chain(&keys).all(|path| left.contains_key(path)), "{report:?}");
+}
+
+#[test]
 fn a_local_repository_that_lost_snapshots_removes_nothing_from_the_bucket() {
     let mut world = World::new();
     (0..3).for_each(|day| world.backup(day, 10));

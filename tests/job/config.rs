@@ -47,6 +47,13 @@ fn the_example_for_the_mail_server_is_what_the_operator_asked_for() {
 }
 
 #[test]
+fn the_page_on_operations_shows_the_example_as_it_is() {
+    let page = fs::read_to_string("docs/operations.md").expect("page reads");
+    let example = fs::read_to_string("scripts/config.example.toml").expect("example reads");
+    assert!(page.contains(&format!("```toml\n{}\n```\n", example.trim_end())), "the two differ");
+}
+
+#[test]
 fn the_example_for_wordpress_has_files_and_database_side_by_side() {
     let config = example("config.wordpress.example.toml");
     let site = &config.components[0];

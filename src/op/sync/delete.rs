@@ -42,7 +42,8 @@ impl Delete<'_> {
         let both: Arc<dyn Store> = Arc::new(BothStores::new(self.local.clone(), self.remote.clone()));
         let both = self.repository.over(both)?;
         let (going, staying) = self.manifests(&both, known, report)?;
-        let needed = self.needs(&both, &staying, report)?;
+        let needed = self.needs(&both, staying, report)?;
+        let has_keys = self.wanted.keys().any(|name| matches!(name, Name::Key(_)));
         let mut names: Vec<Name> = going;
         for (name, _) in self.bucket.names.iter().filter(|(name, _)| !self.wanted.contains_key(name)) {
             let may_go = match name {
@@ -58,7 +59,8 @@ impl Delete<'_> {
                         false
                     }
                 },
-                Name::Key(_) | Name::Condemned(_) => true,
+                Name::Key(_) => has_keys, // a repository that has lost its own leaves these alone
+                Name::Condemned(_) => true,
             };
             if may_go {
                 names.push(*name);
@@ -84,16 +86,16 @@ impl Delete<'_> {
     }
 
     /// Parts the manifests that the local repository does not have: those that it has forgotten and whose
-    /// lock is over, and those that stay.
+    /// lock is over, and those that stay; none of these if one can't be read.
     fn manifests(
         &self,
         both: &Repository,
         known: &BucketState,
         report: &mut Report,
-    ) -> Result<(Vec<Name>, Vec<Snapshot>), RepoError> {
+    ) -> Result<(Vec<Name>, Option<Vec<Snapshot>>), RepoError> {
         let replaced = self.replaced(both);
         let newest = self.needing.iter().map(|one| one.snapshot.manifest.time).max();
-        let (mut going, mut staying) = (Vec::new(), Vec::new());
+        let (mut going, mut staying, mut is_unknown) = (Vec::new(), Vec::new(), false);
         for (name, versions) in &self.bucket.names {
             let Name::Snapshot(id) = name else { continue };
             if self.wanted.contains_key(name) || versions.iter().all(|version| version.is_marker) {
@@ -102,7 +104,12 @@ impl Delete<'_> {
             let manifest = match both.manifest(*id) {
                 Ok(manifest) => manifest,
                 Err(e) => {
-                    report.notes.push(format!("{name}: left alone: {}", e.chain()));
+                    let what = format!(
+                        "what it needs is not known, so no pack is removed; if it is not yours, remove it by hand: {}",
+                        e.chain()
+                    );
+                    report.problems.push(Problem { path: name.to_string(), what });
+                    is_unknown = true;
                     continue;
                 }
             };
@@ -120,7 +127,7 @@ impl Delete<'_> {
                 false => going.push(*name),
             }
         }
-        Ok((going, staying))
+        Ok((going, (!is_unknown).then_some(staying)))
     }
 
     /// Returns the manifests whose place others have taken, down to those of the local snapshots.
@@ -139,9 +146,10 @@ impl Delete<'_> {
     fn needs(
         &self,
         both: &Repository,
-        staying: &[Snapshot],
+        staying: Option<Vec<Snapshot>>,
         report: &mut Report,
     ) -> Result<Option<BTreeSet<PackId>>, RepoError> {
+        let Some(staying) = staying else { return Ok(None) };
         let mut needed: BTreeSet<PackId> =
             self.needing.iter().flat_map(|one| one.packs.iter().copied()).collect();
         if staying.is_empty() {
@@ -150,7 +158,7 @@ impl Delete<'_> {
         let reader = Reader::new(both, Index::open_without_cache(both)?, TREE_CACHE_BYTES);
         let mut reach = Reach::new(&reader, self.request.progress);
         for snapshot in staying {
-            let needs = reach.of(snapshot)?;
+            let needs = reach.of(&snapshot)?;
             if let Some(lacking) = needs.lacking {
                 let what = format!("what it needs is not known, so no pack is removed: {lacking}");
                 report.problems.push(Problem { path: Name::Snapshot(snapshot.id).to_string(), what });
