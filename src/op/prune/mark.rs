@@ -20,6 +20,9 @@ use crate::stage::tree::TreeError;
 /// Longest part of a record that is kept, in bytes: entries are shorter but for those with many attributes.
 const KEPT_BYTES_MAX: usize = 512;
 
+/// Most bytes of such parts that are kept.
+const KEPT_TOTAL_MAX: usize = 16 << 20;
+
 /// What was met already.
 #[derive(Clone, Default)]
 pub struct Met {
@@ -28,9 +31,35 @@ pub struct Met {
     /// For a chunk that is entered at a byte and followed by another: the byte at which that one is entered.
     joints: HashMap<[u8; 16], u32>,
     /// For a chunk that is entered at a byte: its last bytes, which begin a record that it does not end.
-    tails: HashMap<[u8; 16], Box<[u8]>>,
+    tails: HashMap<[u8; 16], Part>,
     /// First bytes of chunks, which end a record that an earlier one begins.
-    heads: HashMap<ChunkId, Box<[u8]>>,
+    heads: HashMap<ChunkId, Part>,
+    /// The bytes of tails and heads. In one piece: small ones among large ones would leave holes.
+    parts: Vec<u8>,
+}
+
+/// Where a part of a record lies in [`Met::parts`].
+#[derive(Clone, Copy)]
+struct Part {
+    start: u32,
+    bytes: u32,
+}
+
+impl Met {
+    fn keep(&mut self, part: &[u8]) -> Option<Part> {
+        if self.parts.capacity() == 0 {
+            self.parts.reserve_exact(KEPT_TOTAL_MAX);
+        }
+        let is_kept = part.len() <= KEPT_BYTES_MAX && self.parts.len() + part.len() <= KEPT_TOTAL_MAX;
+        let start = u32::try_from(self.parts.len()).ok().filter(|_| is_kept)?;
+        self.parts.extend_from_slice(part);
+        Some(Part { start, bytes: u32::try_from(part.len()).ok()? })
+    }
+
+    fn part(&self, part: Part) -> &[u8] {
+        let start = part.start as usize;
+        self.parts.get(start..start + part.bytes as usize).unwrap_or_default()
+    }
 }
 
 /// Takes a chunk that is needed; returns whether a pack holds it.
@@ -185,7 +214,7 @@ impl<'m> Marker<'m> {
     ) -> Result<Vec<u8>, RepoError> {
         let key = joint(chunk, entered, None);
         if let Some(tail) = self.met.tails.get(&key) {
-            return Ok(tail.to_vec());
+            return Ok(self.met.part(*tail).to_vec());
         }
         let bytes = self.read(chunk)?;
         let rest = |entered: usize| bytes.get(entered..).unwrap_or_default();
@@ -193,8 +222,8 @@ impl<'m> Marker<'m> {
             let Ok(used) = take(&mut self.found, rest(entered)) else { break };
             entered += used;
         }
-        if rest(entered).len() <= KEPT_BYTES_MAX {
-            self.met.tails.insert(key, rest(entered).into());
+        if let Some(part) = self.met.keep(rest(entered)) {
+            self.met.tails.insert(key, part);
         }
         Ok(rest(entered).to_vec())
     }
@@ -210,7 +239,7 @@ impl<'m> Marker<'m> {
     ) -> Result<(usize, usize), RepoError> {
         let head = chunks.get(ahead).and_then(|next| self.met.heads.get(&next.id));
         if let Some(head) = head
-            && let Ok(used) = take(&mut self.found, &[tail, head].concat())
+            && let Ok(used) = take(&mut self.found, &[tail, self.met.part(*head)].concat())
         {
             return Ok((ahead, used - tail.len()));
         }
@@ -220,8 +249,8 @@ impl<'m> Marker<'m> {
             bytes.extend_from_slice(&self.read(*next)?);
             if let Ok(used) = take(&mut self.found, &bytes) {
                 let head = &bytes[before..used];
-                if head.len() <= KEPT_BYTES_MAX {
-                    self.met.heads.insert(next.id, head.into());
+                if let Some(part) = self.met.keep(head) {
+                    self.met.heads.insert(next.id, part);
                 }
                 return Ok((at, used - before));
             }
