@@ -55,9 +55,20 @@ fn one_of_everything(root: &Path) {
         last_access: Timespec { tv_sec: seconds, tv_nsec: 1 },
         last_modification: Timespec { tv_sec: seconds, tv_nsec: 123_456_789 },
     };
-    for (name, seconds) in
-        [("deep/er/large", 1_000_000_000), ("deep/link", 5), ("empty", -86_401), ("deep/er", 9)]
-    {
+    // All lie in the past: rsync leaves the time of a node or folder that it made in the same second.
+    for (name, seconds) in [
+        ("deep/er/large", 1_000_000_000),
+        ("deep/small", 1_100_000_000),
+        ("deep/link", 5),
+        ("empty", -86_401),
+        ("sparse", 1_200_000_000),
+        ("all hole", 1_200_000_001),
+        ("fifo", 1_200_000_002),
+        ("null", 1_200_000_003),
+        ("block", 1_200_000_004),
+        ("deep/er", 9),
+        ("deep", 1_300_000_000),
+    ] {
         let at = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::utimensat(CWD, root.join(name), &times(seconds), at).expect("time is set");
     }
