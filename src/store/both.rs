@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::store::{Folder, Found, Lock, LockMode, Name, Store, StoreError, Upload};
+use crate::store::{Folder, Found, Lock, LockMode, Name, NoLock, Store, StoreError, Upload};
 
 /// Shows the files of two stores. Names are hashes, so files of one name are the same. Nothing is
 /// written through it.
@@ -25,11 +25,6 @@ impl BothStores {
         StoreError::Io { path: self.location(), verb, source }
     }
 }
-
-/// Stands for the locks of both: who only reads takes them himself.
-struct NoLock;
-
-impl Lock for NoLock {}
 
 impl Store for BothStores {
     fn location(&self) -> String {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::store::{
-    Folder, Found, Lock, LockMode, LockingStore, Name, Store, StoreError, Upload, Version, VersionId,
+    Folder, Found, Lock, LockMode, LockingStore, Name, NoLock, Store, StoreError, Upload, Version, VersionId,
 };
 
 /// Bytes read at one stroke when a version is hashed.
@@ -102,11 +102,6 @@ fn hash_of(store: &dyn LockingStore, version: &Version) -> Result<[u8; 32], Stor
     }
     Ok(*hasher.finalize().as_bytes())
 }
-
-/// Stands for the lock: who only reads is in nobody's way.
-struct NoLock;
-
-impl Lock for NoLock {}
 
 impl Store for GenuineStore {
     fn location(&self) -> String {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::store::{Folder, Found, Lock, LockMode, Name, Store, StoreError, Upload};
+use crate::store::{Folder, Found, Lock, LockMode, Name, NoLock, Store, StoreError, Upload};
 
 /// Where files lie before they have a name.
 const UPLOADS: &str = "tmp";
@@ -163,11 +163,6 @@ struct LocalLock {
 }
 
 impl Lock for LocalLock {}
-
-/// Stands for the lock of a repository on read-only storage that has no lock file.
-struct NoLock;
-
-impl Lock for NoLock {}
 
 impl Store for LocalStore {
     fn location(&self) -> String {

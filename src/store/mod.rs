@@ -215,6 +215,11 @@ pub enum LockMode {
 /// Holds a lock until it is dropped.
 pub trait Lock: Send {}
 
+/// Stands for a lock where nothing can be written: who only reads is in nobody's way.
+struct NoLock;
+
+impl Lock for NoLock {}
+
 /// A file on its way into the store. Dropped without [`Upload::commit`], it leaves nothing behind.
 pub trait Upload: Send {
     /// Appends bytes.
