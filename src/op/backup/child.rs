@@ -15,7 +15,7 @@ use crate::op::backup::run::{Part, Run};
 use crate::op::backup::walk::{Visit, visit};
 use crate::op::backup::wanted::Wanted;
 use crate::repo::RepoError;
-use crate::stage::scan::{self, Stat};
+use crate::stage::scan::{self, Mailbox, Stat};
 
 /// A subdirectory that is about to be walked.
 pub struct Child<'s> {
@@ -113,11 +113,8 @@ pub fn list(
 pub fn examine(run: &Run<'_>, directory: &Pending, fd: &OwnedFd, side: &Side) -> Vec<(Vec<u8>, Stat)> {
     let mut listed = Vec::with_capacity(side.names.len());
     for (name, inode) in side.names.iter_with_inodes() {
-        let stat = match scan::stat_at(fd, name) {
-            Err(Errno::NOENT) => side.mailbox.moved(name, inode, |fd, name| scan::stat_at(fd, name)),
-            found => found,
-        };
-        match stat {
+        let stat = |fd: &OwnedFd, name: &[u8]| scan::stat_at(fd, name);
+        match Mailbox::follow(Some(&side.mailbox), fd, name, inode, stat) {
             Ok(stat) => listed.push((name.to_vec(), stat)),
             Err(Errno::NOENT) => {}
             Err(e) => {

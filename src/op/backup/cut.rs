@@ -168,12 +168,8 @@ impl<'r> Cutter<'r> {
         mailbox: Option<&Mailbox>,
     ) -> Result<LinkRead, CutError> {
         let source = |e: Errno| CutError::Source(e.into());
-        let opened = match (scan::open_file(fd, &scanned.name), mailbox) {
-            (Err(Errno::NOENT), Some(mailbox)) => {
-                mailbox.moved(&scanned.name, scanned.stat.inode, |fd, name| scan::open_file(fd, name))
-            }
-            (opened, _) => opened,
-        };
+        let open = |fd: &OwnedFd, name: &[u8]| scan::open_file(fd, name);
+        let opened = Mailbox::follow(mailbox, fd, &scanned.name, scanned.stat.inode, open);
         let opened = opened.map_err(source)?;
         let before = scan::stat_of(&opened).map_err(source)?;
         if before.kind != Some(Kind::File) {

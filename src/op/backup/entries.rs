@@ -1,5 +1,7 @@
 //! Comparing an entry with what the parent snapshot has (DESIGN §6).
 
+use std::os::fd::OwnedFd;
+
 use rustix::io::Errno;
 
 use crate::base::content::Content;
@@ -10,7 +12,7 @@ use crate::op::backup::pending::{Slot, no_content};
 use crate::op::backup::run::{Run, Scanned, count};
 use crate::op::backup::walk::{BATCH_BYTES, BATCH_FILES, Walk};
 use crate::repo::RepoError;
-use crate::stage::scan::{self, Stat};
+use crate::stage::scan::{self, Mailbox, Stat};
 
 impl Walk<'_> {
     /// Decides about a file: as it was, renamed, or to be read.
@@ -89,12 +91,8 @@ impl Walk<'_> {
     }
 
     fn xattrs(&self, name: &[u8], inode: u64) -> scan::Xattrs {
-        let found = match (scan::xattrs_at(&self.fd, name), &self.messages) {
-            (Err(Errno::NOENT), Some(mailbox)) => {
-                mailbox.moved(name, inode, |fd, name| scan::xattrs_at(fd, name))
-            }
-            (found, _) => found,
-        };
+        let read = |fd: &OwnedFd, name: &[u8]| scan::xattrs_at(fd, name);
+        let found = Mailbox::follow(self.messages.as_deref(), &self.fd, name, inode, read);
         found.unwrap_or_else(|e| {
             if e == Errno::NOENT {
                 return scan::Xattrs::new(); // gone since it was listed

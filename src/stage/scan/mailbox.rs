@@ -177,6 +177,24 @@ impl Mailbox {
         kept
     }
 
+    /// Does `act` with a message where it was listed; if it is no longer there, as [`Self::moved`]
+    /// does. Without a mailbox only the former.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if it is gone; else what `act` returns.
+    pub fn follow<T>(
+        mailbox: Option<&Self>,
+        directory: &OwnedFd,
+        name: &[u8],
+        inode: u64,
+        act: impl Fn(&OwnedFd, &[u8]) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match (act(directory, name), mailbox) {
+            (Err(Errno::NOENT), Some(mailbox)) => mailbox.moved(name, inode, act),
+            (found, _) => found,
+        }
+    }
+
     /// Does `act` with a message that is no longer under its `name`: with the directory that it is
     /// in now, and its name there. It is known by its unique name or, copied and expunged as mail
     /// servers move mail, by its `inode`.
