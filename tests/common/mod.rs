@@ -9,6 +9,22 @@ pub mod proxy;
 pub mod repo;
 pub mod s3;
 
+/// Returns the program, to be run in `folder` with `repo` and `state` there, and nothing else of the environment.
+pub fn program(folder: &std::path::Path, arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_snap"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("TZ", "UTC")
+        .env("SNAP_REPOSITORY", folder.join("repo"))
+        .env("SNAP_STATE_DIR", folder.join("state"))
+        .env("SNAP_PASSWORD", "correct horse")
+        .current_dir(folder)
+        .stdin(std::process::Stdio::null());
+    command
+}
+
 /// Returns the seed of a random test and prints it; `SNAP_TEST_SEED` gives an old one back.
 pub fn seed() -> u64 {
     let given = std::env::var("SNAP_TEST_SEED").ok();

@@ -66,18 +66,7 @@ impl Place {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
-        command
-            .args(arguments)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("TZ", "UTC")
-            .env("SNAP_REPOSITORY", self.path("repo"))
-            .env("SNAP_STATE_DIR", self.path("state"))
-            .env("SNAP_PASSWORD", "correct horse")
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null());
-        command
+        crate::common::program(self.folder.path(), arguments)
     }
 
     pub fn snap(&self, arguments: &[&str]) -> Output {
