@@ -9,7 +9,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::Noise;
@@ -93,6 +93,14 @@ impl World {
 
     fn sync(&self, day: i64) -> Report {
         self.try_sync(day, &Options::default()).expect("sync ends")
+    }
+
+    /// Returns what this machine remembers, of the bucket too: a test that goes back to an older bucket
+    /// goes back to this with it.
+    fn memory(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let folder = self.repository.secret_file().parent().expect("a folder").to_owned();
+        let files = std::fs::read_dir(folder).expect("lists").map(|entry| entry.expect("entry").path());
+        files.map(|path| (path.clone(), std::fs::read(path).expect("reads"))).collect()
     }
 
     /// Forgets the oldest snapshot, and what nothing else needs: what prune does, in the end.
@@ -353,17 +361,9 @@ fn cut_everywhere(work: Work) {
     let _ = world.sync(1);
     (2..4).for_each(|day| world.backup(day, 6));
     let before = world.bucket.copy();
-    // What this machine knows of the bucket is as old as the bucket.
-    let state = |world: &World| -> BTreeMap<_, _> {
-        let folder = world.repository.secret_file().parent().expect("a folder").to_owned();
-        let files = std::fs::read_dir(folder).expect("lists").map(|entry| entry.expect("entry").path());
-        files.map(|path| (path.clone(), std::fs::read(path).expect("reads"))).collect()
-    };
-    let remembered = state(&world);
+    let memory = world.memory();
     for call in 0.. {
-        for (path, bytes) in &remembered {
-            std::fs::write(path, bytes).expect("writes");
-        }
+        memory.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).expect("writes"));
         world.bucket = before.copy();
         let cutting = Arc::new(CuttingStore::new(Arc::new(world.bucket.clone()), call, work));
         let bucket: Arc<dyn LockingStore> = cutting.clone();
@@ -420,11 +420,13 @@ fn what_the_disk_has_lost_stays_locked_in_the_bucket() {
     (0..2).for_each(|day| world.backup(day, 10));
     let _ = world.sync(1);
     let bucket = world.bucket.copy();
+    let memory = world.memory();
     let paths: Vec<String> =
         world.files.files().into_keys().filter(|path| !path.starts_with("keys/")).collect();
     // Each file that can be lost, in turn; and all of a snapshot's.
     for path in paths.iter().filter(|path| *path != "config") {
         world.bucket = bucket.copy();
+        memory.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).expect("writes"));
         let mut files = world.files.files();
         files.remove(path);
         let damaged = open(Arc::new(MemoryStore::of(files)), world.state.path(), None).expect("opens");
