@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::base::units::{parse_duration, parse_size};
 use crate::cli::values::{percent, span, tag_span};
+use crate::op::prune::UNUSED_PERCENT_MAX;
 
 /// Heading of the rules of retention.
 const RULES: &str = "Rules: a snapshot stays if one of them keeps it";
@@ -51,7 +52,7 @@ pub struct Prune {
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = parse_duration)]
     pub grace: std::time::Duration,
     /// Share of the repository that may stay unused, in percent
-    #[arg(long, value_name = "PERCENT", default_value = "5", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", default_value_t = UNUSED_PERCENT_MAX, value_parser = percent)]
     pub max_unused: f64,
     /// Most bytes of packs that are rewritten in this run
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

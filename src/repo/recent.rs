@@ -18,12 +18,14 @@ struct State<K, V> {
     values: LruCache<K, (Arc<V>, usize)>,
     /// Keys whose values a thread is making.
     making: HashSet<K>,
+    /// Threads that wait for one of those.
+    waiting: usize,
 }
 
 impl<K: Copy + Eq + Hash, V> Recent<K, V> {
     /// Keeps values of up to `limit` bytes together.
     pub fn new(limit: usize) -> Self {
-        let state = State { held: 0, values: LruCache::unbounded(), making: HashSet::new() };
+        let state = State { held: 0, values: LruCache::unbounded(), making: HashSet::new(), waiting: 0 };
         Self { limit, state: Mutex::new(state), made: Condvar::new() }
     }
 
@@ -50,7 +52,9 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
             if state.making.insert(key) {
                 break;
             }
+            state.waiting += 1;
             state = self.made.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
         drop(state);
         let _making = Making { recent: self, key };
@@ -81,8 +85,13 @@ struct Making<'r, K: Copy + Eq + Hash, V> {
 
 impl<K: Copy + Eq + Hash, V> Drop for Making<'_, K, V> {
     fn drop(&mut self) {
-        self.recent.state().making.remove(&self.key);
-        self.recent.made.notify_all();
+        let mut state = self.recent.state();
+        state.making.remove(&self.key);
+        let is_awaited = state.waiting > 0;
+        drop(state);
+        if is_awaited {
+            self.recent.made.notify_all(); // a system call, also when nobody waits
+        }
     }
 }
 

@@ -22,8 +22,8 @@ const FOLLOWED_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 /// How far apart two files of a folder may lie that are read one after the other, in entries.
 const STEP_MAX: u32 = 64;
 
-/// How many entries of a folder are looked at ahead of its reader.
-const ENTRIES_AHEAD: u32 = 256;
+/// How many entries of a folder are read ahead by one thread, while others take the next ones.
+const ENTRIES_AT_ONCE: u32 = 32;
 
 /// How many chunks of a file are looked at ahead of its reader: 4 MiB of 8 KiB each.
 const CHUNKS_AHEAD: usize = 512;
@@ -81,13 +81,17 @@ impl Run {
 pub struct Ahead {
     followed: Mutex<LruCache<u64, Arc<Reading>>>,
     hints: Sender<Hint>,
+    /// How many entries of a folder are looked at ahead of its reader.
+    entries_ahead: u32,
 }
 
 impl Ahead {
-    /// Returns what takes note, and where hints come out.
-    pub fn new() -> (Self, Receiver<Hint>) {
+    /// Returns what takes note, and where hints come out. Memory has room for about `frames_ahead` frames
+    /// that nobody has asked for yet.
+    pub fn new(frames_ahead: usize) -> (Self, Receiver<Hint>) {
         let (hints, come) = bounded(HINTS_MAX);
-        (Self { followed: Mutex::new(LruCache::new(FOLLOWED_MAX)), hints }, come)
+        let entries_ahead = ENTRIES_AT_ONCE.saturating_mul(u32::try_from(frames_ahead).unwrap_or(1));
+        (Self { followed: Mutex::new(LruCache::new(FOLLOWED_MAX)), hints, entries_ahead }, come)
     }
 
     /// Notes that a file is read and goes on from chunk `next`.
@@ -111,13 +115,15 @@ impl Ahead {
             reading.until.store(index, Ordering::Relaxed);
             return;
         }
-        if until > index.saturating_add(ENTRIES_AHEAD / 2) {
-            return;
+        let next = index.saturating_add(1);
+        let end = next.saturating_add(self.entries_ahead);
+        let mut start = until.max(next);
+        while end.saturating_sub(start) >= ENTRIES_AT_ONCE {
+            let entries = start..start + ENTRIES_AT_ONCE;
+            start = entries.end;
+            self.send(Hint::Folder(Run { folder: folder.clone(), entries, reading: reading.clone() }));
         }
-        let entries = until.max(index) + 1..index.saturating_add(ENTRIES_AHEAD);
-        reading.until.store(entries.end, Ordering::Relaxed);
-        drop(followed);
-        self.send(Hint::Folder(Run { folder: folder.clone(), entries, reading }));
+        reading.until.store(start, Ordering::Relaxed);
     }
 
     fn send(&self, hint: Hint) {

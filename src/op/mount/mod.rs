@@ -35,6 +35,9 @@ use crate::repo::{RepoError, Repository};
 
 pub use point::{NotEnded, usable};
 
+/// Threads that read ahead: while one gives files to the kernel, the other is at the next ones.
+const THREADS_AHEAD: usize = 2;
+
 /// How a repository is mounted.
 #[derive(Clone)]
 pub struct Settings {
@@ -63,7 +66,7 @@ pub enum Event {
 pub struct Mounted {
     point: PathBuf,
     source: Arc<Source>,
-    ahead: JoinHandle<()>,
+    ahead: Vec<JoinHandle<()>>,
     session: fuser::BackgroundSession,
 }
 
@@ -112,19 +115,26 @@ pub fn mount(
     let answers = Answers::new(view.clone(), events, settings.for_others);
     let session = fuser::Session::new(answers, &point, &config).map_err(fail)?;
     let session = session.spawn().map_err(fail)?;
-    let ahead = spawn_ahead(view, hints, session.notifier()).map_err(fail)?;
+    let ahead = spawn_ahead(&view, &hints, &session.notifier()).map_err(fail)?;
     Ok(Mounted { point, source, ahead, session })
 }
 
-/// Reads ahead on a thread of its own: to give bytes to the kernel may wait for who answers it.
-fn spawn_ahead(view: Arc<View>, hints: Receiver<Hint>, kernel: Notifier) -> io::Result<JoinHandle<()>> {
-    let thread = std::thread::Builder::new().name("read-ahead".to_owned());
-    thread.spawn(move || {
-        view.read_ahead(&hints, &|number, bytes| {
-            // What the kernel does not take it asks for.
-            let _ = kernel.store(INodeNo(number), 0, bytes);
-        });
-    })
+/// Reads ahead on threads of their own: to give bytes to the kernel may wait for who answers it.
+fn spawn_ahead(
+    view: &Arc<View>,
+    hints: &Receiver<Hint>,
+    kernel: &Notifier,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let spawn = |_| {
+        let (view, hints, kernel) = (view.clone(), hints.clone(), kernel.clone());
+        std::thread::Builder::new().name("read-ahead".to_owned()).spawn(move || {
+            view.read_ahead(&hints, &|number, bytes| {
+                // What the kernel does not take it asks for.
+                let _ = kernel.store(INodeNo(number), 0, bytes);
+            });
+        })
+    };
+    (0..THREADS_AHEAD).map(spawn).collect()
 }
 
 impl Mounted {

@@ -46,7 +46,8 @@ impl Source {
     /// Reads `repository`. Content is refused if nothing was unlocked. Hints for
     /// [`Self::bring`] and [`Self::bring_files`] come out of the channel.
     pub fn new(repository: Arc<Repository>, settings: &Settings) -> (Self, Receiver<Hint>) {
-        let (ahead, hints) = Ahead::new();
+        let frames_ahead = (settings.cache_bytes / CACHE_TO_FRAMES_AHEAD).clamp(1, FRAMES_AHEAD_MAX);
+        let (ahead, hints) = Ahead::new(frames_ahead);
         let is_locked =
             repository.config().encryption == Encryption::Age && repository.identities().is_none();
         let [frames, listings, plans] = SHARES.map(|percent| settings.cache_bytes / 100 * percent);
@@ -57,7 +58,7 @@ impl Source {
             plans: Recent::new(plans),
             ahead,
             complaints: Complaints::default(),
-            frames_ahead: (settings.cache_bytes / CACHE_TO_FRAMES_AHEAD).clamp(1, FRAMES_AHEAD_MAX),
+            frames_ahead,
             is_locked,
         };
         (source, hints)

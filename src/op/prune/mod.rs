@@ -30,7 +30,7 @@ pub use policy::{Fate, PIN, Policy, Reason, TagSpan};
 pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Share of the repository that may stay unused, in percent, unless it is said otherwise.
-pub const UNUSED_PERCENT_MAX: f64 = 5.0;
+pub const UNUSED_PERCENT_MAX: f64 = 3.0;
 
 /// How long a prune waits for others to let go of the repository, unless it is said otherwise.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
