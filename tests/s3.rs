@@ -9,7 +9,7 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,9 +76,7 @@ fn every_verb_works_on_a_repository_on_s3() {
     let path = source.to_str().expect("a path is text");
     run(&["backup", path, "--component", "mail"]);
     deliver(&source, 40, 40_000, &mut Noise::new(2));
-    let said = run(&["backup", path, "--component", "mail", "--json"]);
-    let summary: serde_json::Value =
-        serde_json::from_str(said.lines().last().expect("a summary")).expect("JSON");
+    let summary = summary(&run(&["backup", path, "--component", "mail", "--json"]));
     assert_eq!(summary["files_new"], 1, "{summary}");
     assert!(
         home.path()
@@ -98,6 +96,131 @@ fn every_verb_works_on_a_repository_on_s3() {
     run(&["restore", "latest:mail", "--target", target.to_str().expect("a path is text")]);
     assert_eq!(differences(&picture(&source), &picture(&target)), Vec::<String>::new());
     assert!(run(&["unlock"]).starts_with("0 locks"), "every run has given its lock back");
+}
+
+/// Makes a repository in a bucket, and three snapshots with a day between them; returns the mail.
+fn three_days(run: &dyn Fn(&[&str]) -> String, home: &Path) -> PathBuf {
+    let source = home.join("mail");
+    maildir(&source, 40, 40_000, &mut Noise::new(1));
+    run(&["init", "--encryption", "none", "--pack-size", "1MiB"]);
+    for (number, day) in ["2026-01-01", "2026-01-02", "2026-01-03"].into_iter().enumerate() {
+        for entry in fs::read_dir(source.join("cur")).expect("lists").step_by(2) {
+            fs::remove_file(entry.expect("entry").path()).expect("removes");
+        }
+        deliver(&source, 40 + number, 40_000, &mut Noise::new(2 + number as u64));
+        let path = source.to_str().expect("a path is text");
+        run(&["backup", path, "--component", "mail", "--time", &format!("{day}T03:00:00Z")]);
+    }
+    source
+}
+
+fn summary(said: &str) -> serde_json::Value {
+    serde_json::from_str(said.lines().last().expect("a summary")).expect("JSON")
+}
+
+#[test]
+fn tags_pin_and_prune_removes_what_nothing_needs_on_s3() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Locking);
+    let home = tempfile::tempdir().expect("temporary folder");
+    let run = |arguments: &[&str]| done(snap(&bucket, home.path(), arguments));
+    let source = three_days(&run, home.path());
+    run(&["tag", "latest~2", "--add", "keep"]);
+    let packs = || bucket.files().into_iter().filter(|path| path.starts_with("packs/")).count();
+    let before = packs();
+    let plan = run(&["prune", "--keep-last", "1", "--max-unused", "0", "--dry-run", "--json"]);
+    assert_eq!(summary(&plan)["snapshots_forgotten"], 1, "the pinned one stays: {plan}");
+    run(&["prune", "--keep-last", "1", "--max-unused", "0", "--grace", "0s"]);
+    assert_eq!(run(&["snapshots", "--json"]).lines().count(), 2);
+    run(&["check", "--read-data"]);
+    run(&["tag", "latest~1", "--remove", "keep"]);
+    run(&["prune", "--keep-last", "1", "--max-unused", "0", "--grace", "0s"]);
+    run(&["prune", "--keep-last", "1", "--max-unused", "0", "--now"]);
+    assert_eq!(run(&["snapshots", "--json"]).lines().count(), 1);
+    assert!(packs() < before, "{} packs were {before}", packs());
+    run(&["check", "--read-data"]);
+    let target = home.path().join("back");
+    run(&["restore", "latest:mail", "--target", target.to_str().expect("a path is text")]);
+    assert_eq!(differences(&picture(&source), &picture(&target)), Vec::<String>::new());
+    assert!(run(&["unlock"]).starts_with("0 locks"), "every run has given its lock back");
+}
+
+#[test]
+fn a_prune_that_needs_a_bucket_alone_lets_the_living_end_and_the_dead_be_cleared_away() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let home = tempfile::tempdir().expect("temporary folder");
+    let run = |arguments: &[&str]| done(snap(&bucket, home.path(), arguments));
+    three_days(&run, home.path());
+    let backup = bucket.store().lock(LockMode::Shared).expect("free");
+    let prune =
+        |wait| snap(&bucket, home.path(), &["prune", "--keep-last", "2", "--now", "--lock-wait", wait]);
+    let refused = prune("1s");
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && errors.contains("lock"), "{errors}");
+    assert_eq!(run(&["snapshots", "--json"]).lines().count(), 3, "nothing was removed");
+    drop(backup);
+    let killed = bucket.store_with_lease(900, 1000); // never renewed, as if its process were gone
+    std::mem::forget(killed.lock(LockMode::Exclusive).expect("free"));
+    assert!(!prune("1s").status.success(), "it may be alive");
+    let cleared = run(&["unlock"]);
+    assert!(cleared.contains("exclusive"), "{cleared}");
+    done(prune("1s"));
+    assert_eq!(run(&["snapshots", "--json"]).lines().count(), 2);
+}
+
+#[test]
+fn a_mount_shows_a_repository_on_s3() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+        eprintln!("skipped: not root, or no /dev/fuse");
+        return;
+    }
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let home = tempfile::tempdir().expect("temporary folder");
+    let run = |arguments: &[&str]| done(snap(&bucket, home.path(), arguments));
+    let source = three_days(&run, home.path());
+    let point = home.path().join("mnt");
+    fs::create_dir(&point).expect("folder is made");
+    let log = home.path().join("log");
+    let to_str = |path: &Path| path.to_str().expect("a path is text").to_owned();
+    run(&["mount", &to_str(&point), "--background", "--log", &to_str(&log)]);
+    let shown = std::panic::catch_unwind(|| picture(&point.join("latest/mail")));
+    let days = fs::read_dir(point.join("snapshots")).map(Iterator::count);
+    let unmounted = Command::new("umount").arg(&point).status().expect("umount runs");
+    assert!(unmounted.success());
+    assert_eq!(differences(&picture(&source), &shown.expect("it reads")), Vec::<String>::new());
+    assert_eq!(days.expect("it lists"), 3);
+}
+
+#[test]
+fn what_is_put_has_the_storage_class_that_was_asked_for() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Locking);
+    let home = tempfile::tempdir().expect("temporary folder");
+    let class = ["--s3-storage-class", "STANDARD_IA"];
+    let run = |arguments: &[&str]| done(snap(&bucket, home.path(), &[arguments, &class].concat()));
+    three_days(&run, home.path());
+    let classes = |bucket: &Bucket| -> Vec<(String, Option<String>)> {
+        let listing = server.client.list_objects_v2().bucket(&bucket.name).send();
+        let listing = server.wait(listing).expect("objects list");
+        let row = |object: &aws_sdk_s3::types::Object| {
+            let class = object.storage_class().map(|class| class.as_str().to_owned());
+            (object.key().expect("an object has a key").to_owned(), class)
+        };
+        listing.contents().iter().map(row).filter(|(key, _)| key.contains("/packs/")).collect()
+    };
+    let is_class = |rows: &[(String, Option<String>)]| {
+        !rows.is_empty() && rows.iter().all(|(_, class)| class.as_deref() == Some("STANDARD_IA"))
+    };
+    assert!(is_class(&classes(&bucket)), "{:?}", classes(&bucket));
+    // The copy of a local repository as well.
+    let copy = server.bucket(Kind::Locking);
+    let local = home.path().join("local");
+    let local = local.to_str().expect("a path is text");
+    run(&["clone", &bucket.location(), "--repo", local]);
+    run(&["sync", &copy.location(), "--repo", local]);
+    assert!(is_class(&classes(&copy)), "{:?}", classes(&copy));
 }
 
 #[test]
