@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use common::Noise;
 use common::proxy::{Break, Proxy};
 use common::repo::{backup, create_plain, deliver, differences, maildir, open, picture, restore};
-use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, server};
+use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, is_other, server};
 use snap::base::id::PackId;
 use snap::base::progress::Progress;
 use snap::op::check::{Request, check};
@@ -43,8 +43,8 @@ fn is_sound(repository: &snap::repo::Repository) -> bool {
     check(repository, &NoSecrets, &request).expect("check ends").is_sound()
 }
 
-/// Runs the program, with credentials where every AWS program looks for them.
-fn snap(bucket: &Bucket, home: &Path, arguments: &[&str]) -> Output {
+/// Returns the program's command, with credentials where every AWS program looks for them.
+fn program(bucket: &Bucket, home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
     command.env_clear().env("HOME", home).env("SNAP_STATE_DIR", home.join("state"));
     command.env("AWS_ENDPOINT_URL", &bucket.server.endpoint).env("AWS_REGION", REGION);
@@ -53,7 +53,12 @@ fn snap(bucket: &Bucket, home: &Path, arguments: &[&str]) -> Output {
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .env("AWS_MAX_ATTEMPTS", "2")
         .env("SNAP_REPOSITORY", bucket.location());
-    command.args(arguments).output().expect("snap runs")
+    command.args(arguments);
+    command
+}
+
+fn snap(bucket: &Bucket, home: &Path, arguments: &[&str]) -> Output {
+    program(bucket, home, arguments).output().expect("snap runs")
 }
 
 #[track_caller]
@@ -221,6 +226,29 @@ fn what_is_put_has_the_storage_class_that_was_asked_for() {
     run(&["clone", &bucket.location(), "--repo", local]);
     run(&["sync", &copy.location(), "--repo", local]);
     assert!(is_class(&classes(&copy)), "{:?}", classes(&copy));
+}
+
+#[test]
+fn a_web_identity_gives_credentials() {
+    if is_other() {
+        println!("skipped: this server gives nobody credentials");
+        return;
+    }
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let home = tempfile::tempdir().expect("temporary folder");
+    let token = home.path().join("token");
+    fs::write(&token, "e30.e30.none").expect("writes");
+    let mut command = program(&bucket, home.path(), &["init", "--encryption", "none"]);
+    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    let without = command.output().expect("snap runs");
+    let errors = String::from_utf8_lossy(&without.stderr);
+    assert!(errors.contains("credential") && errors.lines().count() == 1, "{errors}");
+    command
+        .env("AWS_WEB_IDENTITY_TOKEN_FILE", &token)
+        .env("AWS_ROLE_ARN", "arn:aws:iam::000000000000:role/uploader");
+    done(command.output().expect("snap runs"));
+    assert!(bucket.files().contains(&"config".to_owned()));
 }
 
 #[test]

@@ -87,17 +87,23 @@ fn print(text: &[u8]) -> Result<Exit, RepoError> {
 
 fn log_to_standard_error(quiet: bool, verbose: u8) {
     use tracing::Level;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
     let level = match (quiet, verbose) {
         (true, _) => Level::ERROR,
         (false, 0) => Level::WARN,
         (false, 1) => Level::INFO,
         (false, _) => Level::DEBUG,
     };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
+    // What libraries have to say of an error is in the error.
+    let others = if verbose > 2 { Level::DEBUG } else { Level::ERROR };
+    let filter = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(others);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
-        .with_target(false)
-        .init();
+        .with_target(false);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
