@@ -8,6 +8,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -131,7 +132,8 @@ fn tags_pin_and_prune_removes_what_nothing_needs_on_s3() {
     let run = |arguments: &[&str]| done(snap(&bucket, home.path(), arguments));
     let source = three_days(&run, home.path());
     run(&["tag", "latest~2", "--add", "keep"]);
-    let packs = || bucket.files().into_iter().filter(|path| path.starts_with("packs/")).count();
+    let packs =
+        || bucket.files().into_iter().filter(|path| path.starts_with("packs/")).collect::<BTreeSet<_>>();
     let before = packs();
     let plan = run(&["prune", "--keep-last", "1", "--max-unused", "0", "--dry-run", "--json"]);
     assert_eq!(summary(&plan)["snapshots_forgotten"], 1, "the pinned one stays: {plan}");
@@ -140,9 +142,9 @@ fn tags_pin_and_prune_removes_what_nothing_needs_on_s3() {
     run(&["check", "--read-data"]);
     run(&["tag", "latest~1", "--remove", "keep"]);
     run(&["prune", "--keep-last", "1", "--max-unused", "0", "--grace", "0s"]);
-    run(&["prune", "--keep-last", "1", "--max-unused", "0", "--now"]);
+    let last = run(&["prune", "--keep-last", "1", "--max-unused", "0", "--now", "--json"]);
     assert_eq!(run(&["snapshots", "--json"]).lines().count(), 1);
-    assert!(packs() < before, "{} packs were {before}", packs());
+    assert!(before.difference(&packs()).count() > 1, "{last}: {before:?}, {:?}", packs());
     run(&["check", "--read-data"]);
     let target = home.path().join("back");
     run(&["restore", "latest:mail", "--target", target.to_str().expect("a path is text")]);
@@ -200,6 +202,10 @@ fn a_mount_shows_a_repository_on_s3() {
 
 #[test]
 fn what_is_put_has_the_storage_class_that_was_asked_for() {
+    if is_other() {
+        println!("skipped: this server has one storage class");
+        return;
+    }
     let Some(server) = server() else { return };
     let bucket = server.bucket(Kind::Locking);
     let home = tempfile::tempdir().expect("temporary folder");

@@ -61,7 +61,7 @@ pub fn run(session: &Session, options: &Mount) -> Result<Exit, RepoError> {
     let (events, come) = unbounded();
     heed_signals(events.clone())?;
     let mounted = mount(repository, &point, &settings, events)?;
-    say_up(session, &mounted, is_locked)?;
+    say_up(session, &mounted, is_locked, is_child)?;
     if let Some(log) = log {
         detach(log)?;
     }
@@ -122,13 +122,19 @@ fn heed_signals(events: Sender<Event>) -> Result<(), RepoError> {
     Ok(())
 }
 
-fn say_up(session: &Session, mounted: &Mounted, is_locked: bool) -> Result<(), RepoError> {
+fn say_up(
+    session: &Session,
+    mounted: &Mounted,
+    is_locked: bool,
+    in_background: bool,
+) -> Result<(), RepoError> {
     let mut out = Output::new();
     let point = mounted.point().display();
     if session.global.json {
         out.line(json!({ "type": "mounted", "point": point.to_string(), "locked": is_locked }))?;
     } else if !session.global.quiet {
-        out.line(format_args!("mounted on {point}; Ctrl-C or 'umount {point}' ends it"))?;
+        let how = if in_background { "" } else { "Ctrl-C or " };
+        out.line(format_args!("mounted on {point}; {how}'umount {point}' ends it"))?;
     }
     out.finish()
 }
