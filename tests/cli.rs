@@ -509,7 +509,7 @@ fn prune_prints_each_snapshot_with_the_rule_that_keeps_it() {
     assert_eq!((&summary["snapshots_kept"], &summary["snapshots_forgotten"]), (&5.into(), &1.into()));
     let left = text(&place.snap(&["snapshots"]).stdout);
     assert!(left.contains("keep") && !left.contains("2026-01-02"), "{left}");
-    let line = place.refused(&["prune", "--keep-last", "1"], 2);
+    let line = place.refused(&["prune", "--keep-weekly", "1"], 2);
     assert!(line.contains("3 of 5 snapshots, more than half") && line.contains("--force"), "{line}");
     let summary = place.json(&["prune"]);
     assert_eq!(summary["snapshots_forgotten"], 0, "without a rule nothing is forgotten");

@@ -540,15 +540,16 @@ fn a_mass_deletion_and_a_clock_in_the_past_are_refused_unless_forced() {
         scene.live(day, 5, 0);
     }
     let timid = |policy, day| run(&scene.open(), policy, day, |request| request.force = false);
-    let refused = timid(keep_last(2), 5).expect_err("refused").to_string();
+    let refused = timid(Policy { keep_daily: 2, ..Policy::default() }, 5).expect_err("refused").to_string();
     assert!(refused.contains("3 of 5 snapshots"), "{refused}");
     let refused = timid(keep_last(3), 3).expect_err("refused").to_string();
     assert!(refused.contains("future"), "{refused}");
     assert_eq!(timid(keep_last(3), 5).expect("prune").forgotten(), 2);
-    let report = run(&scene.open(), keep_last(1), 3, |request| {
+    let report = run(&scene.open(), Policy { keep_weekly: 1, ..Policy::default() }, 3, |request| {
         (request.force, request.dry_run) = (false, true);
     });
     assert_eq!(report.expect("a dry run only says so").refusals.len(), 2);
+    assert_eq!(timid(keep_last(1), 5).expect("who says how many means it").forgotten(), 2);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use crate::base::id::SnapshotId;
-use crate::base::time::Time;
 use crate::op::prune::policy::PIN;
 use crate::op::prune::{Fate, Judged, Request};
 use crate::repo::{RepoError, Repository, Snapshot};
@@ -40,7 +39,7 @@ pub fn judge(repository: &Repository, request: &Request<'_>) -> Result<Judgement
         )));
     }
     let fates = request.policy.judge(&snapshots, &named, request.now, &request.zone);
-    let refusals = doubts(&snapshots, &fates, request.now);
+    let refusals = doubts(&snapshots, &fates, request);
     if let Some(first) = refusals.first()
         && !request.force
         && !request.dry_run
@@ -102,13 +101,14 @@ fn row(snapshot: &Snapshot, fate: Fate) -> Judged {
 }
 
 /// Says what makes a removal by policy look like a mistake.
-fn doubts(snapshots: &[Snapshot], fates: &[Fate], now: Time) -> Vec<String> {
+fn doubts(snapshots: &[Snapshot], fates: &[Fate], request: &Request<'_>) -> Vec<String> {
+    let now = request.now;
     let mut doubts = Vec::new();
     let expired = fates.iter().filter(|fate| matches!(fate, Fate::Expired)).count();
     if expired == 0 {
         return doubts;
     }
-    if expired > snapshots.len() / 2 {
+    if expired > snapshots.len() / 2 && !request.policy.is_a_number() {
         doubts.push(format!(
             "the policy would remove {expired} of {} snapshots, more than half",
             snapshots.len()
