@@ -455,7 +455,11 @@ fn a_locked_repository_is_refused_with_status_four() {
     let lock = fs::File::create(place.path("repo/lock")).expect("lock file opens");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("lock is taken");
     for wait in ["0s", "100ms"] {
-        assert!(place.refused(&["--lock-wait", wait, "backup", "file"], 4).contains("locked by another run"));
+        assert!(
+            place
+                .refused(&["--lock-wait", wait, "backup", "file"], 4)
+                .contains("locked by another run; wait for its end")
+        );
     }
     // A sweep is short: who waits goes on after it.
     let waiting = place.command(&["backup", "file"]).stdout(Stdio::piped()).spawn().expect("program runs");

@@ -251,5 +251,5 @@ fn a_locked_version_goes_when_its_lock_is_over() {
     place.0.extend(&name.to_string(), &id, Time::new(place.now() + 31 * DAY, 0)).expect_err("in the past");
     place.0.delete_version(&name.to_string(), &id).expect("its lock is over");
     assert!(place.0.versions().expect("lists").is_empty());
-    // The server's clock can't be turned here; that it keeps what is locked is tested above.
+    // No server's clock is turned here; that it keeps what is locked is tested above.
 }

@@ -164,7 +164,8 @@ fn a_prune_that_needs_a_bucket_alone_lets_the_living_end_and_the_dead_be_cleared
         |wait| snap(&bucket, home.path(), &["prune", "--keep-last", "2", "--now", "--lock-wait", wait]);
     let refused = prune("1s");
     let errors = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && errors.contains("lock"), "{errors}");
+    assert_eq!(refused.status.code(), Some(4), "{errors}");
+    assert!(errors.contains("--lock-wait") && errors.contains("snap unlock"), "{errors}");
     assert_eq!(run(&["snapshots", "--json"]).lines().count(), 3, "nothing was removed");
     drop(backup);
     let killed = bucket.store_with_lease(900, 1000); // never renewed, as if its process were gone
@@ -232,6 +233,33 @@ fn what_is_put_has_the_storage_class_that_was_asked_for() {
     run(&["clone", &bucket.location(), "--repo", local]);
     run(&["sync", &copy.location(), "--repo", local]);
     assert!(is_class(&classes(&copy)), "{:?}", classes(&copy));
+}
+
+#[test]
+fn keys_on_s3_are_added_changed_and_removed() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Locking);
+    let home = tempfile::tempdir().expect("temporary folder");
+    let run = |arguments: &[&str], passphrase: &str, new: &str| {
+        let mut command = program(&bucket, home.path(), arguments);
+        command.env("SNAP_PASSWORD", passphrase).env("SNAP_NEW_PASSWORD", new).output().expect("snap runs")
+    };
+    let file = home.path().join("file");
+    fs::write(&file, "a file").expect("writes");
+    done(run(&["init"], "first horse", ""));
+    done(run(&["backup", file.to_str().expect("a path is text"), "--component", "mail"], "", ""));
+    done(run(&["key", "add", "--label", "second"], "first horse", "second horse"));
+    done(run(&["key", "rotate-passphrase"], "first horse", "third horse"));
+    let listed = done(run(&["--json", "key", "list"], "", ""));
+    let second = listed.lines().map(summary).find(|row| row["label"] == "second").expect("it is listed");
+    done(run(&["key", "remove", second["id"].as_str().expect("text")], "third horse", ""));
+    for passphrase in ["first horse", "second horse"] {
+        assert!(!run(&["cat", "latest:mail/file"], passphrase, "").status.success(), "{passphrase}");
+    }
+    assert!(done(run(&["key", "export"], "third horse", "")).contains("AGE-SECRET-KEY-"));
+    fs::remove_dir_all(home.path().join("state")).expect("it is lost");
+    done(run(&["key", "enroll"], "third horse", ""));
+    assert_eq!(done(run(&["cat", "latest:mail/file"], "third horse", "")), "a file");
 }
 
 #[test]

@@ -46,6 +46,12 @@ pub fn report(error: &RepoError) {
     if matches!(error, RepoError::Store(error) if error.is_full()) {
         line.push_str("; earlier snapshots are unharmed: make room and run it again");
     }
+    if let RepoError::Store(StoreError::Locked { path }) = error {
+        line.push_str("; wait for its end (--lock-wait)");
+        if path.starts_with("s3://") {
+            line.push_str(", or remove its lock with 'snap unlock' if it is dead");
+        }
+    }
     let _ = writeln!(std::io::stderr(), "{line}"); // nobody is left to tell
 }
 
