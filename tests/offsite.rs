@@ -12,9 +12,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::Noise;
 use common::repo::{deliver, differences, maildir, picture};
 use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, server};
+use common::{Noise, summary};
 use serde_json::Value;
 
 /// A machine: its home, state, mail and repository.
@@ -56,8 +56,7 @@ impl Machine {
     /// Runs a command with `--json` and returns its last line.
     #[track_caller]
     fn summary(&self, arguments: &[&str]) -> Value {
-        let said = self.run(&[arguments, &["--json"]].concat());
-        serde_json::from_str(said.lines().last().expect("a summary")).expect("JSON")
+        summary(&self.run(&[arguments, &["--json"]].concat()))
     }
 
     #[track_caller]

@@ -15,10 +15,10 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::Noise;
 use common::proxy::{Break, Proxy};
 use common::repo::{backup, create_plain, deliver, differences, maildir, open, picture, restore};
-use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, is_other, server};
+use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, own_server, server};
+use common::{Noise, can_mount, summary};
 use snap::base::id::PackId;
 use snap::base::progress::Progress;
 use snap::op::check::{Request, check};
@@ -120,10 +120,6 @@ fn three_days(run: &dyn Fn(&[&str]) -> String, home: &Path) -> PathBuf {
     source
 }
 
-fn summary(said: &str) -> serde_json::Value {
-    serde_json::from_str(said.lines().last().expect("a summary")).expect("JSON")
-}
-
 #[test]
 fn tags_pin_and_prune_removes_what_nothing_needs_on_s3() {
     let Some(server) = server() else { return };
@@ -179,8 +175,7 @@ fn a_prune_that_needs_a_bucket_alone_lets_the_living_end_and_the_dead_be_cleared
 
 #[test]
 fn a_mount_shows_a_repository_on_s3() {
-    if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-        eprintln!("skipped: not root, or no /dev/fuse");
+    if !can_mount() {
         return;
     }
     let Some(server) = server() else { return };
@@ -203,11 +198,7 @@ fn a_mount_shows_a_repository_on_s3() {
 
 #[test]
 fn what_is_put_has_the_storage_class_that_was_asked_for() {
-    if is_other() {
-        println!("skipped: this server has one storage class");
-        return;
-    }
-    let Some(server) = server() else { return };
+    let Some(server) = own_server("storage classes") else { return };
     let bucket = server.bucket(Kind::Locking);
     let home = tempfile::tempdir().expect("temporary folder");
     let class = ["--s3-storage-class", "STANDARD_IA"];
@@ -264,11 +255,7 @@ fn keys_on_s3_are_added_changed_and_removed() {
 
 #[test]
 fn a_web_identity_gives_credentials() {
-    if is_other() {
-        println!("skipped: this server gives nobody credentials");
-        return;
-    }
-    let Some(server) = server() else { return };
+    let Some(server) = own_server("credentials for web identities") else { return };
     let bucket = server.bucket(Kind::Plain);
     let home = tempfile::tempdir().expect("temporary folder");
     let token = home.path().join("token");

@@ -122,6 +122,11 @@ impl World {
     }
 }
 
+/// Puts back what [`World::memory`] returned.
+fn put_back(memory: &BTreeMap<PathBuf, Vec<u8>>) {
+    memory.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).expect("writes"));
+}
+
 /// Clones a bucket and restores every snapshot; returns how many there are.
 #[track_caller]
 fn clone_restores(bucket: &LockingMemory, state: &Path, pictures: &BTreeMap<i64, Picture>) -> usize {
@@ -363,7 +368,7 @@ fn cut_everywhere(work: Work) {
     let before = world.bucket.copy();
     let memory = world.memory();
     for call in 0.. {
-        memory.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).expect("writes"));
+        put_back(&memory);
         world.bucket = before.copy();
         let cutting = Arc::new(CuttingStore::new(Arc::new(world.bucket.clone()), call, work));
         let bucket: Arc<dyn LockingStore> = cutting.clone();
@@ -426,7 +431,7 @@ fn what_the_disk_has_lost_stays_locked_in_the_bucket() {
     // Each file that can be lost, in turn; and all of a snapshot's.
     for path in paths.iter().filter(|path| *path != "config") {
         world.bucket = bucket.copy();
-        memory.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).expect("writes"));
+        put_back(&memory);
         let mut files = world.files.files();
         files.remove(path);
         let damaged = open(Arc::new(MemoryStore::of(files)), world.state.path(), None).expect("opens");

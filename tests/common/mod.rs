@@ -25,6 +25,24 @@ pub fn program(folder: &std::path::Path, arguments: &[&str]) -> std::process::Co
     command
 }
 
+/// Returns whether a mount can be tried here; says why not.
+pub fn can_mount() -> bool {
+    let lacking = if !rustix::process::geteuid().is_root() {
+        "not root"
+    } else if !std::path::Path::new("/dev/fuse").exists() {
+        "no /dev/fuse"
+    } else {
+        return true;
+    };
+    eprintln!("skipped: {lacking}");
+    false
+}
+
+/// Returns the last of the JSON lines that a command said.
+pub fn summary(said: &str) -> serde_json::Value {
+    serde_json::from_str(said.lines().last().expect("a summary")).expect("JSON")
+}
+
 /// Returns the seed of a random test and prints it; `SNAP_TEST_SEED` gives an old one back.
 pub fn seed() -> u64 {
     let given = std::env::var("SNAP_TEST_SEED").ok();

@@ -38,6 +38,16 @@ pub fn server() -> Option<&'static Server> {
     SERVER.get_or_init(start).as_ref()
 }
 
+/// Returns the server that the tests start themselves; none where another one is named, which `lacks` what a
+/// test needs.
+pub fn own_server(lacks: &str) -> Option<&'static Server> {
+    if is_other() {
+        println!("skipped: this server has no {lacks}");
+        return None;
+    }
+    server()
+}
+
 fn start() -> Option<Server> {
     let endpoint = match std::env::var("SNAP_TEST_S3") {
         Ok(endpoint) => endpoint,

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::Errno;
 
 use crate::common::Noise;
+use crate::common::can_mount;
 use crate::common::repo::maildir;
-use crate::place::{Mount, Place, can_mount, wait_until};
+use crate::place::{Mount, Place, wait_until};
 
 /// Returns all packs, largest first.
 fn packs(place: &Place) -> Vec<PathBuf> {

@@ -5,7 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::place::{Place, can_mount, text, wait_until};
+use crate::common::can_mount;
+use crate::place::{Place, text, wait_until};
 
 /// User and group that the mail belongs to.
 const OWNER: &str = "nobody:nogroup";

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::place::{Place, can_mount, text, wait_until};
+use crate::common::can_mount;
+use crate::place::{Place, text, wait_until};
 
 fn is_mounted(point: &Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts list");

@@ -10,8 +10,9 @@ use std::process::Command;
 use rustix::fs::{CWD, FileType, Mode, SeekFrom, Timespec, Timestamps, XattrFlags};
 
 use crate::common::Noise;
+use crate::common::can_mount;
 use crate::common::repo::{differences, picture};
-use crate::place::{Place, can_mount, text};
+use crate::place::{Place, text};
 
 /// Makes one of everything that a file system can hold.
 fn one_of_everything(root: &Path) {

@@ -7,7 +7,8 @@ use std::path::Path;
 use snap::base::id::{FragmentId, RepositoryId};
 use snap::stage::index::Cache;
 
-use crate::place::{Place, can_mount, wait_until};
+use crate::common::can_mount;
+use crate::place::{Place, wait_until};
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("folder lists");

@@ -14,19 +14,6 @@ use tempfile::TempDir;
 /// Longest wait for something that takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Returns whether a mount can be tried here; says why not.
-pub fn can_mount() -> bool {
-    let lacking = if !rustix::process::geteuid().is_root() {
-        "not root"
-    } else if !Path::new("/dev/fuse").exists() {
-        "no /dev/fuse"
-    } else {
-        return true;
-    };
-    eprintln!("skipped: {lacking}");
-    false
-}
-
 /// Waits until `holds`; fails with `what` if it never does.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();

@@ -11,8 +11,9 @@ use snap::stage::snapshot::Manifest;
 use snap::store::MemoryStore;
 
 use crate::common::Noise;
+use crate::common::can_mount;
 use crate::common::repo::{maildir, open};
-use crate::place::{Place, can_mount};
+use crate::place::Place;
 
 #[test]
 fn a_single_mail_costs_two_frames_and_its_neighbours_none() {

@@ -9,7 +9,8 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::place::{Place, can_mount, text, wait_until};
+use crate::common::can_mount;
+use crate::place::{Place, text, wait_until};
 
 /// Runs a command as another user.
 fn as_user(user: u32, command: &[&str]) -> Output {

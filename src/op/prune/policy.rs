@@ -121,9 +121,7 @@ impl Policy {
     /// Returns whether the one rule is a number of snapshots: no clock has a say in that, and whoever
     /// gives it has said how many are to stay.
     pub fn is_a_number(&self) -> bool {
-        let of_time = [self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly];
-        let others = of_time.iter().any(|count| *count > 0) || self.keep_within.is_some();
-        self.keep_last > 0 && !others && self.keep_tags.is_empty() && self.tag_spans.is_empty()
+        self.keep_last > 0 && Self { keep_last: 0, ..self.clone() }.is_empty()
     }
 
     /// Returns whether a rule speaks of snapshots whatever their tags are. Without one, snapshots that
