@@ -170,6 +170,35 @@ fn one_of_everything_comes_back() {
 }
 
 #[test]
+fn every_name_of_a_file_has_its_attributes() {
+    let (source, state) = (folder(), folder());
+    let folders = ["a", "b", "c"];
+    folders.iter().for_each(|name| fs::create_dir(source.path().join(name)).expect("folder is made"));
+    let first = source.path().join("a/message");
+    fs::write(&first, b"one file, three names").expect("file is written");
+    for name in &folders[1..] {
+        fs::hard_link(&first, source.path().join(name).join("message")).expect("link is made");
+    }
+    if rustix::fs::lsetxattr(&first, "user.colour", b"blue", XattrFlags::empty()).is_err() {
+        println!("skipped: no user attributes on this file system");
+        return;
+    }
+    let repository = memory(&state);
+    let _ = backup(&repository, source.path(), 1).expect("backup");
+    let snapshots = repository.snapshots().expect("snapshots list").all;
+    for name in folders {
+        let target = folder();
+        let reader = Reader::new(&repository, Index::open(&repository).expect("index opens"), 1 << 20);
+        let progress = Progress::default();
+        let request = restore_request(format!("mail/{name}").as_bytes(), target.path(), &progress);
+        let _ = snap::op::restore::restore(&reader, &snapshots[0], &NoSecrets, &request).expect("restore");
+        let mut value = [0; 100];
+        let length = rustix::fs::lgetxattr(target.path().join("message"), "user.colour", &mut value[..]);
+        assert_eq!(length.map(|length| value[..length].to_vec()), Ok(b"blue".to_vec()), "in {name}");
+    }
+}
+
+#[test]
 fn an_unchanged_tree_is_read_no_second_time() {
     let (source, state) = (folder(), folder());
     one_of_everything(source.path());

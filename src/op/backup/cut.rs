@@ -125,9 +125,9 @@ impl<'r> Cutter<'r> {
                 true => self.run.links.claim(self.run, waiting)?,
                 false => Some(waiting),
             };
-            let Some(mut waiting) = waiting else { continue };
+            let Some(waiting) = waiting else { continue };
             let identity = (waiting.scanned.stat.filesystem, waiting.scanned.stat.inode);
-            let read = self.file(&mut waiting.scanned, &batch.fd, batch.mailbox.as_deref());
+            let read = self.file(&waiting.scanned, &batch.fd, batch.mailbox.as_deref());
             let read = match read {
                 Ok(read) => Some(read),
                 Err(CutError::Run(e)) => return Err(e),
@@ -163,7 +163,7 @@ impl<'r> Cutter<'r> {
     /// Reads a file; what it is when opened counts, not what it was when listed.
     fn file(
         &mut self,
-        scanned: &mut Scanned,
+        scanned: &Scanned,
         fd: &OwnedFd,
         mailbox: Option<&Mailbox>,
     ) -> Result<LinkRead, CutError> {
@@ -175,12 +175,11 @@ impl<'r> Cutter<'r> {
         if before.kind != Some(Kind::File) {
             return Err(CutError::Source(io::Error::other("is no longer a file")));
         }
-        scanned.xattrs = scan::xattrs_of(&opened).map_err(source)?;
+        let xattrs = scan::xattrs_of(&opened).map_err(source)?;
         let holes = match before.allocated < before.size {
             true => scan::holes(&opened, before.size).map_err(source)?,
             false => Vec::new(),
         };
-        scanned.stat = before;
         let mut file = File::from(opened);
         let data_bytes = before.size - holes.iter().map(|hole| hole.bytes).sum::<u64>();
         let cut = match holes.is_empty() {
@@ -198,7 +197,7 @@ impl<'r> Cutter<'r> {
             return Err(CutError::Source(io::Error::other("a sparse file was cut short while it was read")));
         }
         let content = self.run.writer.store_list(cut.list).map_err(CutError::Run)?;
-        Ok(LinkRead { content, holes, size, torn })
+        Ok(LinkRead { content, stat: before, xattrs, holes, size, torn })
     }
 
     /// Cuts what `source` gives, to its end. `expected` bytes are hoped for.

@@ -9,6 +9,7 @@ use crate::base::entry::Hole;
 use crate::op::backup::pending::Pending;
 use crate::op::backup::run::{Run, Scanned};
 use crate::repo::RepoError;
+use crate::stage::scan::{Stat, Xattrs};
 
 /// A name that waits for the content that another thread reads.
 pub struct Waiting {
@@ -25,6 +26,10 @@ pub struct Waiting {
 pub struct Read {
     /// Its content.
     pub content: ContentBuf,
+    /// What statx said of the open file: what it is then counts, not what it was when listed.
+    pub stat: Stat,
+    /// Its extended attributes, which all its names share.
+    pub xattrs: Xattrs,
     /// Its holes.
     pub holes: Vec<Hole>,
     /// Its bytes, as read.
@@ -112,6 +117,8 @@ impl Waiting {
             part.bytes.fetch_sub(self.scanned.size, Ordering::Relaxed);
         }
         self.scanned.size = read.size;
+        self.scanned.stat = read.stat;
+        self.scanned.xattrs.clone_from(&read.xattrs);
         self.scanned.holes.clone_from(&read.holes);
         self.scanned.torn = read.torn;
         let record = self.scanned.encode(read.content.borrowed())?;

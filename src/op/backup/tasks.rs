@@ -261,8 +261,14 @@ impl Tasks<'_> {
         let mut scanned = run.scanned(&component.directory, stat, 0, Kind::Directory);
         let mut path = Vec::new();
         if let (Some((fd, _)), Some(first)) = (&tried.single, component.paths.first()) {
-            scanned.xattrs = scan::xattrs_of(fd).unwrap_or_default();
             path = first.as_os_str().as_bytes().to_vec();
+            match scan::xattrs_of(fd) {
+                Ok(xattrs) => scanned.xattrs = xattrs,
+                Err(e) => {
+                    let reason = format!("extended attributes cannot be read: {}", std::io::Error::from(e));
+                    run.lack(Some(part), path.clone(), reason);
+                }
+            }
         }
         let up = Up::Into(root.clone(), slot, Box::new(scanned));
         let directory = Pending::new(up, path, Some(part.clone()), 1, old);
