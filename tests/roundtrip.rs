@@ -8,6 +8,7 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
@@ -23,6 +24,7 @@ use common::repo::{
     backup, backup_with, create_plain, create_sealed, differences, maildir, open, picture, restore,
     restore_request,
 };
+use common::watched::WatchedStore;
 use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use snap::base::progress::Progress;
 use snap::op::backup::Rules;
@@ -32,7 +34,8 @@ use snap::repo::config::Choices;
 use snap::repo::index::Index;
 use snap::repo::keys::{NoSecrets, Passphrase, Secrets};
 use snap::repo::reader::Reader;
-use snap::store::{LocalStore, MemoryStore};
+use snap::stage::index::PackNumber;
+use snap::store::{LocalStore, MemoryStore, Name};
 use tempfile::TempDir;
 
 fn folder() -> TempDir {
@@ -195,6 +198,66 @@ fn every_name_of_a_file_has_its_attributes() {
         let mut value = [0; 100];
         let length = rustix::fs::lgetxattr(target.path().join("message"), "user.colour", &mut value[..]);
         assert_eq!(length.map(|length| value[..length].to_vec()), Ok(b"blue".to_vec()), "in {name}");
+    }
+}
+
+/// Adds files to 40 folders; a third of them hold what an earlier one holds.
+fn fill_folders(root: &Path, from: usize, to: usize, noise: &mut Noise) {
+    for number in from..to {
+        let folder = root.join(format!("{}/{}", number % 8, number % 40));
+        fs::create_dir_all(&folder).expect("folders are made");
+        let bytes = match number % 3 {
+            0 if number > 40 => {
+                let other = number - 39;
+                fs::read(root.join(format!("{}/{}/{other}", other % 8, other % 40))).expect("file reads")
+            }
+            _ => noise.bytes(1 + number * 37 % 20_000),
+        };
+        fs::write(folder.join(number.to_string()), bytes).expect("file is written");
+    }
+}
+
+#[test]
+fn a_restore_reads_packs_in_ascending_order_and_no_byte_twice() {
+    let (source, state, target) = (folder(), folder(), folder());
+    let noise = &mut Noise::new(common::seed());
+    let disk = WatchedStore::default();
+    let choices = Choices { pack_bytes: 1 << 20, ..Choices::default() };
+    let repository = create_plain(Arc::new(disk.clone()), state.path(), choices).expect("repository is made");
+    fs::write(source.path().join("large"), noise.bytes(5 << 20)).expect("file is written");
+    for day in 0..4 {
+        fill_folders(source.path(), day * 500, (day + 1) * 500, noise);
+        let _ = backup(&repository, source.path(), 1 + day as i64).expect("backup");
+    }
+    let snapshot = repository.snapshots().expect("snapshots list").all.pop().expect("there are snapshots");
+    let reader = Reader::new(&repository, Index::open(&repository).expect("index opens"), 8 << 20);
+    let is_tree: HashMap<Name, bool> =
+        reader.index().packs().map(|(_, pack, _)| (Name::Pack(pack.id), pack.is_tree)).collect();
+    let number: HashMap<Name, PackNumber> =
+        reader.index().packs().map(|(number, pack, _)| (Name::Pack(pack.id), number)).collect();
+    _ = disk.take_reads();
+    let progress = Progress::default();
+    let mut request = restore_request(b"mail", target.path(), &progress);
+    request.threads = 1;
+    let report = snap::op::restore::restore(&reader, &snapshot, &NoSecrets, &request).expect("restore");
+    assert!(report.lacks.is_empty(), "{:?}", report.lacks);
+    set_mtime(source.path(), 0, 0);
+    set_mtime(target.path(), 0, 0);
+    assert_eq!(differences(&picture(source.path()), &picture(target.path())), Vec::<String>::new());
+
+    let reads: Vec<_> = disk.take_reads().into_iter().filter(|(name, _)| number.contains_key(name)).collect();
+    let mut by_place: Vec<_> =
+        reads.iter().map(|(name, range)| (number[name], range.start, range.end)).collect();
+    let of_content: Vec<_> = reads
+        .iter()
+        .filter(|(name, _)| !is_tree[name])
+        .map(|(name, range)| (number[name], range.start))
+        .collect();
+    assert!(of_content.len() > 8 && reads.len() > of_content.len(), "{reads:?}");
+    assert!(of_content.is_sorted(), "{of_content:?}");
+    by_place.sort_unstable();
+    for pair in by_place.windows(2) {
+        assert!(pair[0].0 != pair[1].0 || pair[0].2 <= pair[1].1, "read twice: {pair:?}");
     }
 }
 

@@ -1,10 +1,10 @@
 //! Where passphrases and identities come from; never from arguments, which anybody can see.
 
-use std::cell::RefCell;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use age::x25519::Identity;
 
@@ -18,7 +18,7 @@ const PASSPHRASE_CHARS_MIN: usize = 8;
 pub struct CliSecrets {
     password_file: Option<PathBuf>,
     identity_files: Vec<PathBuf>,
-    known: RefCell<Option<Passphrase>>,
+    known: Mutex<Option<Passphrase>>,
 }
 
 fn fail(what: impl Into<String>) -> RepoError {
@@ -28,7 +28,15 @@ fn fail(what: impl Into<String>) -> RepoError {
 impl CliSecrets {
     /// Asks nothing yet.
     pub fn new(password_file: Option<PathBuf>, identity_files: Vec<PathBuf>) -> Self {
-        Self { password_file, identity_files, known: RefCell::new(None) }
+        Self { password_file, identity_files, known: Mutex::new(None) }
+    }
+
+    /// Returns whether the passphrase would be asked for at the terminal.
+    pub fn will_prompt(&self) -> bool {
+        self.password_file.is_none()
+            && self.identity_files.is_empty()
+            && ["SNAP_PASSWORD", "SNAP_PASSWORD_COMMAND"].iter().all(|name| std::env::var_os(name).is_none())
+            && std::io::stdin().is_terminal()
     }
 
     fn ask(&self) -> Result<Option<Passphrase>, RepoError> {
@@ -103,12 +111,11 @@ impl CliSecrets {
 
 impl Secrets for CliSecrets {
     fn passphrase(&self) -> Result<Option<Passphrase>, RepoError> {
-        if let Some(known) = &*self.known.borrow() {
-            return Ok(Some(known.clone()));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none() {
+            *known = self.ask()?;
         }
-        let asked = self.ask()?;
-        self.known.borrow_mut().clone_from(&asked);
-        Ok(asked)
+        Ok(known.clone())
     }
 
     fn identities(&self) -> Result<Vec<Identity>, RepoError> {

@@ -115,6 +115,11 @@ impl<'r> Reader<'r> {
         self.kept.frames.has(&(pack.id, number))
     }
 
+    /// Forgets the frames that were read lately: no more of the same are to come.
+    pub fn forget_frames(&self) {
+        self.kept.frames.clear();
+    }
+
     /// Reads, opens and expands a frame. One read of the store.
     ///
     /// # Errors
@@ -126,11 +131,13 @@ impl<'r> Reader<'r> {
         })?;
         let range = u64::from(span.offset)..u64::from(span.offset) + u64::from(span.bytes);
         tracing::debug!("{}: reads the frame at byte {}", Name::Pack(pack.id), span.offset);
-        let bytes = self.repository().store().read_range(&Name::Pack(pack.id), range)?;
-        self.open_frame(pack, span, bytes)
+        let mut bytes = self.repository().store().read_range(&Name::Pack(pack.id), range)?;
+        let mut raw = Vec::new();
+        let header = self.open_frame(pack, span, &mut bytes, &mut raw)?;
+        Ok((header, raw))
     }
 
-    /// Opens and expands a frame whose bytes were read already.
+    /// Opens a frame in place whose bytes were read already, and expands it into `raw`.
     ///
     /// # Errors
     /// As [`Self::read_frame`].
@@ -138,33 +145,34 @@ impl<'r> Reader<'r> {
         &self,
         pack: &PackRow,
         span: FrameSpan,
-        mut bytes: Vec<u8>,
-    ) -> Result<(FrameHeader, Vec<u8>), RepoError> {
+        bytes: &mut [u8],
+        raw: &mut Vec<u8>,
+    ) -> Result<FrameHeader, RepoError> {
         let fail = |source| RepoError::Frame {
             path: Name::Pack(pack.id).to_string(),
             offset: u64::from(span.offset),
             source,
         };
-        let head = *bytes
-            .first_chunk::<FRAME_HEADER_BYTES>()
+        let (head, body) = bytes
+            .split_first_chunk_mut::<FRAME_HEADER_BYTES>()
             .ok_or_else(|| fail(FrameError::Header { what: "cut short" }))?;
-        let header = FrameHeader::from_bytes(&head).map_err(fail)?;
+        let header = FrameHeader::from_bytes(head).map_err(fail)?;
         let is_sealed = self.repository().writer_keys().metadata().is_some();
-        let body_bytes = bytes.len() - FRAME_HEADER_BYTES;
-        if header.stored_bytes as usize != body_bytes || header.sealed != is_sealed {
+        if header.stored_bytes as usize != body.len() || header.sealed != is_sealed {
             return Err(fail(FrameError::Header { what: "does not fit the index or the repository" }));
         }
         if (header.kind == FrameKind::Tree) != pack.is_tree {
             return Err(fail(FrameError::Header { what: "kind is not the pack's" }));
         }
-        bytes.drain(..FRAME_HEADER_BYTES);
-        if header.sealed {
-            let key = self.key(pack, &header)?;
-            key.open(&header.salt, &head, &mut bytes)
-                .map_err(|e| RepoError::seal(&Name::Pack(pack.id), e))?;
-        }
-        let raw = expand(&header, &bytes).map_err(fail)?;
-        Ok((header, raw))
+        let plain: &[u8] = match header.sealed {
+            false => body,
+            true => self
+                .key(pack, &header)?
+                .open_in_place(&header.salt, head, body)
+                .map_err(|e| RepoError::seal(&Name::Pack(pack.id), e))?,
+        };
+        expand(&header, plain, raw).map_err(fail)?;
+        Ok(header)
     }
 
     fn key(&self, pack: &PackRow, header: &FrameHeader) -> Result<SealKey, RepoError> {
@@ -385,12 +393,12 @@ thread_local! {
     static EXPANDER: RefCell<Option<Expander>> = const { RefCell::new(None) };
 }
 
-fn expand(header: &FrameHeader, body: &[u8]) -> Result<Vec<u8>, FrameError> {
+fn expand(header: &FrameHeader, body: &[u8], raw: &mut Vec<u8>) -> Result<(), FrameError> {
     let no_memory = FrameError::Expand { found: 0, expected: header.raw_bytes };
     EXPANDER.with_borrow_mut(|expander| {
         if expander.is_none() {
             *expander = Expander::new().ok();
         }
-        expander.as_mut().ok_or(no_memory)?.expand(header, body)
+        expander.as_mut().ok_or(no_memory)?.expand(header, body, raw)
     })
 }

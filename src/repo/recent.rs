@@ -38,6 +38,13 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
         self.state().values.contains(key)
     }
 
+    /// Forgets all values.
+    pub fn clear(&self) {
+        let mut state = self.state();
+        state.values.clear();
+        state.held = 0;
+    }
+
     /// Returns the value of `key`: the one that is kept, or what `make` returns, with its length in
     /// bytes. If another thread is making it, waits for that one: no value is made twice at a time.
     ///

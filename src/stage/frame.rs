@@ -194,21 +194,23 @@ impl Expander {
         Ok(Self { zstd: zstd::bulk::Decompressor::new()? })
     }
 
-    /// Returns the frame's raw bytes.
+    /// Puts the frame's raw bytes into `raw`, in place of what is there.
     ///
     /// # Errors
     /// [`FrameError::Expand`] if they are not exactly `header.raw_bytes`; never allocates more.
-    pub fn expand(&mut self, header: &FrameHeader, body: &[u8]) -> Result<Vec<u8>, FrameError> {
+    pub fn expand(&mut self, header: &FrameHeader, body: &[u8], raw: &mut Vec<u8>) -> Result<(), FrameError> {
         let expected = header.raw_bytes;
-        let raw = match header.compressed {
-            false => body.to_vec(),
-            true => self
-                .zstd
-                .decompress(body, expected as usize)
-                .map_err(|_| FrameError::Expand { found: 0, expected })?,
-        };
+        raw.clear();
+        match header.compressed {
+            false => raw.extend_from_slice(body),
+            true => {
+                raw.reserve_exact(expected as usize);
+                let expanded = self.zstd.decompress_to_buffer(body, raw);
+                _ = expanded.map_err(|_| FrameError::Expand { found: 0, expected })?;
+            }
+        }
         match raw.len() == expected as usize {
-            true => Ok(raw),
+            true => Ok(()),
             false => Err(FrameError::Expand { found: raw.len() as u64, expected }),
         }
     }
@@ -258,14 +260,17 @@ mod tests {
             let (body, compressed) = Compressor::new(3).unwrap().compress(&raw).unwrap();
             let header = header(&raw, &body, compressed);
             prop_assert_eq!(FrameHeader::from_bytes(&header.to_bytes()), Ok(header));
-            prop_assert_eq!(Expander::new().unwrap().expand(&header, &body), Ok(raw));
+            let mut found = vec![7; 5];
+            prop_assert_eq!(Expander::new().unwrap().expand(&header, &body, &mut found), Ok(()));
+            prop_assert_eq!(found, raw);
         }
 
         #[test]
         fn hostile_bodies_are_refused(body in prop::collection::vec(any::<u8>(), 1..2000), claim in 1u32..100_000) {
             let mut header = header(b"x", &body, true);
             header.raw_bytes = claim;
-            if let Ok(raw) = Expander::new().unwrap().expand(&header, &body) {
+            let mut raw = Vec::new();
+            if Expander::new().unwrap().expand(&header, &body, &mut raw).is_ok() {
                 prop_assert_eq!(raw.len(), claim as usize);
             }
         }

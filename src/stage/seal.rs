@@ -133,12 +133,27 @@ impl SealKey {
     /// # Errors
     /// [`SealError::Broken`] if key, salt, `associated` or any byte is not what was sealed.
     pub fn open(&self, salt: &[u8; 16], associated: &[u8], bytes: &mut Vec<u8>) -> Result<(), SealError> {
-        let aead = self.aead(salt).ok_or(SealError::Broken)?;
-        let nonce = Nonce::assume_unique_for_key([0; 12]);
-        let plain = aead.open_in_place(nonce, Aad::from(associated), bytes).map_err(|_| SealError::Broken)?;
-        let length = plain.len();
+        let length = self.open_in_place(salt, associated, bytes)?.len();
         bytes.truncate(length);
         Ok(())
+    }
+
+    /// Opens in place what [`Self::seal`] made; returns what was sealed, without the tag. O(length).
+    ///
+    /// # Errors
+    /// As [`Self::open`]; what the bytes are then is undefined.
+    pub fn open_in_place<'b>(
+        &self,
+        salt: &[u8; 16],
+        associated: &[u8],
+        bytes: &'b mut [u8],
+    ) -> Result<&'b [u8], SealError> {
+        let aead = self.aead(salt).ok_or(SealError::Broken)?;
+        let nonce = Nonce::assume_unique_for_key([0; 12]);
+        match aead.open_in_place(nonce, Aad::from(associated), bytes) {
+            Ok(plain) => Ok(plain),
+            Err(_) => Err(SealError::Broken),
+        }
     }
 
     /// Returns keyed BLAKE3 of `bytes`: proof that who wrote them had this key.

@@ -8,6 +8,7 @@ pub mod fault;
 pub mod proxy;
 pub mod repo;
 pub mod s3;
+pub mod watched;
 
 /// Returns the program, to be run in `folder` with `repo` and `state` there, and nothing else of the environment.
 pub fn program(folder: &std::path::Path, arguments: &[&str]) -> std::process::Command {

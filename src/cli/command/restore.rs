@@ -43,6 +43,9 @@ pub fn run(session: &Session, options: Restore) -> Result<Exit, RepoError> {
         threads: session.threads(),
         progress: &session.progress,
     };
+    if session.secrets.will_prompt() && !request.dry_run {
+        _ = repository.unlock(&session.secrets)?; // before a bar is drawn over the question
+    }
     let display = Display::start(&session.global, "restore", &session.progress);
     let report = restore(&reader, &snapshot, &session.secrets, &request);
     drop((display, lock));

@@ -65,30 +65,40 @@ pub struct Judged {
     pub chunks: u64,
 }
 
+/// A frame as it is stored, and its raw bytes.
+#[derive(Default)]
+struct Buffers {
+    stored: Vec<u8>,
+    raw: Vec<u8>,
+}
+
 /// Judges frames until there are no more.
 pub fn judge_frames(reader: &Reader<'_>, jobs: &Receiver<Job>) -> Judged {
     let mut judged = Judged::default();
+    let mut buffers = Buffers::default();
     for job in jobs {
-        judged.judge(reader, job);
+        judged.judge(reader, job, &mut buffers);
     }
     judged
 }
 
 impl Judged {
-    fn judge(&mut self, reader: &Reader<'_>, job: Job) {
+    fn judge(&mut self, reader: &Reader<'_>, job: Job, buffers: &mut Buffers) {
         let Job { task, span, chunks, piece, at } = job;
         let list = task.chunks.get(chunks).unwrap_or_default();
-        let bytes = piece.get(at..at.saturating_add(span.bytes as usize)).unwrap_or_default().to_vec();
+        let Buffers { stored, raw } = buffers;
+        stored.clear();
+        stored.extend_from_slice(piece.get(at..at.saturating_add(span.bytes as usize)).unwrap_or_default());
         drop(piece);
-        let (fault, chunks) = match reader.open_frame(&task.row, span, bytes) {
+        let (fault, chunks) = match reader.open_frame(&task.row, span, stored, raw) {
             Err(RepoError::NoIdentity { .. }) => (Fault::Closed, refs(list).collect()),
             Err(RepoError::Frame { source, .. }) => {
                 (Fault::Damaged(source.to_string()), refs(list).collect())
             }
             Err(RepoError::Seal { source, .. }) => (Fault::Damaged(source.to_string()), refs(list).collect()),
             Err(e) => (Fault::Damaged(told(&e, &task.path)), refs(list).collect()),
-            Ok((header, raw)) => {
-                let wrong = self.hash(reader, header.kind, list, &raw);
+            Ok(header) => {
+                let wrong = self.hash(reader, header.kind, list, raw);
                 let what = format!(
                     "{} of its {} chunks are not what their names say",
                     wrong.len(),

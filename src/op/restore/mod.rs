@@ -1,27 +1,30 @@
 //! One snapshot → files in a directory.
 //!
-//! The walk makes directories and notes what each file needs; then the needs are met pack by pack,
-//! in ascending order, each frame read once; then come hard links, and the directories' attributes.
+//! The walk notes what is to be made and what it needs, while the key is unwrapped; then directories
+//! are made, and the needs met pack by pack, in ascending order, each frame read once; then come hard
+//! links, and the directories' attributes.
 
 mod attributes;
 mod fill;
 mod holes;
+mod needs;
 mod plan;
+mod records;
 mod stretch;
 mod target;
 mod tidy;
 mod verify;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::base::content::ContentBuf;
 use crate::base::entry::Kind;
 use crate::base::progress::{Done, Progress};
-use crate::op::restore::plan::Plan;
+use crate::op::restore::plan::{Entrance, Plan};
 use crate::op::restore::target::Target;
-use crate::repo::browse::{Place, find, walk};
+use crate::repo::browse::{Place, find};
 use crate::repo::keys::Secrets;
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
@@ -105,10 +108,6 @@ pub fn restore(
     request: &Request<'_>,
 ) -> Result<Report, RepoError> {
     let place = find(reader, snapshot, &request.path)?;
-    if !request.dry_run {
-        reader.repository().unlock(secrets)?;
-    }
-    let target = Target::open(&request.target, request.overwrite, request.dry_run)?;
     let filter = Filter::new(request)?;
     let totals = &snapshot.manifest.components;
     let wanted = |name: &String| request.components.is_empty() || request.components.contains(name);
@@ -123,21 +122,37 @@ pub fn restore(
             return Err(RepoError::Source { path: format!("--component {name}"), reason });
         }
     }
-    let mut plan = Plan::new(reader, target, filter, request, totals);
-    match place {
-        Place::Root(root) => walk(reader, &root, &mut plan)?,
-        Place::Entry(record) => {
-            let entry = record.entry()?;
-            match entry.kind {
-                Kind::Directory => {
-                    let content: ContentBuf = entry.content.to_owned();
-                    walk(reader, &content, &mut plan)?;
+    let is_unlocked = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let unlocking = scope.spawn(|| {
+            let result = match request.dry_run {
+                true => Ok(()),
+                false => reader.repository().unlock(secrets).map(drop),
+            };
+            is_unlocked.store(true, Ordering::Release);
+            result
+        });
+        let entrance = move || {
+            unlocking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Target::open(&request.target, request.overwrite, request.dry_run)
+        };
+        let entrance = Entrance { is_open: &is_unlocked, enter: Box::new(entrance) };
+        let mut plan = Plan::new(reader, entrance, filter, request, totals);
+        if request.overwrite != Overwrite::Never {
+            _ = plan.target()?; // the walk looks what is there
+        }
+        match place {
+            Place::Root(root) => plan.walk(root)?,
+            Place::Entry(record) => {
+                let entry = record.entry()?;
+                match entry.kind {
+                    Kind::Directory => plan.walk(entry.content.to_owned())?,
+                    _ => plan.single(&entry)?,
                 }
-                _ => plan.single(&entry)?,
             }
         }
-    }
-    plan.finish()
+        plan.finish()
+    })
 }
 
 /// Which entries are wanted.

@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use crate::base::content::ChunkRef;
+use crate::op::restore::needs::Need;
 use crate::repo::reader::Reader;
-use crate::stage::index::{FrameSpan, Location, PackRow};
+use crate::stage::index::PackRow;
 use crate::store::Name;
 
 /// Bytes between two frames that are read and not needed, rather than ask the store twice.
@@ -14,25 +14,6 @@ const GAP_BYTES_MAX: u64 = 256 << 10;
 /// Bytes read at one stroke, at most: enough that a request's delay hardly counts, and that threads share the work.
 const READ_BYTES_MAX: u64 = 4 << 20;
 
-/// A chunk that a file needs.
-pub struct Need {
-    /// Where it lies; none if the index does not know.
-    pub location: Option<Location>,
-    /// The chunk.
-    pub chunk: ChunkRef,
-    /// Number of the file in its portion.
-    pub file: u32,
-    /// Where the chunk goes, in bytes from the start of the file's data, holes left out.
-    pub at: u64,
-}
-
-/// Returns the pack and the frame that meet a need; none if the index does not know.
-fn place<'r>(reader: &'r Reader<'_>, need: &Need) -> Option<(&'r PackRow, FrameSpan)> {
-    let location = need.location?;
-    let pack = reader.index().pack(location.pack)?;
-    pack.frames.get(usize::from(location.frame)).map(|span| (pack, *span))
-}
-
 /// Joins needs of neighbouring frames of a pack, in order, so that they are read at one stroke.
 pub fn stretches<'n>(
     reader: &Reader<'_>,
@@ -40,7 +21,7 @@ pub fn stretches<'n>(
 ) -> impl Iterator<Item = &'n [&'n [Need]]> {
     let mut read_bytes = 0;
     frames.chunk_by(move |a, b| {
-        let places = a.first().zip(b.first()).map(|(a, b)| (place(reader, a), place(reader, b)));
+        let places = a.first().zip(b.first()).map(|(a, b)| (a.span(reader), b.span(reader)));
         let Some((Some((one, before)), Some((other, after)))) = places else { return false };
         let end = u64::from(before.offset) + u64::from(before.bytes);
         let gap = u64::from(after.offset).checked_sub(end).filter(|gap| *gap <= GAP_BYTES_MAX);
@@ -61,14 +42,19 @@ pub fn fetch(reader: &Reader<'_>, frames: &[&[Need]]) -> Option<(Range<u64>, Opt
 }
 
 fn range<'r>(reader: &'r Reader<'_>, frames: &[&[Need]]) -> Option<(&'r PackRow, Range<u64>)> {
-    let (pack, first) = place(reader, frames.first()?.first()?)?;
-    let (_, last) = place(reader, frames.last()?.first()?)?;
+    let (pack, first) = frames.first()?.first()?.span(reader)?;
+    let (_, last) = frames.last()?.first()?.span(reader)?;
     Some((pack, u64::from(first.offset)..u64::from(last.offset) + u64::from(last.bytes)))
 }
 
 /// Returns the stored bytes of the frame that meets these needs, out of those of a stretch.
-pub fn own(reader: &Reader<'_>, needs: &[Need], range: &Range<u64>, bytes: &[u8]) -> Option<Vec<u8>> {
-    let (_, span) = place(reader, needs.first()?)?;
+pub fn own<'b>(
+    reader: &Reader<'_>,
+    needs: &[Need],
+    range: &Range<u64>,
+    bytes: &'b mut [u8],
+) -> Option<&'b mut [u8]> {
+    let (_, span) = needs.first()?.span(reader)?;
     let start = usize::try_from(u64::from(span.offset).checked_sub(range.start)?).ok()?;
-    bytes.get(start..start.checked_add(span.bytes as usize)?).map(<[u8]>::to_vec)
+    bytes.get_mut(start..start.checked_add(span.bytes as usize)?)
 }

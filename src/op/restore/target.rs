@@ -4,7 +4,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -19,8 +20,13 @@ const TEMPORARY: &str = ".snap-restore-";
 
 /// A directory that is restored into.
 pub struct Target {
+    path: PathBuf,
     root: Option<OwnedFd>,
     overwrite: Overwrite,
+    /// What temporary names start with.
+    prefix: String,
+    /// Number of the last temporary name.
+    last: AtomicU64,
 }
 
 impl Target {
@@ -36,7 +42,7 @@ impl Target {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(root) => root,
-            Err(Errno::NOENT) if dry_run => return Ok(Self { root: None, overwrite }),
+            Err(Errno::NOENT) if dry_run => return Ok(Self::with(path, None, overwrite)),
             Err(e) => return Err(fail(format!("target cannot be opened: {}", io::Error::from(e)))),
         };
         let names = scan::list(&root)
@@ -45,7 +51,31 @@ impl Target {
             let reason = "target is not empty; name an empty directory, or allow it with --overwrite if-changed or always";
             return Err(fail(reason.to_owned()));
         }
-        Ok(Self { root: Some(root), overwrite })
+        Ok(Self::with(path, Some(root), overwrite))
+    }
+
+    fn with(path: &Path, root: Option<OwnedFd>, overwrite: Overwrite) -> Self {
+        let prefix = format!("{TEMPORARY}{}-", std::process::id());
+        Self { path: path.to_owned(), root, overwrite, prefix, last: AtomicU64::new(0) }
+    }
+
+    /// Returns a name under which nothing lies yet.
+    pub fn temporary_name(&self) -> String {
+        format!("{}{}", self.prefix, self.last.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Makes a file that has no name and is gone when it is closed.
+    ///
+    /// # Errors
+    /// [`RepoError::Source`] if there is no room for it, or it can't be made.
+    pub fn nameless_file(&self) -> Result<File, RepoError> {
+        tempfile::tempfile_in(&self.path).map_err(|e| self.unusable(&e))
+    }
+
+    /// Returns the error for a target in which what was noted can't be kept.
+    pub fn unusable(&self, error: &io::Error) -> RepoError {
+        let reason = format!("a temporary file of the restore cannot be used: {error}");
+        RepoError::Source { path: self.path.display().to_string(), reason }
     }
 
     /// Opens a directory below the target.
@@ -124,11 +154,6 @@ impl Target {
         }
         renamed
     }
-}
-
-/// Returns a name under which nothing lies yet; `number` is unique in this run.
-pub fn temporary_name(number: u64) -> String {
-    format!("{TEMPORARY}{}-{number}", std::process::id())
 }
 
 /// Makes a new file.

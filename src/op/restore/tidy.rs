@@ -6,10 +6,10 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use crate::base::entry::Kind;
-use crate::base::progress::Done;
 use crate::op::restore::lack;
 use crate::op::restore::plan::{Link, Plan};
-use crate::op::restore::target::{Target, remove, temporary_name};
+use crate::op::restore::target::{Target, remove};
+use crate::repo::RepoError;
 use crate::stage::scan;
 
 impl Plan<'_> {
@@ -17,35 +17,31 @@ impl Plan<'_> {
     ///
     /// # Errors
     /// As linkat(2).
-    pub fn link(&mut self, link: &Link) -> Result<(), Errno> {
-        self.report.files += 1;
-        self.request.progress.add(Done { files: 1, bytes: 0 });
-        if self.request.dry_run {
-            return Ok(());
-        }
-        self.make(link.directory)?;
-        let parent = self.target.directory(&self.directories[link.directory as usize].path)?;
-        let first = self.target.directory(&self.directories[link.first.0 as usize].path)?;
-        self.temporary += 1;
-        let temporary = temporary_name(self.temporary);
+    pub fn link(&self, target: &Target, link: &Link) -> Result<(), Errno> {
+        let parent = target.directory(&self.directories[link.directory as usize].path)?;
+        let first = target.directory(&self.directories[link.first.0 as usize].path)?;
+        let temporary = target.temporary_name();
         rustix::fs::linkat(&first, link.first.1.as_slice(), &parent, temporary.as_str(), AtFlags::empty())?;
-        self.target.put(&parent, &temporary, &link.name)?;
+        target.put(&parent, &temporary, &link.name)?;
         // Renaming one name of a file over another of the same file does nothing at all.
         let _ = rustix::fs::unlinkat(&parent, temporary.as_str(), AtFlags::empty());
         Ok(())
     }
 
     /// Removes what lies in a restored directory and was not met; what is excluded stays.
-    pub fn delete_others(&mut self, number: u32, met: Option<BTreeSet<Vec<u8>>>) {
+    ///
+    /// # Errors
+    /// As [`Self::target`].
+    pub fn delete_others(&mut self, number: u32, met: Option<BTreeSet<Vec<u8>>>) -> Result<(), RepoError> {
         let Some(met) = met.filter(|_| self.request.include.is_empty() && self.request.components.is_empty())
         else {
-            return;
+            return Ok(());
         };
         let path = self.directories[number as usize].path.clone();
-        let Ok(fd) = self.target.directory(&path) else { return };
-        let Ok(names) = scan::list(&fd) else { return };
+        let Ok(fd) = self.target()?.directory(&path) else { return Ok(()) };
+        let Ok(names) = scan::list(&fd) else { return Ok(()) };
         for name in names.iter().filter(|name| !met.contains(*name)) {
-            let path = self.path_of(number, name);
+            let path = self.directories[number as usize].path_of(name);
             let is_directory = Target::look(&fd, name).is_some_and(|stat| stat.kind == Some(Kind::Directory));
             if !self.filter.wants(&path, is_directory).0 {
                 continue;
@@ -57,5 +53,6 @@ impl Plan<'_> {
                 }
             }
         }
+        Ok(())
     }
 }

@@ -11,19 +11,23 @@ use crate::base::kind::FrameKind;
 use crate::op::restore::holes::around_holes;
 use crate::repo::reader::Reader;
 
-/// Reads a file back from the disk and hashes its chunks.
+/// Reads a file back from the disk and hashes its chunks, whose references are `list`.
 ///
 /// # Errors
 /// One line: it can't be read, or is not what was written.
-pub fn read_back(reader: &Reader<'_>, parent: &OwnedFd, entry: &Entry<'_>) -> Result<(), String> {
+pub fn read_back(
+    reader: &Reader<'_>,
+    parent: &OwnedFd,
+    entry: &Entry<'_>,
+    list: &[u8],
+) -> Result<(), String> {
     let written = crate::stage::scan::open_file(parent, entry.name).map_err(text)?;
     rustix::fs::fdatasync(&written).map_err(text)?;
     // From the disk, not from memory. What the kernel keeps all the same is right as well.
     let _ = rustix::fs::fadvise(&written, 0, None, rustix::fs::Advice::DontNeed);
     let written = std::fs::File::from(written);
-    let list = reader.flatten(entry.content).map_err(|e| e.to_string())?;
     let mut at = 0;
-    for chunk in crate::base::content::refs(&list) {
+    for chunk in crate::base::content::refs(list) {
         let mut bytes = vec![0; chunk.bytes as usize];
         around_holes(entry, at, bytes.len(), |from, range| written.read_exact_at(&mut bytes[range], from))
             .map_err(|e| format!("cannot be read back: {e}"))?;

@@ -29,7 +29,7 @@ use crate::stage::seal::{SealKey, Secret};
 pub type Passphrase = Zeroizing<String>;
 
 /// Where passphrases and identities come from; asked only when one is needed.
-pub trait Secrets {
+pub trait Secrets: Sync {
     /// Returns the passphrase; none if nobody gives one.
     ///
     /// # Errors
