@@ -151,11 +151,23 @@ impl Session {
     /// # Errors
     /// As [`Index::open`].
     pub fn reader<'r>(&self, repository: &'r Repository) -> Result<Reader<'r>, RepoError> {
+        self.reader_keeping(repository, FRAME_CACHE_BYTES)
+    }
+
+    /// Opens what reads the repository, and keeps up to `cache_bytes` of frames.
+    ///
+    /// # Errors
+    /// As [`Index::open`].
+    pub fn reader_keeping<'r>(
+        &self,
+        repository: &'r Repository,
+        cache_bytes: usize,
+    ) -> Result<Reader<'r>, RepoError> {
         let index = Index::open(repository)?;
         for (path, problem) in index.problems() {
             tracing::warn!("{path}: {problem}; 'snap check' says more");
         }
-        Ok(Reader::new(repository, index, FRAME_CACHE_BYTES))
+        Ok(Reader::new(repository, index, cache_bytes))
     }
 
     /// Returns all snapshots; says which could not be read.

@@ -1,6 +1,5 @@
 //! Up from a name to bytes: index → pack range → open → expand → chunk, re-hashed.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -14,7 +13,7 @@ use crate::repo::index::Index;
 use crate::repo::keys::open_data_key;
 use crate::repo::recent::Recent;
 use crate::repo::{RepoError, Repository};
-use crate::stage::frame::{Expander, FrameError, FrameHeader};
+use crate::stage::frame::{FrameError, FrameHeader, expand};
 use crate::stage::index::{FrameSpan, Location, PackRow};
 use crate::stage::pack::{PackHeader, SealedKey};
 use crate::stage::seal::{SealError, SealKey};
@@ -387,18 +386,4 @@ pub fn read_pack_header(repository: &Repository, id: PackId) -> Result<PackHeade
             what: format!("belongs to repository {}", header.repository),
         }),
     }
-}
-
-thread_local! {
-    static EXPANDER: RefCell<Option<Expander>> = const { RefCell::new(None) };
-}
-
-fn expand(header: &FrameHeader, body: &[u8], raw: &mut Vec<u8>) -> Result<(), FrameError> {
-    let no_memory = FrameError::Expand { found: 0, expected: header.raw_bytes };
-    EXPANDER.with_borrow_mut(|expander| {
-        if expander.is_none() {
-            *expander = Expander::new().ok();
-        }
-        expander.as_mut().ok_or(no_memory)?.expand(header, body, raw)
-    })
 }

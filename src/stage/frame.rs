@@ -1,5 +1,7 @@
 //! Stage 5: chunks that lie side by side → one frame, compressed together; and back.
 
+use std::cell::RefCell;
+
 use crate::base::content::ChunkRef;
 use crate::base::id::KeyId;
 use crate::base::kind::FrameKind;
@@ -214,6 +216,24 @@ impl Expander {
             false => Err(FrameError::Expand { found: raw.len() as u64, expected }),
         }
     }
+}
+
+thread_local! {
+    static EXPANDER: RefCell<Option<Expander>> = const { RefCell::new(None) };
+}
+
+/// Puts a frame's raw bytes into `raw`, in place of what is there, with the thread's own expander.
+///
+/// # Errors
+/// As [`Expander::expand`].
+pub fn expand(header: &FrameHeader, body: &[u8], raw: &mut Vec<u8>) -> Result<(), FrameError> {
+    let no_memory = FrameError::Expand { found: 0, expected: header.raw_bytes };
+    EXPANDER.with_borrow_mut(|expander| {
+        if expander.is_none() {
+            *expander = Expander::new().ok();
+        }
+        expander.as_mut().ok_or(no_memory)?.expand(header, body, raw)
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lacks};
 use crate::cli::session::{Session, split_place};
-use crate::op::restore::{Overwrite, Report, Request, restore};
+use crate::op::restore::{FRAME_CACHE_BYTES, Overwrite, Report, Request, restore};
 use crate::repo::{RepoError, Snapshot};
 
 /// Restores, and says what was done.
@@ -20,7 +20,7 @@ pub fn run(session: &Session, options: Restore) -> Result<Exit, RepoError> {
     let repository = session.open()?;
     let lock = session.lock(&repository)?;
     let snapshot = session.snapshot(&repository, &spec)?;
-    let reader = session.reader(&repository)?;
+    let reader = session.reader_keeping(&repository, FRAME_CACHE_BYTES)?;
     let mut components = options.component;
     if components.iter().any(|name| name == "all") {
         components.clear();

@@ -8,6 +8,7 @@ mod attributes;
 mod fill;
 mod holes;
 mod needs;
+mod placed;
 mod plan;
 mod records;
 mod stretch;
@@ -29,6 +30,10 @@ use crate::repo::keys::Secrets;
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::snapshot::Lack;
+
+/// Memory for frames that a restore's reader should keep, in bytes: directories that lie side by side share
+/// them. None are kept while files are filled.
+pub const FRAME_CACHE_BYTES: usize = 8 << 20;
 
 /// What to do with what is in the target already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,15 +8,18 @@ use crate::repo::reader::Reader;
 use crate::stage::index::{FrameSpan, Location, PackNumber, PackRow};
 
 /// Chunks that are looked up together, in the order of the index, so that each of its pages is read
-/// once for all of them: 8 MB.
+/// once for all of them: 7 MB.
 const LOOKUPS_MAX: usize = 1 << 17;
 
-/// Chunks that lie one after the other in a file, and in one frame. 32 bytes: there is one at least
-/// for each file of a restore.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The pack of a chunk that the index does not know. No pack has that number.
+const NOWHERE: PackNumber = PackNumber(u32::MAX);
+
+/// Chunks that lie one after the other in a file, and in one frame. 20 bytes: most messages have two,
+/// for headers lie in other frames than bodies.
+#[derive(Clone, Copy)]
 pub struct Need {
-    /// The pack; none if the index does not know, and then it is one chunk.
-    pack: Option<PackNumber>,
+    /// The pack; if the index does not know, [`NOWHERE`], and then it is one chunk.
+    pack: PackNumber,
     frame: u16,
     /// How many chunks.
     pub count: u16,
@@ -26,14 +29,12 @@ pub struct Need {
     pub file: u32,
     /// Number of the first chunk in the file.
     pub first: u32,
-    /// Where it goes, in bytes from the start of the file's data, holes left out.
-    pub at: u64,
 }
 
 impl Need {
     /// Returns the pack and the frame's number; none if the index does not know.
     pub fn place<'r>(&self, reader: &'r Reader<'_>) -> Option<(&'r PackRow, u16)> {
-        Some((reader.index().pack(self.pack?)?, self.frame))
+        Some((reader.index().pack(self.pack)?, self.frame))
     }
 
     /// Returns the pack, and where the frame lies in it.
@@ -43,8 +44,8 @@ impl Need {
     }
 
     /// Returns where one of its chunks lies, which starts at `offset`.
-    pub fn location(&self, offset: u32, chunk: ChunkRef) -> Option<Location> {
-        Some(Location { pack: self.pack?, frame: self.frame, offset, bytes: chunk.bytes })
+    pub fn location(&self, offset: u32, chunk: ChunkRef) -> Location {
+        Location { pack: self.pack, frame: self.frame, offset, bytes: chunk.bytes }
     }
 
     /// Returns whether two needs are met by one frame.
@@ -52,7 +53,7 @@ impl Need {
         (self.pack, self.frame) == (other.pack, other.frame)
     }
 
-    fn order(&self) -> (Option<PackNumber>, u16, u32, u32, u32) {
+    fn order(&self) -> (PackNumber, u16, u32, u32, u32) {
         (self.pack, self.frame, self.offset, self.file, self.first)
     }
 }
@@ -65,8 +66,6 @@ pub struct Lookup {
     pub file: u32,
     /// Number of the chunk in the file.
     pub number: u32,
-    /// See [`Need::at`].
-    pub at: u64,
 }
 
 /// The needs of many files.
@@ -116,7 +115,7 @@ impl Needs {
         let location = location.filter(|location| location.bytes == lookup.chunk.bytes);
         if let (Some(last), Some(location)) = (self.all.last_mut(), location)
             && last.file == lookup.file
-            && (last.pack, last.frame, self.end) == (Some(location.pack), location.frame, location.offset)
+            && (last.pack, last.frame, self.end) == (location.pack, location.frame, location.offset)
             && last.count < u16::MAX
         {
             last.count += 1;
@@ -125,13 +124,12 @@ impl Needs {
         }
         self.end = location.map_or(0, |location| location.offset.saturating_add(location.bytes));
         self.all.push(Need {
-            pack: location.map(|location| location.pack),
+            pack: location.map_or(NOWHERE, |location| location.pack),
             frame: location.map_or(0, |location| location.frame),
             count: 1,
             offset: location.map_or(0, |location| location.offset),
             file: lookup.file,
             first: lookup.number,
-            at: lookup.at,
         });
         if let Some(file) = files.get_mut(lookup.file as usize) {
             *file.left.get_mut() += 1;

@@ -1,33 +1,29 @@
 //! The walk of a restore: notes what is to be made, then makes it. While it only notes, it touches
 //! nothing outside memory: the target is opened when it is needed first.
 
+mod walk;
+
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rustix::io::Errno;
 
-use crate::base::content::{Content, ContentBuf, REF_BYTES, refs};
-use crate::base::entry::{Entry, Kind, quoted as shown};
+use crate::base::entry::quoted as shown;
 use crate::base::progress::Done;
 use crate::op::restore::attributes::{Attributes, On};
 use crate::op::restore::fill::{FilePlan, Fill, Filled};
-use crate::op::restore::needs::{Lookup, Needs};
+use crate::op::restore::needs::Needs;
 use crate::op::restore::records::Records;
 use crate::op::restore::target::Target;
-use crate::op::restore::{Filter, Overwrite, Report, Request, lack};
+use crate::op::restore::{Filter, Report, Request, lack};
 use crate::repo::RepoError;
-use crate::repo::browse::{Record, read_together};
+use crate::repo::browse::Record;
 use crate::repo::reader::Reader;
-use crate::stage::scan;
 use crate::stage::snapshot::Component;
-use crate::stage::tree::Entries;
 
-/// Needs gathered before files are filled: those of 3 million messages, 128 MB. What is beyond is
+/// Needs gathered before files are filled: those of 3 million messages, 120 MB. What is beyond is
 /// another pass over the packs.
-const NEEDS_MAX: usize = 4_000_000;
-
-/// Bytes of directories that are read together; a larger one is read alone.
-const BATCH_BYTES: u64 = 16 << 20;
+const NEEDS_MAX: usize = 6_000_000;
 
 /// A directory of the target.
 pub struct Directory {
@@ -152,122 +148,6 @@ impl<'p> Plan<'p> {
         self.target.as_ref().ok_or(RepoError::Locked)
     }
 
-    /// Restores one entry that is no directory, right into the target.
-    ///
-    /// # Errors
-    /// As [`Visitor::entry`].
-    pub fn single(&mut self, entry: &Entry<'_>) -> Result<(), RepoError> {
-        self.any(entry)
-    }
-
-    /// Notes all that is below the directory that `root` refers to: one depth after the other, and the
-    /// directories of each in the order in which they lie in packs.
-    ///
-    /// # Errors
-    /// [`RepoError::Interrupted`], or as [`Self::target`]. A directory that can't be read is a lack.
-    pub fn walk(&mut self, root: ContentBuf) -> Result<(), RepoError> {
-        let mut depth = vec![(0, root)];
-        while !depth.is_empty() {
-            let index = self.reader.index();
-            depth.sort_by_cached_key(|(_, content)| {
-                refs(&content.list).next().and_then(|first| index.find(&first.id).ok().flatten())
-            });
-            let mut below = Vec::new();
-            let mut left = depth.as_slice();
-            while !left.is_empty() {
-                let (batch, others) = left.split_at(batch_of(left));
-                left = others;
-                let contents: Vec<ContentBuf> = batch.iter().map(|(_, content)| content.clone()).collect();
-                for ((number, _), stream) in batch.iter().zip(read_together(self.reader, &contents)) {
-                    match stream {
-                        Ok(stream) => self.directory(*number, &stream, &mut below)?,
-                        Err(e) if e.is_damage() => {
-                            let path = self.directories[*number as usize].path.clone();
-                            self.report.lacks.push(lack(&path, e.chain()));
-                        }
-                        Err(e) => return Err(e),
-                    }
-                }
-            }
-            depth = below;
-        }
-        Ok(())
-    }
-
-    /// Notes what is in a directory; adds the directories in it to `below`.
-    fn directory(
-        &mut self,
-        number: u32,
-        stream: &[u8],
-        below: &mut Vec<(u32, ContentBuf)>,
-    ) -> Result<(), RepoError> {
-        let is_chosen = self.directories[number as usize].is_chosen;
-        let mut met = (self.request.delete && is_chosen).then(BTreeSet::new);
-        for entry in Entries::new(stream) {
-            if self.request.progress.is_cancelled() {
-                return Err(RepoError::Interrupted);
-            }
-            if self.entrance.as_ref().is_some_and(|entrance| entrance.is_open.load(Ordering::Acquire)) {
-                _ = self.target()?; // what is wrong with key or target is said soon
-            }
-            let entry = match entry {
-                Ok((_, entry)) => entry,
-                Err(e) => {
-                    let path = self.directories[number as usize].path.clone();
-                    self.report.lacks.push(lack(&path, RepoError::from(e).chain()));
-                    return Ok(()); // what is in the target stays
-                }
-            };
-            if let Some(met) = &mut met {
-                met.insert(entry.name.to_vec());
-            }
-            self.here = number;
-            self.entry(&entry, below)?;
-        }
-        match number {
-            0 => self.met_at_top = met,
-            _ => self.delete_others(number, met)?,
-        }
-        Ok(())
-    }
-
-    fn entry(&mut self, entry: &Entry<'_>, below: &mut Vec<(u32, ContentBuf)>) -> Result<(), RepoError> {
-        let path = self.path_here(entry.name);
-        let is_named = self.request.components.is_empty()
-            || self.here != 0
-            || self.components.iter().any(|component| {
-                component.directory == entry.name && self.request.components.contains(&component.name)
-            });
-        let is_directory = entry.kind == Kind::Directory;
-        let (is_chosen, is_above) = self.filter.wants(&path, is_directory);
-        if !is_named || !(is_chosen || is_above) {
-            return Ok(());
-        }
-        if !is_directory {
-            return self.any(entry);
-        }
-        let mut record = Vec::new();
-        let shell = Entry { content: Content::default(), ..entry.clone() };
-        crate::stage::tree::push(&shell, &mut record).map_err(|e| RepoError::record(&"tree", e))?;
-        let number = u32::try_from(self.directories.len()).unwrap_or(u32::MAX);
-        self.directories.push(Directory {
-            path,
-            record: Some(Record::new(&record)?),
-            parent: Some(self.here),
-            is_chosen,
-            is_wanted: false,
-            is_made: false,
-            is_tried: false,
-        });
-        self.request.progress.add(Done { files: 1, bytes: 0 });
-        if is_chosen {
-            self.here = number;
-            self.want_here();
-        }
-        below.push((number, entry.content.to_owned()));
-        Ok(())
-    }
-
     /// Makes what is noted, then hard links, sets directories' attributes, removes what is too many.
     ///
     /// # Errors
@@ -322,11 +202,6 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// Returns the path of a name where the walk is.
-    fn path_here(&self, name: &[u8]) -> Vec<u8> {
-        self.directories[self.here as usize].path_of(name)
-    }
-
     /// Makes the directories that are wanted and were not tried yet, each after the one that holds it.
     fn make_directories(&mut self) -> Result<(), RepoError> {
         _ = self.target()?;
@@ -364,130 +239,6 @@ impl<'p> Plan<'p> {
         Ok(())
     }
 
-    /// Notes that something in the directory where the walk is is to be there.
-    fn want_here(&mut self) {
-        let mut number = self.here;
-        while let Some(directory) = self.directories.get_mut(number as usize).filter(|d| !d.is_wanted) {
-            directory.is_wanted = true;
-            number = directory.parent.unwrap_or(0);
-        }
-    }
-
-    fn any(&mut self, entry: &Entry<'_>) -> Result<(), RepoError> {
-        if entry.kind == Kind::File {
-            return self.file(entry);
-        }
-        if self.request.dry_run {
-            self.report.others += 1;
-            self.request.progress.add(Done { files: 1, bytes: 0 });
-            return Ok(());
-        }
-        self.want_here();
-        self.note(entry, &[])?;
-        Ok(())
-    }
-
-    fn file(&mut self, entry: &Entry<'_>) -> Result<(), RepoError> {
-        let here = self.here;
-        if self.request.overwrite == Overwrite::IfChanged && self.is_there(entry)? {
-            self.report.unchanged += 1;
-            self.request.progress.add(Done { files: 1, bytes: entry.size });
-            return Ok(());
-        }
-        self.want_here();
-        if entry.links > 1 {
-            let content = blake3::hash(&[&[entry.content.depth], entry.content.list].concat());
-            let component = self.component(&self.path_here(entry.name));
-            let identity = (component, entry.filesystem, entry.inode, entry.size, *content.as_bytes());
-            let place = (here, entry.name.to_vec());
-            if let Some(first) = self.firsts.get(&identity) {
-                self.links.push(Link { directory: here, name: place.1, first: first.clone() });
-                self.report.files += u64::from(self.request.dry_run);
-                return Ok(());
-            }
-            self.firsts.insert(identity, place);
-        }
-        if self.request.dry_run {
-            self.report.files += 1;
-            self.report.bytes += entry.size;
-            return Ok(());
-        }
-        let list = match self.reader.flatten(entry.content) {
-            Ok(list) => list,
-            Err(e) => {
-                self.report.lacks.push(lack(&self.path_here(entry.name), e.chain()));
-                return Ok(());
-            }
-        };
-        let total: u64 = refs(&list).map(|chunk| u64::from(chunk.bytes)).sum();
-        if total != entry.data_bytes() {
-            let reason = "its chunks are not as long as the file";
-            self.report.lacks.push(lack(&self.path_here(entry.name), reason));
-            return Ok(());
-        }
-        let file = self.note(entry, &list)?;
-        let mut at = 0;
-        for (number, chunk) in (0..).zip(refs(&list)) {
-            let lookup = Lookup { chunk, file, number, at };
-            self.needs.add(lookup, &mut self.files, self.reader.index(), self.request.threads)?;
-            at += u64::from(chunk.bytes);
-        }
-        if self.needs.len() >= NEEDS_MAX {
-            self.fill()?;
-        }
-        Ok(())
-    }
-
-    /// Notes an entry and its chunks; returns its number.
-    fn note(&mut self, entry: &Entry<'_>, list: &[u8]) -> Result<u32, RepoError> {
-        let mut record = Vec::with_capacity(256 + list.len());
-        let shell = Entry { content: Content::default(), ..entry.clone() };
-        crate::stage::tree::push(&shell, &mut record).map_err(|e| RepoError::record(&"tree", e))?;
-        let record_bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);
-        record.extend_from_slice(list);
-        if self.records.is_full(record.len()) {
-            if self.records.lacks_file() {
-                let file = self.target()?.nameless_file()?;
-                self.records.give_file(file);
-            }
-            if let Err(e) = self.records.spill() {
-                return Err(self.target()?.unusable(&e));
-            }
-        }
-        self.files.push(FilePlan {
-            record: self.records.push(&record),
-            record_bytes,
-            chunks: u32::try_from(list.len() / REF_BYTES).unwrap_or(u32::MAX),
-            directory: self.here,
-            left: 0.into(),
-        });
-        Ok(u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX))
-    }
-
-    /// Returns whether the target has the file already, as far as size and mtime tell; sets its
-    /// other attributes then.
-    fn is_there(&mut self, entry: &Entry<'_>) -> Result<bool, RepoError> {
-        let path = self.directories[self.here as usize].path.clone();
-        let Ok(parent) = self.target()?.directory(&path) else { return Ok(false) };
-        let is_same = Target::look(&parent, entry.name).is_some_and(|stat| {
-            stat.kind == Some(Kind::File) && stat.size == entry.size && stat.mtime == entry.mtime
-        });
-        if is_same
-            && !self.request.dry_run
-            && let Ok(file) = scan::open_file(&parent, entry.name)
-        {
-            self.attributes.set(&On::File(&file), entry);
-        }
-        Ok(is_same)
-    }
-
-    fn component(&self, path: &[u8]) -> usize {
-        let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
-        let is_whole = self.request.path.iter().all(|byte| *byte == b'/');
-        let found = self.components.iter().position(|component| component.directory == top);
-        if is_whole { found.unwrap_or(usize::MAX) } else { 0 }
-    }
-
     /// Makes all that is noted.
     fn fill(&mut self) -> Result<(), RepoError> {
         self.needs.locate(&mut self.files, self.reader.index(), self.request.threads)?;
@@ -508,13 +259,4 @@ impl<'p> Plan<'p> {
         self.report.lacks.extend(lacks);
         Ok(())
     }
-}
-
-/// Returns how many of the directories are read together.
-fn batch_of(directories: &[(u32, ContentBuf)]) -> usize {
-    let bytes = directories.iter().scan(0, |total, (_, content)| {
-        *total += refs(&content.list).map(|chunk| u64::from(chunk.bytes)).sum::<u64>();
-        Some(*total)
-    });
-    bytes.take_while(|total| *total <= BATCH_BYTES).count().max(1)
 }

@@ -4,8 +4,18 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bytes kept in memory: all there is for about 100,000 messages.
-const MEMORY_BYTES: usize = 16 << 20;
+/// Bytes kept in memory: all there is for about 50,000 messages.
+const MEMORY_BYTES: usize = 8 << 20;
+
+/// Bytes that are read of the file at one stroke: what is needed next mostly lies behind.
+const WINDOW_BYTES: u64 = 32 << 10;
+
+/// A part of the file that was read.
+#[derive(Default)]
+pub struct Window {
+    at: u64,
+    bytes: Vec<u8>,
+}
 
 /// Bytes, put one after the other and read from anywhere.
 #[derive(Default)]
@@ -52,25 +62,28 @@ impl Records {
         at
     }
 
-    /// Puts the `bytes` that start at `at` into `out`, in place of what is there.
+    /// Returns the `bytes` that start at `at`. What is in the file is read into `window`, with what follows.
     ///
     /// # Errors
     /// As pread(2); `UnexpectedEof` if they were never put in.
-    pub fn read(&self, at: u64, bytes: usize, out: &mut Vec<u8>) -> io::Result<()> {
-        out.clear();
-        match (at.checked_sub(self.file_bytes), &self.file) {
-            (Some(start), _) => {
-                let start = usize::try_from(start).unwrap_or(usize::MAX);
-                let found = self.memory.get(start..start.saturating_add(bytes));
-                out.extend_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
-                Ok(())
-            }
-            (None, Some(file)) => {
-                out.resize(bytes, 0);
-                file.read_exact_at(out, at)
-            }
-            (None, None) => Err(io::ErrorKind::UnexpectedEof.into()),
+    pub fn get<'w>(&'w self, at: u64, bytes: usize, window: &'w mut Window) -> io::Result<&'w [u8]> {
+        let part = |all: &'w [u8], start: u64| {
+            let start = usize::try_from(start).unwrap_or(usize::MAX);
+            let found = all.get(start..start.saturating_add(bytes));
+            found.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+        };
+        if let Some(start) = at.checked_sub(self.file_bytes) {
+            return part(&self.memory, start);
         }
+        let end = at.saturating_add(bytes as u64);
+        if at < window.at || end > window.at + window.bytes.len() as u64 {
+            let file = self.file.as_ref().ok_or(io::ErrorKind::UnexpectedEof)?;
+            let length = (self.file_bytes - at).min(WINDOW_BYTES.max(bytes as u64));
+            window.bytes.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
+            window.at = at;
+            file.read_exact_at(&mut window.bytes, at)?;
+        }
+        part(&window.bytes, at - window.at)
     }
 
     /// Forgets all.
@@ -99,12 +112,11 @@ mod tests {
             places.push((records.push(&record), record));
         }
         assert!(records.file_bytes > 0 && records.memory.len() <= MEMORY_BYTES);
-        let mut found = Vec::new();
-        for (at, record) in &places {
-            records.read(*at, record.len(), &mut found).unwrap();
-            assert_eq!(found, *record);
+        let window = &mut Window::default();
+        for (at, record) in places.iter().chain(places.iter().rev().step_by(7)) {
+            assert_eq!(records.get(*at, record.len(), window).unwrap(), *record);
         }
         let end = records.file_bytes + records.memory.len() as u64;
-        assert!(records.read(end - 1, 2, &mut found).is_err());
+        assert!(records.get(end - 1, 2, window).is_err());
     }
 }

@@ -1,0 +1,182 @@
+//! Files of which a part has come, while there is more to come from other frames.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use crate::op::restore::fill::make::Content;
+use crate::op::restore::fill::{FilePlan, Fill, Hand, SHARDS, locked};
+use crate::op::restore::holes::write_around_holes;
+
+/// Files of which the parts come from several frames are put together in memory up to this many
+/// bytes, and written at one stroke.
+const MEMORY_FILE_BYTES: u64 = 256 << 10;
+
+/// Bytes of such parts, at most; more go to their files' temporary files.
+const MEMORY_BYTES: usize = 24 << 20;
+
+/// What keeping a part takes beside its bytes.
+const PART_BYTES: usize = 96;
+
+/// What has come of a file, while there is more to come from other frames.
+pub enum Begun {
+    /// Parts of it, each with where it goes.
+    Parts(Vec<(u64, Box<[u8]>)>),
+    /// They are in this temporary file.
+    Spool(Arc<str>),
+    /// The file can't be restored.
+    Failed(String),
+}
+
+impl Fill<'_> {
+    /// Takes a part of a file, which goes to `at`, to the others; the last one makes the file.
+    pub fn deliver(
+        &self,
+        (number, file): (u32, &FilePlan),
+        at: u64,
+        bytes: Result<&[u8], String>,
+        hand: &mut Hand,
+    ) {
+        // The others have all come: then so have their effects.
+        let is_last = file.left.load(Ordering::Acquire) == 1;
+        let taken = bytes.and_then(|bytes| self.take((number, file), at, bytes, is_last, hand));
+        if let Err(reason) = taken {
+            let old = locked(self.shard(number)).insert(number, Begun::Failed(reason));
+            old.into_iter().for_each(|old| self.discard(old, file, hand));
+        }
+        if file.left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let begun = locked(self.shard(number)).remove(&number);
+        match begun {
+            Some(Begun::Parts(parts)) => {
+                let mut whole = std::mem::take(&mut hand.whole);
+                let content = self.put_together(file, parts, &mut whole, hand);
+                self.make(file, content.map(|()| Content::Bytes(&whole)), hand);
+                hand.whole = whole;
+            }
+            Some(Begun::Spool(name)) => {
+                hand.spool = hand.spool.take().filter(|(open, _)| *open == number);
+                self.make(file, Ok(Content::Spool(name)), hand);
+            }
+            Some(Begun::Failed(reason)) => self.make(file, Err(reason), hand),
+            None => {}
+        }
+    }
+
+    fn shard(&self, file: u32) -> &Mutex<HashMap<u32, Begun>> {
+        &self.begun[file as usize % SHARDS]
+    }
+
+    /// Keeps a part of a file, or writes it.
+    fn take(
+        &self,
+        (number, file): (u32, &FilePlan),
+        at: u64,
+        bytes: &[u8],
+        is_last: bool,
+        hand: &mut Hand,
+    ) -> Result<(), String> {
+        let name = {
+            let mut shard = locked(self.shard(number));
+            match shard.get_mut(&number) {
+                Some(Begun::Failed(_)) => return Ok(()),
+                Some(Begun::Spool(name)) => name.clone(),
+                Some(Begun::Parts(parts)) if is_last || self.has_room(bytes) => {
+                    self.keep(parts, at, bytes);
+                    return Ok(());
+                }
+                begun => {
+                    let old = match begun {
+                        Some(Begun::Parts(parts)) => std::mem::take(parts),
+                        _ => Vec::new(),
+                    };
+                    let is_small = self.with_entry(file, hand, |entry, _| {
+                        Ok(entry.data_bytes() <= MEMORY_FILE_BYTES && entry.holes.is_empty())
+                    })?;
+                    if old.is_empty() && is_small && self.has_room(bytes) {
+                        let mut parts = Vec::with_capacity(2);
+                        self.keep(&mut parts, at, bytes);
+                        shard.insert(number, Begun::Parts(parts));
+                        return Ok(());
+                    }
+                    let name = self.spool_out(number, file, old, hand)?;
+                    shard.insert(number, Begun::Spool(name.clone()));
+                    name
+                }
+            }
+        };
+        self.write((number, file), &name, at, bytes, hand)
+    }
+
+    fn has_room(&self, bytes: &[u8]) -> bool {
+        self.memory.load(Ordering::Relaxed) + bytes.len() + PART_BYTES <= MEMORY_BYTES
+    }
+
+    fn keep(&self, parts: &mut Vec<(u64, Box<[u8]>)>, at: u64, bytes: &[u8]) {
+        self.memory.fetch_add(bytes.len() + PART_BYTES, Ordering::Relaxed);
+        parts.push((at, bytes.into()));
+    }
+
+    /// Counts parts as gone.
+    pub fn release(&self, parts: &[(u64, Box<[u8]>)]) {
+        let bytes = parts.iter().map(|(_, bytes)| bytes.len() + PART_BYTES).sum();
+        self.memory.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Makes a file's temporary file, and writes the parts there that were kept.
+    fn spool_out(
+        &self,
+        number: u32,
+        file: &FilePlan,
+        parts: Vec<(u64, Box<[u8]>)>,
+        hand: &mut Hand,
+    ) -> Result<Arc<str>, String> {
+        self.release(&parts);
+        let (name, out) = self.with_entry(file, hand, |entry, hand| self.create(file, entry, hand))?;
+        hand.spool = Some((number, out));
+        let name: Arc<str> = name.into();
+        for (at, bytes) in parts {
+            if let Err(reason) = self.write((number, file), &name, at, &bytes, hand) {
+                self.discard(Begun::Spool(name), file, hand);
+                return Err(reason);
+            }
+        }
+        Ok(name)
+    }
+
+    /// Writes a part of a file to its temporary file.
+    fn write(
+        &self,
+        (number, file): (u32, &FilePlan),
+        name: &str,
+        at: u64,
+        bytes: &[u8],
+        hand: &mut Hand,
+    ) -> Result<(), String> {
+        self.with_entry(file, hand, |entry, hand| {
+            let out = self.spool(number, file, name, hand)?;
+            write_around_holes(out, entry, at, bytes).map_err(|e| e.to_string())
+        })
+    }
+
+    /// Puts the parts of a file together.
+    fn put_together(
+        &self,
+        file: &FilePlan,
+        parts: Vec<(u64, Box<[u8]>)>,
+        whole: &mut Vec<u8>,
+        hand: &mut Hand,
+    ) -> Result<(), String> {
+        self.release(&parts);
+        let total = self.with_entry(file, hand, |entry, _| Ok(entry.data_bytes()))?;
+        whole.clear();
+        whole.resize(usize::try_from(total).map_err(|e| e.to_string())?, 0);
+        for (at, bytes) in parts {
+            let start = usize::try_from(at).map_err(|e| e.to_string())?;
+            let place = whole.get_mut(start..start.saturating_add(bytes.len()));
+            place.ok_or("chunk lies outside its file")?.copy_from_slice(&bytes);
+        }
+        Ok(())
+    }
+}
