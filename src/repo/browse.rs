@@ -1,18 +1,12 @@
 //! Looking inside a snapshot: paths, and walks in the order of names.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::base::content::{ContentBuf, refs};
+use crate::base::content::ContentBuf;
 use crate::base::entry::{Entry, Kind, quoted};
-use crate::base::limits::RECORD_BYTES_CAP;
-use crate::repo::reader::{Reader, verified};
+use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
-use crate::stage::index::Location;
 use crate::stage::tree::Entries;
-
-/// Fewest bytes that are too many for a directory.
-const RECORD_BYTES_OVER: usize = RECORD_BYTES_CAP + 1;
 
 /// An entry with the bytes it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,56 +161,4 @@ fn open(reader: &Reader<'_>, content: &ContentBuf, path_bytes: usize) -> Result<
     let ranges =
         Entries::new(&stream).map(|entry| entry.map(|(range, _)| range)).collect::<Result<Vec<_>, _>>()?;
     Ok(Level { stream, ranges: ranges.into_iter(), path_bytes })
-}
-
-/// Reads directories of one depth together: each frame that holds a part of one is read once, in the order
-/// in which frames lie in packs, unless it was read lately. Memory: all of them.
-///
-/// # Errors
-/// For each directory as [`Reader::content`].
-pub fn read_together(reader: &Reader<'_>, contents: &[ContentBuf]) -> Vec<Result<Vec<u8>, RepoError>> {
-    let mut streams = Vec::with_capacity(contents.len());
-    let mut parts = Vec::new();
-    for (number, content) in contents.iter().enumerate() {
-        let list = reader.flatten(content.borrowed());
-        let total = list.as_ref().map_or(0, |list| refs(list).map(|chunk| u64::from(chunk.bytes)).sum());
-        streams.push(match (list, usize::try_from(total).unwrap_or(usize::MAX)) {
-            (Err(e), _) => Err(e),
-            (Ok(_), RECORD_BYTES_OVER..) => {
-                Err(RepoError::Content { what: "longer than any directory may be" })
-            }
-            (Ok(list), total) => {
-                let mut at = 0;
-                for chunk in refs(&list) {
-                    let location = reader.index().find(&chunk.id).ok().flatten();
-                    parts.push((location, number, at, chunk));
-                    at += chunk.bytes as usize;
-                }
-                Ok(vec![0; total])
-            }
-        });
-    }
-    parts.sort_unstable_by_key(|(location, number, at, _)| (*location, *number, *at));
-    let place = |location: Option<Location>| location.map(|location| (location.pack, location.frame));
-    for frame in parts.chunk_by(|a, b| place(a.0) == place(b.0)) {
-        let pack = frame
-            .first()
-            .and_then(|(location, ..)| Some((reader.index().pack(location.as_ref()?.pack)?, (*location)?)));
-        let opened = pack.map(|(pack, location)| (pack, reader.frame(pack, location.frame)));
-        for (location, number, at, chunk) in frame {
-            let Ok(stream) = &mut streams[*number] else { continue };
-            let found = match (&opened, location) {
-                (Some((pack, Ok(raw))), Some(location)) => {
-                    verified(reader.repository(), pack, *location, *chunk, raw).ok()
-                }
-                _ => None,
-            };
-            match found.map_or_else(|| reader.chunk(*chunk).map(Cow::Owned), |bytes| Ok(Cow::Borrowed(bytes)))
-            {
-                Ok(bytes) => stream[*at..*at + bytes.len()].copy_from_slice(&bytes),
-                Err(e) => streams[*number] = Err(e),
-            }
-        }
-    }
-    streams
 }

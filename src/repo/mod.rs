@@ -14,6 +14,7 @@ pub mod recent;
 pub mod repack;
 pub mod select;
 pub mod sweep;
+pub mod together;
 pub mod writer;
 
 mod key_ring;

@@ -1,9 +1,9 @@
 //! Snapshots → every chunk that they need. Reads trees only, and no tree twice.
 //!
-//! One snapshot after the other, since what a run wrote lies together; and of each the trees of one depth
-//! together, in the order in which they lie in their packs. Snapshots share most of their chunks: where a
+//! One snapshot after the other, since what a run wrote lies together; of each first the small trees, which
+//! lead to others, then all the large ones together, in the order in which they lie in their packs. Snapshots share most of their chunks: where a
 //! chunk was met before, entered at the same byte and followed by the same chunk, its records are known,
-//! and it is not read again.
+//! and it is not read again. What was not met is read ahead, in ascending order, each frame once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,6 +14,7 @@ use crate::base::limits::{LIST_DEPTH_MAX, RECORD_BYTES_CAP};
 use crate::base::progress::{Done, Progress};
 use crate::base::wire;
 use crate::repo::reader::Reader;
+use crate::repo::together::read_chunks;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::tree::TreeError;
 
@@ -23,9 +24,17 @@ const KEPT_BYTES_MAX: usize = 512;
 /// Most bytes of such parts that are kept.
 const KEPT_TOTAL_MAX: usize = 16 << 20;
 
+/// Most bytes of chunks that are read ahead.
+const AHEAD_BYTES: usize = 32 << 20;
+
+/// Trees up to this many bytes are read before larger ones: folders that hold folders are small.
+const SMALL_TREE_BYTES: u64 = 16 << 10;
+
 /// What was met already.
 #[derive(Clone, Default)]
 pub struct Met {
+    /// First bytes of the names of chunks of trees. Of two that are alike one is not read ahead.
+    chunks: HashSet<u32>,
     /// Trees and long lists, by a hash of what refers to them.
     contents: HashSet<[u8; 16]>,
     /// For a chunk that is entered at a byte and followed by another: the byte at which that one is entered.
@@ -73,6 +82,10 @@ pub struct Marker<'m> {
     reader: &'m Reader<'m>,
     met: &'m mut Met,
     found: Found<'m>,
+    /// Large trees, to be read when all small ones were.
+    large: Vec<ContentBuf>,
+    /// Chunks that were read ahead.
+    ahead: HashMap<ChunkId, Box<[u8]>>,
     progress: &'m Progress,
 }
 
@@ -94,7 +107,7 @@ impl<'m> Marker<'m> {
         progress: &'m Progress,
     ) -> Self {
         let found = Found { need, trees: Vec::new(), lists: Vec::new(), missing: 0 };
-        Self { reader, met, found, progress }
+        Self { reader, met, found, large: Vec::new(), ahead: HashMap::new(), progress }
     }
 
     /// Marks all that the snapshots need. Returns how many references lead to chunks of content that no
@@ -105,42 +118,106 @@ impl<'m> Marker<'m> {
     pub fn mark<'s>(mut self, snapshots: impl Iterator<Item = &'s Snapshot>) -> Result<u64, RepoError> {
         for snapshot in snapshots {
             self.found.trees.push(snapshot.manifest.root.clone());
-            while !self.found.trees.is_empty() {
-                for tree in self.next_round() {
-                    if self.progress.is_cancelled() {
-                        return Err(RepoError::Interrupted);
-                    }
-                    self.tree(&tree).map_err(|e| unknown(snapshot.id, &e))?;
-                    self.progress.add(Done { files: 1, bytes: 0 });
-                }
+            while !(self.found.trees.is_empty() && self.large.is_empty()) {
+                self.round().map_err(|e| unknown(snapshot.id, &e))?;
             }
         }
         Ok(self.found.missing)
     }
 
-    /// Returns the trees found that were not met before, in the order in which they lie in packs.
-    fn next_round(&mut self) -> Vec<ContentBuf> {
-        let mut trees = std::mem::take(&mut self.found.trees);
-        trees.retain(|tree| self.met.contents.insert(digest(tree.borrowed(), true)));
-        trees.sort_by_cached_key(|tree| {
-            let first = refs(&tree.list).next();
-            first.and_then(|first| self.reader.index().find(&first.id).ok().flatten())
-        });
-        trees
+    /// Marks all that the trees need which are next.
+    fn round(&mut self) -> Result<(), RepoError> {
+        let lists = self.next_lists()?;
+        let mut left = lists.as_slice();
+        while !left.is_empty() {
+            let (batch, others) = left.split_at(self.read_ahead(left.iter().map(Vec::as_slice)));
+            left = others;
+            for list in batch {
+                if self.progress.is_cancelled() {
+                    return Err(RepoError::Interrupted);
+                }
+                self.tree(list)?;
+                self.progress.add(Done { files: 1, bytes: 0 });
+            }
+            self.long_lists()?;
+        }
+        Ok(())
     }
 
-    fn tree(&mut self, tree: &ContentBuf) -> Result<(), RepoError> {
-        let list = self.gather_times(&tree.list, tree.depth, tree.depth)?;
-        self.stream(&list, &mut |found, bytes| {
+    /// Returns the lists of chunks of the trees to be read next that were not met before, in the order in
+    /// which they lie in packs.
+    fn next_lists(&mut self) -> Result<Vec<Vec<u8>>, RepoError> {
+        let mut trees = std::mem::take(&mut self.found.trees);
+        trees.retain(|tree| self.met.contents.insert(digest(tree.borrowed(), true)));
+        let is_small = |tree: &ContentBuf| {
+            tree.depth == 0
+                && refs(&tree.list).map(|chunk| u64::from(chunk.bytes)).sum::<u64>() <= SMALL_TREE_BYTES
+        };
+        let (mut trees, large): (Vec<_>, Vec<_>) = trees.into_iter().partition(is_small);
+        self.large.extend(large);
+        if trees.is_empty() {
+            trees = std::mem::take(&mut self.large);
+        }
+        let nested = trees.iter().filter(|tree| tree.depth > 0).flat_map(|tree| refs(&tree.list));
+        self.fetch(&nested.collect::<Vec<_>>());
+        let lists = trees.iter().map(|tree| self.gather_times(&tree.list, tree.depth, tree.depth));
+        let mut lists = lists.collect::<Result<Vec<_>, _>>()?;
+        lists.sort_by_cached_key(|list| {
+            let first = refs(list).next();
+            first.and_then(|first| self.reader.index().find(&first.id).ok().flatten())
+        });
+        Ok(lists)
+    }
+
+    /// Reads ahead what was not met of the first lists; returns of how many.
+    fn read_ahead<'l>(&mut self, lists: impl Iterator<Item = &'l [u8]>) -> usize {
+        let (mut chunks, mut bytes, mut count) = (Vec::new(), 0, 0);
+        for list in lists {
+            for chunk in refs(list) {
+                if bytes < AHEAD_BYTES && self.met.chunks.insert(first_bytes(chunk.id)) {
+                    bytes += chunk.bytes as usize;
+                    chunks.push(chunk);
+                }
+            }
+            count += 1;
+            if bytes >= AHEAD_BYTES {
+                break;
+            }
+        }
+        self.fetch(&chunks);
+        count
+    }
+
+    /// Reads chunks ahead. One that can't be read is asked for again when it is needed, and is an error then.
+    fn fetch(&mut self, chunks: &[ChunkRef]) {
+        let ahead = &mut self.ahead;
+        ahead.clear();
+        read_chunks(self.reader, chunks, |number, found| {
+            if let (Some(chunk), Ok(bytes)) = (chunks.get(number), found) {
+                ahead.insert(chunk.id, bytes.into());
+            }
+        });
+    }
+
+    fn tree(&mut self, list: &[u8]) -> Result<(), RepoError> {
+        self.stream(list, &mut |found, bytes| {
             let (entry, used) = wire::decode_prefix::<Entry<'_>>(bytes)
                 .map_err(|source| TreeError::Record { offset: 0, source })?;
             found.entry(&entry);
             Ok(used)
-        })?;
-        while let Some(list) = self.found.lists.pop() {
-            if self.met.contents.insert(digest(list.borrowed(), false)) {
-                self.list(&list)?;
-            }
+        })
+    }
+
+    /// Marks what the long lists of files lead to that were found.
+    fn long_lists(&mut self) -> Result<(), RepoError> {
+        let mut lists = std::mem::take(&mut self.found.lists);
+        lists.retain(|list| self.met.contents.insert(digest(list.borrowed(), false)));
+        let mut left = lists.as_slice();
+        while !left.is_empty() {
+            let batch = self.read_ahead(left.iter().map(|list| list.list.as_slice()));
+            let (lists, others) = left.split_at(batch);
+            left = others;
+            lists.iter().try_for_each(|list| self.list(list))?;
         }
         Ok(())
     }
@@ -179,7 +256,10 @@ impl<'m> Marker<'m> {
 
     fn read(&mut self, chunk: ChunkRef) -> Result<Vec<u8>, RepoError> {
         (self.found.need)(chunk);
-        self.reader.chunk(chunk)
+        match self.ahead.get(&chunk.id) {
+            Some(bytes) => Ok(bytes.to_vec()),
+            None => self.reader.chunk(chunk),
+        }
     }
 
     /// Reads the records that the chunks of `list` hold.
@@ -285,6 +365,11 @@ fn unknown(snapshot: SnapshotId, error: &RepoError) -> RepoError {
             ),
         },
     }
+}
+
+fn first_bytes(id: ChunkId) -> u32 {
+    let [a, b, c, d, ..] = *id.as_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 fn digest(content: Content<'_>, is_tree: bool) -> [u8; 16] {

@@ -14,7 +14,8 @@ use crate::op::restore::plan::{Directory, Link, NEEDS_MAX, Plan};
 use crate::op::restore::target::Target;
 use crate::op::restore::{Overwrite, lack};
 use crate::repo::RepoError;
-use crate::repo::browse::{Record, read_together};
+use crate::repo::browse::Record;
+use crate::repo::together::read_directories;
 use crate::stage::scan;
 use crate::stage::tree::Entries;
 
@@ -48,7 +49,7 @@ impl Plan<'_> {
                 let (batch, others) = left.split_at(batch_of(left));
                 left = others;
                 let contents: Vec<ContentBuf> = batch.iter().map(|(_, content)| content.clone()).collect();
-                for ((number, _), stream) in batch.iter().zip(read_together(self.reader, &contents)) {
+                for ((number, _), stream) in batch.iter().zip(read_directories(self.reader, &contents)) {
                     match stream {
                         Ok(stream) => self.directory(*number, &stream, &mut below)?,
                         Err(e) if e.is_damage() => {

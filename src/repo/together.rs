@@ -1,0 +1,85 @@
+//! Many chunks at one stroke: each frame that holds some of them is read once, in the order in which frames
+//! lie in packs.
+
+use crate::base::content::{ChunkRef, ContentBuf, refs};
+use crate::base::limits::RECORD_BYTES_CAP;
+use crate::repo::RepoError;
+use crate::repo::reader::{Reader, verified};
+use crate::stage::index::Location;
+
+/// Fewest bytes that are too many for a directory.
+const RECORD_BYTES_OVER: usize = RECORD_BYTES_CAP + 1;
+
+/// Reads chunks; calls `take` with the number of each and its bytes, in the order in which they lie in packs.
+/// A frame that was read lately is not read again. Memory: a frame, and 24 bytes a chunk.
+///
+/// # Errors
+/// `take` gets them, for each chunk as [`Reader::chunk`].
+pub fn read_chunks(
+    reader: &Reader<'_>,
+    chunks: &[ChunkRef],
+    mut take: impl FnMut(usize, Result<&[u8], RepoError>),
+) {
+    let find = |chunk: &ChunkRef| reader.index().find(&chunk.id).ok().flatten();
+    let mut order: Vec<(Option<Location>, usize)> =
+        chunks.iter().enumerate().map(|(number, chunk)| (find(chunk), number)).collect();
+    order.sort_unstable();
+    let frame = |location: Option<Location>| location.map(|location| (location.pack, location.frame));
+    for group in order.chunk_by(|a, b| frame(a.0) == frame(b.0)) {
+        let first = group.first().and_then(|(location, _)| *location);
+        let opened = first.and_then(|location| {
+            let pack = reader.index().pack(location.pack)?;
+            Some((pack, reader.frame(pack, location.frame).ok()?))
+        });
+        for (location, number) in group {
+            let Some(chunk) = chunks.get(*number) else { continue };
+            let found = opened.as_ref().zip(*location).and_then(|((pack, raw), location)| {
+                verified(reader.repository(), pack, location, *chunk, raw).ok()
+            });
+            match found {
+                Some(bytes) => take(*number, Ok(bytes)),
+                None => match reader.chunk(*chunk) {
+                    Ok(bytes) => take(*number, Ok(&bytes)), // another copy
+                    Err(e) => take(*number, Err(e)),
+                },
+            }
+        }
+    }
+}
+
+/// Reads whole directories. Memory: all of them, and as [`read_chunks`].
+///
+/// # Errors
+/// For each directory as [`Reader::content`].
+pub fn read_directories(reader: &Reader<'_>, contents: &[ContentBuf]) -> Vec<Result<Vec<u8>, RepoError>> {
+    let mut streams = Vec::with_capacity(contents.len());
+    let (mut chunks, mut places) = (Vec::new(), Vec::new());
+    for (number, content) in contents.iter().enumerate() {
+        let list = reader.flatten(content.borrowed());
+        let total = list.as_ref().map_or(0, |list| refs(list).map(|chunk| u64::from(chunk.bytes)).sum());
+        streams.push(match (list, usize::try_from(total).unwrap_or(usize::MAX)) {
+            (Err(e), _) => Err(e),
+            (Ok(_), RECORD_BYTES_OVER..) => {
+                Err(RepoError::Content { what: "longer than any directory may be" })
+            }
+            (Ok(list), total) => {
+                let mut at = 0;
+                for chunk in refs(&list) {
+                    chunks.push(chunk);
+                    places.push((number, at));
+                    at += chunk.bytes as usize;
+                }
+                Ok(vec![0; total])
+            }
+        });
+    }
+    read_chunks(reader, &chunks, |which, found| {
+        let (number, at) = places[which];
+        match (&mut streams[number], found) {
+            (Ok(stream), Ok(bytes)) => stream[at..at + bytes.len()].copy_from_slice(bytes),
+            (Err(_), _) => {}
+            (stream, Err(e)) => *stream = Err(e),
+        }
+    });
+    streams
+}
