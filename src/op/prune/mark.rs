@@ -6,6 +6,7 @@
 //! and it is not read again. What was not met is read ahead, in ascending order, each frame once.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use crate::base::content::{ChunkRef, Content, ContentBuf, REF_BYTES, is_list, refs};
 use crate::base::entry::{Entry, Kind};
@@ -25,7 +26,7 @@ const KEPT_BYTES_MAX: usize = 512;
 const KEPT_TOTAL_MAX: usize = 16 << 20;
 
 /// Most bytes of chunks that are read ahead.
-const AHEAD_BYTES: usize = 32 << 20;
+const AHEAD_BYTES: usize = 8 << 20;
 
 /// Trees up to this many bytes are read before larger ones: folders that hold folders are small.
 const SMALL_TREE_BYTES: u64 = 16 << 10;
@@ -84,8 +85,10 @@ pub struct Marker<'m> {
     found: Found<'m>,
     /// Large trees, to be read when all small ones were.
     large: Vec<ContentBuf>,
-    /// Chunks that were read ahead.
-    ahead: HashMap<ChunkId, Box<[u8]>>,
+    /// Chunks that were read ahead, in one piece: small ones among what is kept would leave holes.
+    ahead: Vec<u8>,
+    /// Where they lie there.
+    places: HashMap<ChunkId, Range<usize>>,
     progress: &'m Progress,
 }
 
@@ -107,7 +110,15 @@ impl<'m> Marker<'m> {
         progress: &'m Progress,
     ) -> Self {
         let found = Found { need, trees: Vec::new(), lists: Vec::new(), missing: 0 };
-        Self { reader, met, found, large: Vec::new(), ahead: HashMap::new(), progress }
+        Self {
+            reader,
+            met,
+            found,
+            large: Vec::new(),
+            ahead: Vec::with_capacity(AHEAD_BYTES + (1 << 20)),
+            places: HashMap::new(),
+            progress,
+        }
     }
 
     /// Marks all that the snapshots need. Returns how many references lead to chunks of content that no
@@ -190,11 +201,13 @@ impl<'m> Marker<'m> {
 
     /// Reads chunks ahead. One that can't be read is asked for again when it is needed, and is an error then.
     fn fetch(&mut self, chunks: &[ChunkRef]) {
-        let ahead = &mut self.ahead;
+        let (ahead, places) = (&mut self.ahead, &mut self.places);
         ahead.clear();
+        places.clear();
         read_chunks(self.reader, chunks, |number, found| {
             if let (Some(chunk), Ok(bytes)) = (chunks.get(number), found) {
-                ahead.insert(chunk.id, bytes.into());
+                places.insert(chunk.id, ahead.len()..ahead.len() + bytes.len());
+                ahead.extend_from_slice(bytes);
             }
         });
     }
@@ -256,10 +269,8 @@ impl<'m> Marker<'m> {
 
     fn read(&mut self, chunk: ChunkRef) -> Result<Vec<u8>, RepoError> {
         (self.found.need)(chunk);
-        match self.ahead.get(&chunk.id) {
-            Some(bytes) => Ok(bytes.to_vec()),
-            None => self.reader.chunk(chunk),
-        }
+        let found = self.places.get(&chunk.id).and_then(|place| self.ahead.get(place.clone()));
+        found.map_or_else(|| self.reader.chunk(chunk), |bytes| Ok(bytes.to_vec()))
     }
 
     /// Reads the records that the chunks of `list` hold.

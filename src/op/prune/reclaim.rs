@@ -21,7 +21,7 @@ use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, LockMode, Name, StoreError};
 
 /// Memory for frames of trees, in bytes.
-const TREE_CACHE_BYTES: usize = 16 << 20;
+const TREE_CACHE_BYTES: usize = 12 << 20;
 
 /// The space side of a prune.
 pub struct Reclaim<'r> {
