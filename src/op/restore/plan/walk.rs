@@ -26,7 +26,7 @@ impl Plan<'_> {
     /// Restores one entry that is no directory, right into the target.
     ///
     /// # Errors
-    /// As [`Visitor::entry`].
+    /// As [`Self::walk`].
     pub fn single(&mut self, entry: &Entry<'_>) -> Result<(), RepoError> {
         self.any(entry)
     }
