@@ -8,12 +8,13 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use crate::base::content::{ChunkRef, Content, ContentBuf, REF_BYTES, is_list, refs};
+use crate::base::content::{ChunkRef, ContentBuf, REF_BYTES, is_list, refs};
 use crate::base::entry::{Entry, Kind};
 use crate::base::id::{ChunkId, SnapshotId};
 use crate::base::limits::{LIST_DEPTH_MAX, RECORD_BYTES_CAP};
 use crate::base::progress::{Done, Progress};
 use crate::base::wire;
+use crate::op::prune::digest::{digest, first_bytes, joint};
 use crate::repo::reader::Reader;
 use crate::repo::together::read_chunks;
 use crate::repo::{RepoError, Snapshot};
@@ -376,30 +377,4 @@ fn unknown(snapshot: SnapshotId, error: &RepoError) -> RepoError {
             ),
         },
     }
-}
-
-fn first_bytes(id: ChunkId) -> u32 {
-    let [a, b, c, d, ..] = *id.as_bytes();
-    u32::from_le_bytes([a, b, c, d])
-}
-
-fn digest(content: Content<'_>, is_tree: bool) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[content.depth, u8::from(is_tree)]).update(content.list);
-    cut(&hasher)
-}
-
-fn joint(chunk: ChunkRef, entered: usize, next: Option<&ChunkRef>) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&chunk.to_bytes()).update(&(entered as u64).to_le_bytes());
-    if let Some(next) = next {
-        hasher.update(&next.to_bytes());
-    }
-    cut(&hasher)
-}
-
-fn cut(hasher: &blake3::Hasher) -> [u8; 16] {
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    digest
 }
