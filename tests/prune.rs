@@ -12,14 +12,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::Noise;
 use common::repo::{
     Picture, create_plain, create_sealed, deliver, differences, maildir, open, picture, restore,
 };
+use common::watched::WatchedStore;
 use jiff::tz::TimeZone;
 use snap::base::progress::Progress;
 use snap::base::time::Time;
@@ -31,7 +32,7 @@ use snap::repo::index::Index;
 use snap::repo::keys::{NoSecrets, Passphrase, Secrets};
 use snap::repo::reader::Reader;
 use snap::repo::{RepoError, Repository};
-use snap::store::{Folder, Found, Lock, LockMode, MemoryStore, Name, Store, StoreError, Upload};
+use snap::store::{Folder, LockMode, MemoryStore, Name, Store, StoreError};
 
 const START: i64 = 1_767_582_000;
 const DAY: i64 = 86_400;
@@ -305,43 +306,6 @@ fn backup_stream(repository: &Repository, stream: impl Read + Send + 'static, da
     assert!(backup::backup(repository, request).expect("backup").is_whole());
 }
 
-/// A store that does something before it gives the lock to one alone.
-struct Hooked {
-    inner: MemoryStore,
-    hook: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl Store for Hooked {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
-        self.inner.begin()
-    }
-    fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.inner.read(name, bytes_max)
-    }
-    fn read_range(&self, name: &Name, range: std::ops::Range<u64>) -> Result<Vec<u8>, StoreError> {
-        self.inner.read_range(name, range)
-    }
-    fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
-        self.inner.list(folder)
-    }
-    fn delete(&self, name: &Name) -> Result<(), StoreError> {
-        self.inner.delete(name)
-    }
-    fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {
-        let hook = self.hook.lock().expect("lock").take_if(|_| mode == LockMode::Exclusive);
-        if let Some(hook) = hook {
-            hook();
-        }
-        self.inner.lock(mode)
-    }
-    fn sweep_uploads(&self) -> Result<u64, StoreError> {
-        self.inner.sweep_uploads()
-    }
-}
-
 /// Day 0 has a dump that day 1 has not; a third backup of it is under way since before day 0 is forgotten.
 struct Race {
     disk: MemoryStore,
@@ -411,7 +375,8 @@ fn a_backup_that_ends_between_plan_and_sweep_keeps_its_packs() {
     let mut race = Race::begin(21);
     let report = run(&race.open(), keep_last(1), 1, |_| {}).expect("prune");
     assert!(report.condemned.packs >= 3, "{report:?}");
-    let hooked = Hooked { inner: race.disk.clone(), hook: Mutex::new(race.end.take()) };
+    let end = race.end.take().expect("a backup is under way");
+    let hooked = WatchedStore::with_hook(race.disk.clone(), end);
     let state = race.folder.path().join("state");
     let repository = open(Arc::new(hooked), &state, None).expect("repository opens");
     let report = run(&repository, keep_last(1), 3, |_| {}).expect("prune");

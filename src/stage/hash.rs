@@ -1,5 +1,6 @@
 //! Stage 3: chunk → its name. Pure.
 
+use crate::base::content::Content;
 use crate::base::id::ChunkId;
 
 /// Names chunks under the repository's key, so that a name tells nothing of the content to whom
@@ -23,6 +24,22 @@ impl ChunkNamer {
         id.copy_from_slice(&hash.as_bytes()[..ChunkId::BYTES]);
         ChunkId::from_bytes(id)
     }
+}
+
+/// Returns a short name for what a reference to a tree or to a list leads to, to remember that it was met.
+///
+/// Source: BLAKE3, first 16 bytes of the output.
+pub fn digest(content: Content<'_>, is_tree: bool) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[content.depth, u8::from(is_tree)]).update(content.list);
+    first_bytes(&hasher)
+}
+
+/// Returns the first bytes of what was hashed.
+pub fn first_bytes<const BYTES: usize>(hasher: &blake3::Hasher) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
 }
 
 #[cfg(test)]

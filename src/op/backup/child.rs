@@ -59,13 +59,7 @@ impl<'s> Child<'s> {
         };
         let filesystem = self.run.filesystem(&self.part, stat.filesystem, &fd);
         let mut scanned = self.run.scanned(&self.name, stat, filesystem, Kind::Directory);
-        match scan::xattrs_of(&fd) {
-            Ok(xattrs) => scanned.xattrs = xattrs,
-            Err(e) => {
-                let reason = format!("extended attributes cannot be read: {}", std::io::Error::from(e));
-                self.run.lack(Some(&self.part), path.clone(), reason);
-            }
-        }
+        scanned.xattrs = self.run.xattrs(scan::xattrs_of(&fd), &self.part, || path.clone());
         let depth = self.directory.depth + 1;
         let old = self.old.and_then(|content| old_directory(self.run.reader, content));
         let up = Up::Into(self.directory, self.slot, Box::new(scanned));

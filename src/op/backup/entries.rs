@@ -93,14 +93,10 @@ impl Walk<'_> {
     fn xattrs(&self, name: &[u8], inode: u64) -> scan::Xattrs {
         let read = |fd: &OwnedFd, name: &[u8]| scan::xattrs_at(fd, name);
         let found = Mailbox::follow(self.messages.as_deref(), &self.fd, name, inode, read);
-        found.unwrap_or_else(|e| {
-            if e == Errno::NOENT {
-                return scan::Xattrs::new(); // gone since it was listed
-            }
-            let reason = format!("extended attributes cannot be read: {}", std::io::Error::from(e));
-            self.run.lack(Some(&self.part), self.path_of(name), reason);
-            scan::Xattrs::new()
-        })
+        if let Err(Errno::NOENT) = found {
+            return scan::Xattrs::new(); // gone since it was listed
+        }
+        self.run.xattrs(found, &self.part, || self.path_of(name))
     }
 
     /// Decides about a link, FIFO or device.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 use ignore::gitignore::Gitignore;
+use rustix::io::Errno;
 
 use crate::base::content::{Content, ContentBuf};
 use crate::base::entry::{Entry, Hole, Kind};
@@ -155,6 +156,20 @@ impl<'r> Run<'r> {
         }
         let lack = Lack { path, reason: reason.into() };
         self.lacks.lock().unwrap_or_else(PoisonError::into_inner).push(lack);
+    }
+
+    /// Returns extended attributes; none where they can't be read, which is noted.
+    pub fn xattrs(
+        &self,
+        found: Result<Xattrs, Errno>,
+        part: &Part,
+        path: impl FnOnce() -> Vec<u8>,
+    ) -> Xattrs {
+        found.unwrap_or_else(|e| {
+            let reason = format!("extended attributes cannot be read: {}", std::io::Error::from(e));
+            self.lack(Some(part), path(), reason);
+            Xattrs::new()
+        })
     }
 
     /// Notes an entry that is left out on purpose.

@@ -262,13 +262,7 @@ impl Tasks<'_> {
         let mut path = Vec::new();
         if let (Some((fd, _)), Some(first)) = (&tried.single, component.paths.first()) {
             path = first.as_os_str().as_bytes().to_vec();
-            match scan::xattrs_of(fd) {
-                Ok(xattrs) => scanned.xattrs = xattrs,
-                Err(e) => {
-                    let reason = format!("extended attributes cannot be read: {}", std::io::Error::from(e));
-                    run.lack(Some(part), path.clone(), reason);
-                }
-            }
+            scanned.xattrs = run.xattrs(scan::xattrs_of(fd), part, || path.clone());
         }
         let up = Up::Into(root.clone(), slot, Box::new(scanned));
         let directory = Pending::new(up, path, Some(part.clone()), 1, old);

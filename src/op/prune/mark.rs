@@ -14,10 +14,10 @@ use crate::base::id::{ChunkId, SnapshotId};
 use crate::base::limits::{LIST_DEPTH_MAX, RECORD_BYTES_CAP};
 use crate::base::progress::{Done, Progress};
 use crate::base::wire;
-use crate::op::prune::digest::{digest, first_bytes, joint};
 use crate::repo::reader::Reader;
 use crate::repo::together::read_chunks;
 use crate::repo::{RepoError, Snapshot};
+use crate::stage::hash::{digest, first_bytes};
 use crate::stage::tree::TreeError;
 
 /// Longest part of a record that is kept, in bytes: entries are shorter but for those with many attributes.
@@ -186,7 +186,7 @@ impl<'m> Marker<'m> {
         let (mut chunks, mut bytes, mut count) = (Vec::new(), 0, 0);
         for list in lists {
             for chunk in refs(list) {
-                if bytes < AHEAD_BYTES && self.met.chunks.insert(first_bytes(chunk.id)) {
+                if bytes < AHEAD_BYTES && self.met.chunks.insert(start_of(chunk.id)) {
                     bytes += chunk.bytes as usize;
                     chunks.push(chunk);
                 }
@@ -377,4 +377,18 @@ fn unknown(snapshot: SnapshotId, error: &RepoError) -> RepoError {
             ),
         },
     }
+}
+
+fn start_of(id: ChunkId) -> u32 {
+    let [a, b, c, d, ..] = *id.as_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+fn joint(chunk: ChunkRef, entered: usize, next: Option<&ChunkRef>) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&chunk.to_bytes()).update(&(entered as u64).to_le_bytes());
+    if let Some(next) = next {
+        hasher.update(&next.to_bytes());
+    }
+    first_bytes(&hasher)
 }

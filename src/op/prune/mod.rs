@@ -4,7 +4,6 @@
 //! condemned long enough ago is swept. Never removes what it can't account for.
 
 mod copies;
-mod digest;
 mod forget;
 mod ledger;
 mod mark;

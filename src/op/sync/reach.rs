@@ -11,6 +11,7 @@ use crate::base::progress::Progress;
 use crate::repo::browse::{Step, Visitor, walk};
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
+use crate::stage::hash::digest;
 
 type Digest = [u8; 16];
 
@@ -162,12 +163,4 @@ impl Visitor for Reach<'_> {
         }
         Ok(())
     }
-}
-
-fn digest(content: Content<'_>, is_tree: bool) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[content.depth, u8::from(is_tree)]).update(content.list);
-    let mut digest = Digest::default();
-    digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    digest
 }

@@ -36,8 +36,8 @@ pub const LOCATION_BYTES: usize = 14;
 /// Length of a chunk's id and a location, in bytes.
 pub const COPY_BYTES: usize = ChunkId::BYTES + LOCATION_BYTES;
 
-/// Memory that redb may use for pages, in bytes. Four times as much makes nothing faster that was measured:
-/// what is looked up in numbers is looked up in the order of the pages, and the kernel keeps them too.
+/// Memory that redb may use for pages, in bytes. Little is enough: what is looked up in numbers is looked up
+/// in the order of the pages, and the kernel keeps them too.
 pub const PAGES_BYTES: usize = 8 << 20;
 
 /// Why the cache can't be used. It can always be deleted and rebuilt.

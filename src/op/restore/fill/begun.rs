@@ -55,10 +55,7 @@ impl Fill<'_> {
                 self.make(file, content.map(|()| Content::Bytes(&whole)), hand);
                 hand.whole = whole;
             }
-            Some(Begun::Spool(name)) => {
-                hand.spool = hand.spool.take().filter(|(open, _)| *open == number);
-                self.make(file, Ok(Content::Spool(name)), hand);
-            }
+            Some(Begun::Spool(name)) => self.make(file, Ok(Content::Spool(number, name)), hand),
             Some(Begun::Failed(reason)) => self.make(file, Err(reason), hand),
             None => {}
         }

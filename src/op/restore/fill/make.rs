@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode};
@@ -23,10 +22,10 @@ use crate::stage::tree::Entries;
 
 /// A file's bytes, when all have come.
 pub enum Content<'a> {
-    /// As they are in the frame or in memory, without holes.
+    /// As they are in the frame or in memory, without its holes.
     Bytes(&'a [u8]),
-    /// In this temporary file.
-    Spool(Arc<str>),
+    /// In the temporary file of the file of this number.
+    Spool(u32, Arc<str>),
 }
 
 impl Fill<'_> {
@@ -50,7 +49,7 @@ impl Fill<'_> {
         result
     }
 
-    /// Makes a file's temporary file, as long as the file.
+    /// Makes a file's temporary file, as long as the file if a hole may be at its end.
     pub fn create(
         &self,
         file: &FilePlan,
@@ -60,7 +59,9 @@ impl Fill<'_> {
         let fd = self.parent(file.directory, hand).map_err(text)?;
         let name = self.target.temporary_name();
         let out = create_file(fd, &name).map_err(text)?;
-        out.set_len(entry.size).map_err(|e| e.to_string())?;
+        if !entry.holes.is_empty() {
+            out.set_len(entry.size).map_err(|e| e.to_string())?;
+        }
         Ok((name, out))
     }
 
@@ -89,6 +90,7 @@ impl Fill<'_> {
         hand.parent.as_ref().map(|(_, fd)| fd).ok_or(Errno::NOENT)
     }
 
+    /// Removes what has come of a file.
     pub fn discard(&self, begun: Begun, file: &FilePlan, hand: &mut Hand) {
         match begun {
             Begun::Parts(parts) => self.release(&parts),
@@ -153,24 +155,10 @@ impl Fill<'_> {
         hand: &mut Hand,
     ) -> Result<(), String> {
         let (name, out) = match content {
-            Content::Spool(name) => {
-                let out = match hand.spool.take() {
-                    Some((_, out)) => out,
-                    None => {
-                        reopen_file(self.parent(file.directory, hand).map_err(text)?, &name).map_err(text)?
-                    }
-                };
+            Content::Spool(number, name) => {
+                _ = self.spool(number, file, &name, hand)?;
+                let (_, out) = hand.spool.take().ok_or("temporary file is gone")?;
                 (name.as_ref().to_owned(), out)
-            }
-            Content::Bytes(bytes) if entry.holes.is_empty() => {
-                let fd = self.parent(file.directory, hand).map_err(text)?;
-                let name = self.target.temporary_name();
-                let out = create_file(fd, &name).map_err(text)?;
-                if let Err(e) = out.write_all_at(bytes, 0) {
-                    let _ = rustix::fs::unlinkat(fd, name.as_str(), AtFlags::empty()); // ours alone
-                    return Err(e.to_string());
-                }
-                (name, out)
             }
             Content::Bytes(bytes) => {
                 let (name, out) = self.create(file, entry, hand)?;

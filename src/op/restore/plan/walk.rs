@@ -9,7 +9,7 @@ use crate::base::progress::Done;
 use crate::op::restore::attributes::On;
 use crate::op::restore::fill::FilePlan;
 use crate::op::restore::needs::Lookup;
-use crate::op::restore::placed::{PLACED_BYTES, push_placed};
+use crate::op::restore::placed::push_placed;
 use crate::op::restore::plan::{Directory, Link, NEEDS_MAX, Plan};
 use crate::op::restore::target::Target;
 use crate::op::restore::{Overwrite, lack};
@@ -117,9 +117,7 @@ impl Plan<'_> {
         if !is_directory {
             return self.any(entry);
         }
-        let mut record = Vec::new();
-        let shell = Entry { content: Content::default(), ..entry.clone() };
-        crate::stage::tree::push(&shell, &mut record).map_err(|e| RepoError::record(&"tree", e))?;
+        let record = record_of(entry)?;
         let number = u32::try_from(self.directories.len()).unwrap_or(u32::MAX);
         self.directories.push(Directory {
             path,
@@ -218,9 +216,7 @@ impl Plan<'_> {
 
     /// Notes an entry and its chunks; returns its number.
     fn note(&mut self, entry: &Entry<'_>, list: &[u8]) -> Result<u32, RepoError> {
-        let mut record = Vec::with_capacity(256 + list.len() / REF_BYTES * PLACED_BYTES);
-        let shell = Entry { content: Content::default(), ..entry.clone() };
-        crate::stage::tree::push(&shell, &mut record).map_err(|e| RepoError::record(&"tree", e))?;
+        let mut record = record_of(entry)?;
         let record_bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);
         push_placed(list, &mut record);
         if self.records.is_full(record.len()) {
@@ -265,6 +261,14 @@ impl Plan<'_> {
         let found = self.components.iter().position(|component| component.directory == top);
         if is_whole { found.unwrap_or(usize::MAX) } else { 0 }
     }
+}
+
+/// Returns an entry's record, without content.
+fn record_of(entry: &Entry<'_>) -> Result<Vec<u8>, RepoError> {
+    let mut record = Vec::with_capacity(256);
+    let shell = Entry { content: Content::default(), ..entry.clone() };
+    crate::stage::tree::push(&shell, &mut record).map_err(|e| RepoError::record(&"tree", e))?;
+    Ok(record)
 }
 
 /// Returns how many of the directories are read together.
