@@ -31,7 +31,7 @@ use snap::repo::writer::{Writer, commit};
 use snap::repo::{Opening, Repository};
 use snap::stage::index::{Fragment, PackEntry};
 use snap::stage::snapshot::{Component, Manifest, Status, Totals};
-use snap::stage::tree;
+use snap::stage::tree::{self, Stream};
 use snap::store::{LocalStore, Name};
 
 const CHUNK_BYTES: u32 = 8192;
@@ -97,6 +97,12 @@ fn entry<'a>(name: &'a [u8], kind: Kind, content: Content<'a>, inode: u64) -> En
     }
 }
 
+fn push(entry: &Entry<'_>, stream: &mut Stream) {
+    let mut record = Vec::new();
+    tree::push(entry, &mut record).unwrap();
+    stream.push_record(&record);
+}
+
 fn make(place: &Path, packs: u64) {
     let choices = Choices { encryption: Encryption::None, ..Choices::default() };
     let repository = with_repository(place, |opening| {
@@ -118,22 +124,21 @@ fn make(place: &Path, packs: u64) {
         live.flat_map(|number| number * PACK_CHUNKS..(number + 1) * PACK_CHUNKS).step_by(2).peekable();
     let threads = std::thread::available_parallelism().unwrap().get();
     let (root, written) = Writer::run(&repository, &Index::default(), threads, |writer| {
-        let mut root = Vec::new();
+        let mut root = Stream::default();
         for folder in 0u64.. {
             if files.peek().is_none() {
                 break;
             }
-            let mut stream = Vec::new();
+            let mut stream = Stream::default();
             for (at, first) in files.by_ref().take(FOLDER_FILES as usize).enumerate() {
                 let name = format!("{:010}.M{first}P1.mx1,S=16384:2,S", 1_767_000_000 + at);
                 let list = [chunk(first).to_bytes(), chunk(first + 1).to_bytes()].concat();
                 let content = Content { depth: 0, list: &list };
-                tree::push(&entry(name.as_bytes(), Kind::File, content, first), &mut stream).unwrap();
+                push(&entry(name.as_bytes(), Kind::File, content, first), &mut stream);
             }
             let content = writer.store_tree(&stream)?;
             let name = format!("{folder:06}");
-            tree::push(&entry(name.as_bytes(), Kind::Directory, content.borrowed(), folder), &mut root)
-                .unwrap();
+            push(&entry(name.as_bytes(), Kind::Directory, content.borrowed(), folder), &mut root);
         }
         writer.store_tree(&root)
     })

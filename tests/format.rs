@@ -308,6 +308,7 @@ fn limits_are_the_codes() {
         FORMAT_VERSION,
         CHUNK_BYTES_AVG,
         CHUNK_AVG_RANGE,
+        TREE_CHUNK_BYTES_AVG,
         CHUNK_BYTES_CAP,
         FRAME_BYTES,
         FRAME_BYTES_CAP,

@@ -9,6 +9,9 @@ pub const CHUNK_BYTES_AVG: u32 = 8 << 10;
 /// Smallest and largest average that `init --chunk-avg` takes, in bytes.
 pub const CHUNK_AVG_RANGE: std::ops::RangeInclusive<u32> = (1 << 10)..=(1 << 20);
 
+/// Average chunk length of trees and of lists of chunks, in bytes: what one changed record costs.
+pub const TREE_CHUNK_BYTES_AVG: u32 = 2 << 10;
+
 /// Longest chunk any repository may hold, in bytes: 8 × the largest average.
 pub const CHUNK_BYTES_CAP: usize = 8 << 20;
 

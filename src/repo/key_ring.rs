@@ -1,13 +1,17 @@
 //! The folder `keys/`: reading, adding, and opening with what a person gives.
 
-use age::x25519::Identity;
+use std::collections::BTreeSet;
+
+use age::x25519::{Identity, Recipient};
 
 use crate::base::id::{KeyFileId, RepositoryId};
 use crate::repo::config::{Config, Encryption};
-use crate::repo::keys::{KeyBody, KeyFile, Secrets, WriterKeys, open_with_identities, unwrap_identity};
+use crate::repo::keys::{
+    KeyBody, KeyFile, KeyInfo, Secrets, WriterKeys, open_with_identities, unwrap_identity,
+};
 use crate::repo::open::read_named;
 use crate::repo::state::state_file;
-use crate::repo::{Opening, RepoError};
+use crate::repo::{Opening, RepoError, Repository};
 use crate::stage::seal::Secret;
 use crate::store::{Folder, Name, Store};
 
@@ -134,4 +138,57 @@ pub fn recover_secret(
         }
     }
     Err(missing())
+}
+
+impl Repository {
+    /// Reads all key files; a damaged one is an error of its own in the list.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`].
+    pub fn key_files(&self) -> Result<Vec<Result<KeyInfo, RepoError>>, RepoError> {
+        let mut all = Vec::new();
+        for found in self.store().list(Folder::Keys)? {
+            let Some(Name::Key(id)) = found.name else { continue };
+            all.push(read_key(self.store(), id).map(|(file, body)| KeyInfo {
+                id,
+                is_proven: self.writer_keys().proof(&file.body) == file.proof,
+                body,
+            }));
+        }
+        Ok(all)
+    }
+
+    /// Adds a key file.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`].
+    pub fn put_key(&self, body: &KeyBody) -> Result<KeyFileId, RepoError> {
+        put_key(self.store(), body, self.writer_keys())
+    }
+
+    /// Returns the recipients that new content is sealed to. Only proven key files count.
+    ///
+    /// # Errors
+    /// [`RepoError::Distrusted`] if a key file was not written by who has the writer secret, or if
+    /// there are no recipients at all; [`RepoError::Record`] for a damaged key file.
+    pub fn recipients(&self) -> Result<Vec<Recipient>, RepoError> {
+        let mut texts = BTreeSet::new();
+        let distrust = |what: String| RepoError::Distrusted { location: self.store().location(), what };
+        for info in self.key_files()? {
+            let info = info?;
+            if !info.is_proven {
+                return Err(distrust(format!(
+                    "keys/{} was not written by this repository's owner; remove it, or ask who added it",
+                    info.id
+                )));
+            }
+            texts.extend(info.recipient().map(str::to_owned));
+        }
+        if texts.is_empty() {
+            return Err(distrust("no recipient under keys/; restore the keys folder from a copy".to_owned()));
+        }
+        let parse =
+            |text: &String| text.parse().map_err(|e: &str| distrust(format!("recipient {text}: {e}")));
+        texts.iter().map(parse).collect()
+    }
 }

@@ -11,6 +11,7 @@ pub mod index;
 pub mod keys;
 pub mod reader;
 pub mod recent;
+pub mod records;
 pub mod repack;
 pub mod select;
 pub mod sweep;

@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 use age::x25519::{Identity, Recipient};
 
 use crate::base::id::RepositoryId;
+use crate::base::limits::TREE_CHUNK_BYTES_AVG;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
-use crate::repo::key_ring::{distrusted, put_key, read_key, recover_secret, unlock};
+use crate::repo::key_ring::{distrusted, put_key, recover_secret, unlock};
 use crate::repo::keys::{
-    KeyBody, KeyInfo, NoSecrets, Passphrase, Secrets, WriterKeys, seal_to_recipients, wrap_identity,
+    KeyBody, NoSecrets, Passphrase, Secrets, WriterKeys, seal_to_recipients, wrap_identity,
 };
 use crate::repo::state::{keep_secret, kept_secret, state_file};
-use crate::stage::chunk::Chunker;
+use crate::stage::chunk::{ChunkSizes, Chunker};
 use crate::stage::seal::{Secret, random};
 use crate::store::{Folder, Lock, LockMode, Name, Store, StoreError};
 
@@ -42,6 +43,7 @@ pub struct Repository {
     id: RepositoryId,
     writer: WriterKeys,
     chunker: Chunker,
+    tree_chunker: Chunker,
     index: Option<PathBuf>,
     state: PathBuf,
     is_enrolled: bool,
@@ -167,10 +169,12 @@ impl Repository {
         let bad = |what| RepoError::Config { location: opening.store.location(), what };
         let id = config.id().map_err(bad)?;
         let chunker = Chunker::new(config.chunk_sizes().map_err(bad)?, writer.gear());
+        let tree_chunker = Chunker::new(ChunkSizes { avg: TREE_CHUNK_BYTES_AVG }, writer.gear());
         Ok(Self {
             store: opening.store.clone(),
             id,
             chunker,
+            tree_chunker,
             config,
             writer,
             index: opening.index.clone(),
@@ -241,6 +245,11 @@ impl Repository {
     /// Returns what cuts content.
     pub fn chunker(&self) -> &Chunker {
         &self.chunker
+    }
+
+    /// Returns what cuts trees and lists.
+    pub fn tree_chunker(&self) -> &Chunker {
+        &self.tree_chunker
     }
 
     /// Returns where the index cache lies; none for no cache.
@@ -331,57 +340,6 @@ impl Repository {
             }
             std::thread::sleep(LOCK_RETRY);
         }
-    }
-
-    /// Reads all key files; a damaged one is an error of its own in the list.
-    ///
-    /// # Errors
-    /// [`RepoError::Store`].
-    pub fn key_files(&self) -> Result<Vec<Result<KeyInfo, RepoError>>, RepoError> {
-        let mut all = Vec::new();
-        for found in self.store.list(Folder::Keys)? {
-            let Some(Name::Key(id)) = found.name else { continue };
-            all.push(read_key(self.store(), id).map(|(file, body)| KeyInfo {
-                id,
-                is_proven: self.writer.proof(&file.body) == file.proof,
-                body,
-            }));
-        }
-        Ok(all)
-    }
-
-    /// Adds a key file.
-    ///
-    /// # Errors
-    /// [`RepoError::Store`].
-    pub fn put_key(&self, body: &KeyBody) -> Result<crate::base::id::KeyFileId, RepoError> {
-        put_key(self.store(), body, &self.writer)
-    }
-
-    /// Returns the recipients that new content is sealed to. Only proven key files count.
-    ///
-    /// # Errors
-    /// [`RepoError::Distrusted`] if a key file was not written by who has the writer secret, or if
-    /// there are no recipients at all; [`RepoError::Record`] for a damaged key file.
-    pub fn recipients(&self) -> Result<Vec<Recipient>, RepoError> {
-        let mut texts = std::collections::BTreeSet::new();
-        let distrust = |what: String| RepoError::Distrusted { location: self.store.location(), what };
-        for info in self.key_files()? {
-            let info = info?;
-            if !info.is_proven {
-                return Err(distrust(format!(
-                    "keys/{} was not written by this repository's owner; remove it, or ask who added it",
-                    info.id
-                )));
-            }
-            texts.extend(info.recipient().map(str::to_owned));
-        }
-        if texts.is_empty() {
-            return Err(distrust("no recipient under keys/; restore the keys folder from a copy".to_owned()));
-        }
-        let parse =
-            |text: &String| text.parse().map_err(|e: &str| distrust(format!("recipient {text}: {e}")));
-        texts.iter().map(parse).collect()
     }
 }
 

@@ -22,6 +22,7 @@ use crate::stage::frame::RawFrame;
 use crate::stage::index::{Cache, EachFragment, Fragment, PackEntry, Update};
 use crate::stage::seal::random;
 use crate::stage::snapshot::Manifest;
+use crate::stage::tree::Stream;
 use crate::store::Name;
 
 /// Frames that wait for a free sealer, for each sealer.
@@ -173,43 +174,43 @@ impl<'w> Writer<'w> {
         }
     }
 
-    /// Cuts, names and stores the bytes of a tree or list; returns what refers to them.
+    /// Cuts, names and stores a tree; returns what refers to it.
     ///
     /// # Errors
-    /// As [`Self::push_frame`].
-    pub fn store_tree(&self, bytes: &[u8]) -> Result<ContentBuf, RepoError> {
-        if bytes.len() > RECORD_BYTES_CAP {
+    /// As [`Self::push_frame`]; [`RepoError::Content`] if it is too long to be read back.
+    pub fn store_tree(&self, stream: &Stream) -> Result<ContentBuf, RepoError> {
+        if stream.bytes().len() > RECORD_BYTES_CAP {
             return Err(RepoError::Content { what: "a directory has more entries than can be read back" });
         }
-        let mut list = self.store_tree_chunks(bytes)?;
-        let mut depth = 0;
-        while list.len() > INLINE_CHUNKS_MAX * REF_BYTES && depth < LIST_DEPTH_MAX {
-            list = self.store_tree_chunks(&list)?;
-            depth += 1;
-        }
-        Ok(ContentBuf { depth, list })
+        self.store_list(self.store_records(stream.bytes(), |at| stream.end_from(at))?)
     }
 
     /// Returns what refers to content whose chunks are in `list`; a long list is stored in turn.
     ///
     /// # Errors
-    /// As [`Self::push_frame`].
-    pub fn store_list(&self, list: Vec<u8>) -> Result<ContentBuf, RepoError> {
-        if list.len() <= INLINE_CHUNKS_MAX * REF_BYTES {
-            return Ok(ContentBuf { depth: 0, list });
+    /// As [`Self::store_tree`].
+    pub fn store_list(&self, mut list: Vec<u8>) -> Result<ContentBuf, RepoError> {
+        let mut depth = 0;
+        while list.len() > INLINE_CHUNKS_MAX * REF_BYTES && depth < LIST_DEPTH_MAX {
+            if list.len() > RECORD_BYTES_CAP {
+                return Err(RepoError::Content { what: "a file has more chunks than can be read back" });
+            }
+            list = self.store_records(&list, |at| at.next_multiple_of(REF_BYTES))?;
+            depth += 1;
         }
-        let nested = self.store_tree(&list)?;
-        Ok(ContentBuf { depth: nested.depth + 1, list: nested.list })
+        Ok(ContentBuf { depth, list })
     }
 
-    fn store_tree_chunks(&self, bytes: &[u8]) -> Result<Vec<u8>, RepoError> {
-        let chunker = self.repository.chunker();
+    /// Cuts records, which end where `end_from` says, and names and stores the chunks.
+    fn store_records(&self, bytes: &[u8], end_from: impl Fn(usize) -> usize) -> Result<Vec<u8>, RepoError> {
+        let chunker = self.repository.tree_chunker();
         let namer = self.repository.writer_keys().namer(FrameKind::Tree);
         let mut list = Vec::new();
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (piece, after) = rest.split_at(chunker.cut(rest));
-            rest = after;
+        let mut at = 0;
+        while at < bytes.len() {
+            let length = chunker.cut_records(&bytes[at..], |length| end_from(at + length) - at);
+            let piece = &bytes[at..at + length];
+            at += length;
             let length =
                 u32::try_from(piece.len()).map_err(|_| RepoError::Content { what: "chunk is too long" })?;
             let chunk = ChunkRef { id: namer.name(piece), bytes: length };

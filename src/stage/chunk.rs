@@ -93,6 +93,16 @@ impl Chunker {
         );
         length
     }
+
+    /// Returns the length of the chunk that starts `rest`, which is made of records: the record in which
+    /// [`Self::cut`] would end it is still in it, unless the chunk grew longer than [`ChunkSizes::max`].
+    ///
+    /// `end_of` takes a length and returns that with which the record ends: no less. As [`Self::cut`].
+    pub fn cut_records(&self, rest: &[u8], end_of: impl Fn(usize) -> usize) -> usize {
+        let length = self.cut(rest);
+        let end = end_of(length);
+        if end <= self.sizes.max() { end } else { length }
+    }
 }
 
 /// Returns the length in bytes of the header of the message that starts with `start`, blank line
@@ -214,6 +224,22 @@ mod tests {
             let all_but_last = &lengths[..lengths.len().saturating_sub(1)];
             prop_assert!(all_but_last.iter().all(|&length| length >= sizes.min()));
             prop_assert!(lengths.iter().all(|&length| length > 0 && length <= sizes.max()));
+        }
+
+        #[test]
+        fn records_stay_whole(lengths in prop::collection::vec(1usize..300, 1..400)) {
+            let sizes = ChunkSizes::around(1 << 10).unwrap();
+            let chunker = Chunker::new(sizes, &[1; 32]);
+            let ends: Vec<usize> = lengths.iter().scan(0, |end, length| { *end += length; Some(*end) }).collect();
+            let bytes = noise(3, ends[ends.len() - 1]);
+            let mut at = 0;
+            while at < bytes.len() {
+                let end_of = |length| ends[ends.partition_point(|end| *end < at + length)] - at;
+                let length = chunker.cut_records(&bytes[at..], end_of);
+                prop_assert!(length >= chunker.cut(&bytes[at..]) && length <= sizes.max());
+                at += length;
+                prop_assert!(ends.contains(&at));
+            }
         }
 
         #[test]

@@ -1,7 +1,8 @@
 //! Stage 9: entries of a directory → tree stream; and back.
 //!
-//! A stream is the entries' records one after the other, by ascending name bytes. Cut by the same
-//! chunker as files, so that one new mail in a folder of a million rewrites a few KB.
+//! A stream is the entries' records one after the other, by ascending name bytes. Cut where the content
+//! says so, like files, so that one new mail in a folder of a million rewrites a few KB; and between records,
+//! so that each chunk can be read by itself.
 
 use std::ops::Range;
 
@@ -36,12 +37,44 @@ pub enum TreeError {
     },
 }
 
-/// Appends an entry to a stream.
+/// Appends an entry's record.
 ///
 /// # Errors
 /// As [`wire::encode_into`].
-pub fn push(entry: &Entry<'_>, stream: &mut Vec<u8>) -> Result<(), WireError> {
-    wire::encode_into(entry, stream)
+pub fn push(entry: &Entry<'_>, bytes: &mut Vec<u8>) -> Result<(), WireError> {
+    wire::encode_into(entry, bytes)
+}
+
+/// A stream that is being made, and where its records end.
+#[derive(Default)]
+pub struct Stream {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Stream {
+    /// Makes room for about `bytes` bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::new() }
+    }
+
+    /// Appends an entry's record, as [`push`] makes it.
+    pub fn push_record(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        // A stream that is longer is refused before anything asks for its ends.
+        self.ends.push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
+    }
+
+    /// Returns its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns the first end of a record that is not before byte `at`.
+    pub fn end_from(&self, at: usize) -> usize {
+        let end = self.ends.get(self.ends.partition_point(|end| (*end as usize) < at));
+        end.map_or(self.bytes.len(), |end| *end as usize)
+    }
 }
 
 /// Reads a stream: each entry with the bytes that its record takes. Ends after the first error.
@@ -120,21 +153,27 @@ mod tests {
         }
     }
 
+    fn record(entry: &Entry<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        push(entry, &mut bytes).unwrap();
+        bytes
+    }
+
     #[test]
     fn names_must_ascend() {
         for names in [[&b"b"[..], b"a"], [b"a", b"a"]] {
-            let mut stream = Vec::new();
-            names.iter().for_each(|name| push(&entry(name, b"", vec![]), &mut stream).unwrap());
-            let read: Vec<_> = Entries::new(&stream).collect();
+            let mut stream = Stream::default();
+            names.iter().for_each(|name| stream.push_record(&record(&entry(name, b"", vec![]))));
+            let read: Vec<_> = Entries::new(stream.bytes()).collect();
             assert!(matches!(read[..], [Ok(_), Err(TreeError::Order { .. })]));
         }
     }
 
     #[test]
     fn a_name_that_leaves_the_directory_is_refused() {
-        let mut stream = Vec::new();
-        push(&entry(b"..", b"", vec![]), &mut stream).unwrap();
-        assert!(matches!(Entries::new(&stream).next(), Some(Err(TreeError::Entry { .. }))));
+        let mut stream = Stream::default();
+        stream.push_record(&record(&entry(b"..", b"", vec![])));
+        assert!(matches!(Entries::new(stream.bytes()).next(), Some(Err(TreeError::Entry { .. }))));
     }
 
     proptest! {
@@ -142,16 +181,19 @@ mod tests {
         fn entries_read_back(names in prop::collection::btree_set("[a-z]{1,20}", 0..20), refs in 0usize..5) {
             let list = vec![9; refs * 20];
             let holes = vec![Hole { offset: 5, bytes: 10 }, Hole { offset: 15, bytes: 1 }];
-            let mut stream = Vec::new();
+            let mut made = Stream::default();
             for name in &names {
-                push(&entry(name.as_bytes(), &list, holes.clone()), &mut stream).unwrap();
+                made.push_record(&record(&entry(name.as_bytes(), &list, holes.clone())));
             }
+            let stream = made.bytes();
             let mut end = 0;
             let mut count = 0;
-            for (read, name) in Entries::new(&stream).zip(&names) {
+            for (read, name) in Entries::new(stream).zip(&names) {
                 let (range, read) = read.unwrap();
                 prop_assert_eq!(range.start, end);
                 end = range.end;
+                prop_assert_eq!(made.end_from(range.start + 1), end);
+                prop_assert_eq!(made.end_from(end), end);
                 count += 1;
                 prop_assert_eq!(read, entry(name.as_bytes(), &list, holes.clone()));
             }

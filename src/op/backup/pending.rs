@@ -7,7 +7,7 @@ use crate::base::content::{Content, ContentBuf};
 use crate::base::limits::RECORD_BYTES_CAP;
 use crate::op::backup::run::{Part, Run, Scanned};
 use crate::repo::RepoError;
-use crate::stage::tree::Entries;
+use crate::stage::tree::{Entries, Stream};
 
 /// A directory as the parent snapshot has it.
 #[derive(Clone)]
@@ -140,26 +140,26 @@ impl Pending {
         let mut records = std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner));
         records.sort_unstable_by_key(|(slot, _)| *slot);
         let mut records = records.into_iter().peekable();
-        let mut stream = Vec::with_capacity(old.len());
+        let mut stream = Stream::with_capacity(old.len());
         for (number, slot) in (0u32..).zip(slots) {
             match *slot {
                 Slot::Old { start, bytes } => {
-                    stream.extend_from_slice(&old[start as usize..][..bytes as usize]);
+                    stream.push_record(&old[start as usize..][..bytes as usize]);
                 }
                 Slot::Later => {
                     if let Some((_, record)) = records.next_if(|(at, _)| *at == number) {
-                        stream.extend_from_slice(&record);
+                        stream.push_record(&record);
                     }
                 }
             }
         }
-        if stream.len() > RECORD_BYTES_CAP {
+        if stream.bytes().len() > RECORD_BYTES_CAP {
             let reason = "the directory has more entries than can be read back; it is stored empty";
             run.lack(self.part.as_deref(), self.path.clone(), reason);
             return Ok(ContentBuf::default());
         }
         match &self.old {
-            Some(old) if *old.stream == stream => Ok(old.content.clone()),
+            Some(old) if *old.stream == stream.bytes() => Ok(old.content.clone()),
             _ => run.writer.store_tree(&stream),
         }
     }

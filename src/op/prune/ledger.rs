@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::base::content::{ChunkRef, refs};
-use crate::base::id::{FragmentId, PackId};
+use crate::base::id::{ChunkId, FragmentId, PackId};
 use crate::op::prune::copies::Copies;
 use crate::repo::condemned::Marks;
 use crate::repo::index::{Index, Presence, read_directory, read_fragment};
@@ -264,11 +264,25 @@ impl Ledger {
     /// Notes that a chunk is needed. Of its copies the best one stays; of equals, the first. Returns
     /// whether a pack that is there holds it. 0.3 µs.
     pub fn need(&mut self, chunk: ChunkRef) -> bool {
-        let numbers = self.copies.numbers(&chunk.id);
-        let best = numbers.map(|number| (self.frame_of(number).rank, number)).min();
-        let Some((rank, number)) = best else { return false };
-        self.live[number as usize / 64] |= 1 << (number % 64);
-        rank != Rank::Absent
+        self.best_copy(&chunk.id).is_some_and(|number| self.need_copy(number))
+    }
+
+    /// Returns the number of a chunk's best copy; of equals, the first. 0.3 µs.
+    pub fn best_copy(&self, id: &ChunkId) -> Option<u32> {
+        let mut numbers = self.copies.numbers(id);
+        let first = numbers.next()?;
+        let Some(second) = numbers.next() else { return Some(first) };
+        let all = [first, second].into_iter().chain(numbers);
+        all.min_by_key(|number| (self.frame_of(*number).rank, *number))
+    }
+
+    /// As [`Self::need`], for a chunk whose best copy has this number.
+    pub fn need_copy(&mut self, number: u32) -> bool {
+        match self.live.get_mut(number as usize / 64) {
+            Some(word) => *word |= 1 << (number % 64),
+            None => return false,
+        }
+        self.frame_of(number).rank != Rank::Absent
     }
 
     /// Returns whether a copy is the one that a needed chunk is to be had from.
@@ -277,8 +291,12 @@ impl Ledger {
     }
 
     fn frame_of(&self, number: u32) -> &Frame {
-        let after = self.frames.partition_point(|frame| frame.first <= number);
-        &self.frames[after - 1]
+        &self.frames[self.frame_number(number)]
+    }
+
+    /// Returns the frame that holds a copy.
+    pub fn frame_number(&self, number: u32) -> usize {
+        self.frames.partition_point(|frame| frame.first <= number) - 1
     }
 
     /// Returns which chunks of a frame are needed, in order.

@@ -10,6 +10,7 @@ mod mark;
 mod plan;
 mod policy;
 mod reclaim;
+mod survey;
 
 use std::time::Duration;
 

@@ -1,15 +1,16 @@
 //! What is kept → what is condemned, repacked and swept; the steps in their order.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::base::condemned::{ClosedFrames, Condemned};
-use crate::base::content::ChunkRef;
 use crate::base::id::{ChunkId, PackId, SnapshotId};
 use crate::base::time::Time;
 use crate::op::prune::forget::{Judgement, manifests_present};
 use crate::op::prune::ledger::{Ledger, read_ledger};
-use crate::op::prune::mark::{Marker, Met};
+use crate::op::prune::mark::{Marker, Needed, Reached};
 use crate::op::prune::plan::{Plan, amount};
+use crate::op::prune::survey::Survey;
 use crate::op::prune::{Amount, Report, Request};
 use crate::repo::condemned::Marks;
 use crate::repo::index::{Index, Presence};
@@ -20,8 +21,8 @@ use crate::repo::writer::put_fragments;
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, LockMode, Name, StoreError};
 
-/// Memory for frames of trees, in bytes.
-const TREE_CACHE_BYTES: usize = 12 << 20;
+/// Memory for frames of trees, in bytes: each is read once, and some chunks again.
+const TREE_CACHE_BYTES: usize = 4 << 20;
 
 /// The space side of a prune.
 pub struct Reclaim<'r> {
@@ -29,7 +30,7 @@ pub struct Reclaim<'r> {
     request: &'r Request<'r>,
     ledger: Ledger,
     marks: Marks,
-    met: Met,
+    reached: RefCell<Reached>,
     plan: Plan,
 }
 
@@ -46,15 +47,19 @@ impl<'r> Reclaim<'r> {
         let marks = repository.marks()?;
         let (mut ledger, index) = read_ledger(repository, &marks)?;
         let reader = Reader::new(repository, index, TREE_CACHE_BYTES).without_fallback();
-        let mut met = Met::default();
-        let mut need = |chunk: ChunkRef| ledger.need(chunk);
-        let marker = Marker::new(&reader, &mut met, &mut need, request.progress);
+        let survey = Survey::take(&reader, &|id| ledger.best_copy(id), request.progress)?;
+        let mut reached = Reached::new(survey);
+        let mut need = |needed| match needed {
+            Needed::Chunk(chunk) => ledger.need(chunk),
+            Needed::Copy(number) => ledger.need_copy(number),
+        };
+        let marker = Marker::new(&mut reached, &reader, &mut need, request.progress);
         let missing = marker.mark(judgement.kept.iter())?;
         drop(reader);
         ledger.weigh(repository)?;
         let plan = Plan::make(repository, &ledger, &marks, request);
         ledger.forget_ids();
-        let reclaim = Self { repository, request, ledger, marks, met, plan };
+        let reclaim = Self { repository, request, ledger, marks, reached: RefCell::new(reached), plan };
         let report = reclaim.expected(judgement, missing)?;
         Ok((reclaim, report))
     }
@@ -278,16 +283,24 @@ impl<'r> Reclaim<'r> {
             }
         })?;
         watched.sort_unstable();
-        let mut need = |chunk: ChunkRef| {
-            let first = watched.partition_point(|(id, _)| *id < chunk.id);
-            let own = watched[first..].iter().take_while(|(id, _)| *id == chunk.id);
-            needed.extend(own.map(|(_, place)| *place));
+        let mut need = |wanted| {
+            match wanted {
+                Needed::Copy(number) => {
+                    let place = place_of(self.ledger.frame_number(number));
+                    needed.extend(due.contains(&place).then_some(place));
+                }
+                Needed::Chunk(chunk) => {
+                    let first = watched.partition_point(|(id, _)| *id < chunk.id);
+                    let own = watched[first..].iter().take_while(|(id, _)| *id == chunk.id);
+                    needed.extend(own.map(|(_, place)| *place));
+                }
+            }
             true
         };
-        // What the kept snapshots need as well was met, and lies in packs that stay.
-        let mut met = self.met.clone();
+        // What the kept snapshots need as well was reached, and lies in packs that stay.
+        let mut reached = self.reached.borrow_mut();
         let reader = Reader::new(self.repository, Index::open(self.repository)?, TREE_CACHE_BYTES);
-        Marker::new(&reader, &mut met, &mut need, self.request.progress).mark(snapshots.iter())?;
+        Marker::new(&mut reached, &reader, &mut need, self.request.progress).mark(snapshots.iter())?;
         Ok(needed)
     }
 

@@ -18,11 +18,11 @@ use crate::op::restore::fill::make::Content;
 use crate::op::restore::needs::{Need, Needs};
 use crate::op::restore::placed::{PLACED_BYTES, placed};
 use crate::op::restore::plan::Directory;
-use crate::op::restore::records::{Records, Window};
 use crate::op::restore::stretch::{fetch, own, stretches};
 use crate::op::restore::target::Target;
 use crate::repo::RepoError;
 use crate::repo::reader::{Reader, verified};
+use crate::repo::records::{Records, Window};
 use crate::stage::index::PackRow;
 use crate::stage::snapshot::Lack;
 

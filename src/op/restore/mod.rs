@@ -10,7 +10,6 @@ mod holes;
 mod needs;
 mod placed;
 mod plan;
-mod records;
 mod stretch;
 mod target;
 mod tidy;

@@ -13,12 +13,12 @@ use crate::base::progress::Done;
 use crate::op::restore::attributes::{Attributes, On};
 use crate::op::restore::fill::{FilePlan, Fill, Filled};
 use crate::op::restore::needs::Needs;
-use crate::op::restore::records::Records;
 use crate::op::restore::target::Target;
 use crate::op::restore::{Filter, Report, Request, lack};
 use crate::repo::RepoError;
 use crate::repo::browse::Record;
 use crate::repo::reader::Reader;
+use crate::repo::records::Records;
 use crate::stage::snapshot::Component;
 
 /// Needs gathered before files are filled: those of 3 million messages, 120 MB. What is beyond is

@@ -5,6 +5,7 @@ mod files;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
+use crate::base::content::ChunkRef;
 use crate::base::id::{ChunkId, FragmentId, PackId};
 use crate::repo::condemned::Marks;
 use crate::repo::{RepoError, Repository};
@@ -254,6 +255,17 @@ impl Index {
         if presence != Presence::Whole {
             self.lost.insert(number);
         }
+    }
+
+    /// Returns the chunks that are not in the cache and that a pack holds, in the order in which they lie in
+    /// packs. O(n log n).
+    pub fn chunks_in_memory(&self) -> Vec<ChunkRef> {
+        let cut_only = self.others.iter().filter(|(id, _)| !self.overlay.contains_key(*id));
+        let cut_only = cut_only.filter_map(|(id, locations)| Some((*locations.first()?, *id)));
+        let whole = self.overlay.iter().map(|(id, location)| (*location, *id));
+        let mut rows: Vec<(Location, ChunkId)> = whole.chain(cut_only).collect();
+        rows.sort_unstable();
+        rows.into_iter().map(|(location, id)| ChunkRef { id, bytes: location.bytes }).collect()
     }
 
     /// Returns where a chunk lies; none if no pack that is there holds it. A pack that is to stay is

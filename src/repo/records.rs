@@ -1,10 +1,10 @@
-//! What the walk noted of each file: in memory up to a limit, beyond it in a file without a name.
+//! Notes: in memory up to a limit, beyond it in a file without a name.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bytes kept in memory: all there is for about 50,000 messages.
+/// Bytes kept in memory: all that a restore notes of about 50,000 messages.
 const MEMORY_BYTES: usize = 8 << 20;
 
 /// Bytes that are read of the file at one stroke: what is needed next mostly lies behind.

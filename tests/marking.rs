@@ -1,0 +1,229 @@
+//! What a prune reads of the trees, and how often.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::Noise;
+use common::repo::{backup, create_plain, differences, picture, restore};
+use common::watched::WatchedStore;
+use jiff::tz::TimeZone;
+use snap::base::content::{ChunkRef, Content, ContentBuf, refs};
+use snap::base::entry::{Entry, Kind};
+use snap::base::id::ChunkId;
+use snap::base::progress::Progress;
+use snap::base::time::Time;
+use snap::op::prune::{Policy, Report, Request, prune};
+use snap::repo::Repository;
+use snap::repo::config::Choices;
+use snap::repo::index::Index;
+use snap::repo::reader::Reader;
+use snap::repo::writer::{Writer, commit};
+use snap::stage::snapshot::{Component, Manifest, Status, Totals};
+use snap::stage::tree::{self, Entries, Stream};
+use snap::store::{MemoryStore, Name};
+
+const FOLDERS: usize = 8;
+const ENTRIES: usize = 16_000;
+
+fn entry<'a>(name: &'a [u8], kind: Kind, content: Content<'a>) -> Entry<'a> {
+    Entry {
+        name,
+        kind,
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        user: b"",
+        group: b"",
+        mtime: Time::new(1, 0),
+        ctime: Time::new(1, 0),
+        btime: None,
+        filesystem: 0,
+        inode: 1,
+        links: 1,
+        size: 0,
+        torn: false,
+        device: (0, 0),
+        target: b"",
+        xattrs: Vec::new(),
+        holes: Vec::new(),
+        content,
+    }
+}
+
+fn push(entry: &Entry<'_>, stream: &mut Stream) {
+    let mut record = Vec::new();
+    tree::push(entry, &mut record).expect("entry is written");
+    stream.push_record(&record);
+}
+
+/// Makes a snapshot of folders whose files have the given content; there is nothing but trees.
+fn snapshot_of(repository: &Repository, seconds: i64, files: &[Vec<[u8; 20]>]) {
+    let index = Index::open(repository).expect("index opens");
+    let made = Writer::run(repository, &index, 1, |writer| {
+        let mut root = Stream::default();
+        for (number, folder) in files.iter().enumerate() {
+            let mut stream = Stream::default();
+            for (number, list) in folder.iter().enumerate() {
+                let content = Content { depth: 0, list };
+                push(&entry(format!("{number:06}").as_bytes(), Kind::File, content), &mut stream);
+            }
+            let content = writer.store_tree(&stream)?;
+            push(&entry(format!("{number}").as_bytes(), Kind::Directory, content.borrowed()), &mut root);
+        }
+        writer.store_tree(&root)
+    });
+    let (root, written) = made.expect("trees are written");
+    let component = Component {
+        name: "mail".to_owned(),
+        directory: Vec::new(),
+        sources: Vec::new(),
+        status: Status::Complete,
+        attempts: 1,
+        files: 0,
+        bytes: 0,
+    };
+    let manifest = Manifest {
+        time: Time::new(seconds, 0),
+        duration_ms: 0,
+        host: "test".to_owned(),
+        user: "test".to_owned(),
+        program: "test".to_owned(),
+        tags: Vec::new(),
+        parent: None,
+        replaces: None,
+        components: vec![component],
+        totals: Totals::default(),
+        lacks: Vec::new(),
+        lacks_total: 0,
+        root,
+        extra: Vec::new(),
+    };
+    let _ = commit(repository, index, written, &manifest).expect("snapshot is made");
+}
+
+fn run(repository: &Repository, keep_last: u32, dry_run: bool) -> Report {
+    let progress = Progress::default();
+    let policy = Policy { keep_last, ..Policy::default() };
+    let mut request = Request::new(policy, Time::new(100, 0), TimeZone::UTC, &progress);
+    request.unused_percent_max = 0.0;
+    (request.dry_run, request.at_once, request.force) = (dry_run, true, true);
+    prune(repository, &request).expect("prune")
+}
+
+#[test]
+fn frames_of_trees_are_read_once_and_in_ascending_order() {
+    let state = tempfile::tempdir().expect("temporary folder");
+    let mut noise = Noise::new(common::seed());
+    let disk = WatchedStore::default();
+    let repository =
+        create_plain(Arc::new(disk.clone()), state.path(), Choices::default()).expect("repository is made");
+    let mut draw = || {
+        let bytes = noise.bytes(ChunkId::BYTES);
+        let id = ChunkId::from_bytes(bytes.try_into().expect("16 bytes"));
+        ChunkRef { id, bytes: 5000 }.to_bytes()
+    };
+    let mut files: Vec<Vec<[u8; 20]>> =
+        (0..FOLDERS).map(|_| (0..ENTRIES).map(|_| draw()).collect()).collect();
+    for day in 0..5 {
+        for list in files.iter_mut().flat_map(|folder| folder.iter_mut().skip(day).step_by(60)) {
+            *list = draw();
+        }
+        snapshot_of(&repository, 1 + day as i64, &files);
+    }
+    let index = Index::open_without_cache(&repository).expect("index opens");
+    let frames: HashMap<Name, usize> =
+        index.packs().map(|(_, pack, _)| (Name::Pack(pack.id), pack.frames.len())).collect();
+    let count: usize = frames.values().sum();
+    assert!(count > 24, "{count} frames: more than any memory for frames holds");
+    drop(index);
+    _ = disk.take_reads();
+    let report = run(&repository, 4, true);
+    assert_eq!((report.kept(), report.forgotten()), (4, 1));
+    let reads: Vec<_> = disk.take_reads().into_iter().filter(|(name, _)| frames.contains_key(name)).collect();
+    let distinct: HashSet<_> = reads.iter().collect();
+    assert_eq!(reads.len(), distinct.len(), "a frame was read again");
+    assert!(reads.len() >= count - frames.len(), "{} reads of {count} frames", reads.len());
+    let mut left: HashMap<Name, u64> = HashMap::new();
+    let mut packs = Vec::new();
+    for (name, range) in &reads {
+        let before = left.insert(*name, range.end);
+        assert!(before.is_none_or(|end| end <= range.start), "{name}: goes back to byte {}", range.start);
+        if packs.last() != Some(name) {
+            packs.push(*name);
+        }
+    }
+    assert_eq!(packs.len(), left.len(), "a pack was left and read again");
+}
+
+/// Makes a file whose entry is longer than any chunk of a tree: it has a hole after every block.
+fn perforated(path: &Path, blocks: u64) {
+    let file = fs::File::create(path).expect("file is made");
+    for block in 0..blocks {
+        file.write_all_at(&[block as u8; 100], block * 65_536).expect("file is written");
+    }
+}
+
+/// The chunks of a directory within the root.
+fn chunks_of(repository: &Repository, reader: &Reader<'_>, name: &[u8]) -> Vec<Vec<u8>> {
+    let snapshot = repository.snapshots().expect("snapshots list").all.pop().expect("a snapshot");
+    let mut content = snapshot.manifest.root;
+    for name in [b"mail", name] {
+        let stream = reader.content(content.borrowed()).expect("tree reads");
+        let mut entries = Entries::new(&stream).map(|entry| entry.expect("entry reads").1);
+        let own = entries.find(|entry| entry.name == name).map(|entry| entry.content.to_owned());
+        content = own.expect("the directory is there");
+    }
+    let ContentBuf { depth, list } = content;
+    let list = reader.flatten(Content { depth, list: &list }).expect("list reads");
+    refs(&list).map(|chunk| reader.chunk(chunk).expect("chunk reads")).collect()
+}
+
+#[test]
+fn a_tree_whose_chunks_end_inside_a_record_loses_nothing() {
+    let (source, state) =
+        (tempfile::tempdir().expect("temporary folder"), tempfile::tempdir().expect("temporary folder"));
+    let disk = MemoryStore::default();
+    let mut noise = Noise::new(3);
+    let repository =
+        create_plain(Arc::new(disk), state.path(), Choices::default()).expect("repository is made");
+    let folder = source.path().join("more");
+    fs::create_dir(&folder).expect("folder is made");
+    for number in 0..300 {
+        fs::write(folder.join(format!("{number:03}")), noise.bytes(300)).expect("file is written");
+        fs::write(source.path().join(format!("{number:03}")), noise.bytes(300)).expect("file is written");
+    }
+    perforated(&folder.join("150 holes"), 4000);
+    let _ = backup(&repository, source.path(), 1).expect("backup");
+    for number in (0..300).step_by(40) {
+        fs::write(folder.join(format!("{number:03}")), noise.bytes(200)).expect("file is written");
+    }
+    let _ = backup(&repository, source.path(), 2).expect("backup");
+    let before = picture(source.path());
+
+    let reader = Reader::new(&repository, Index::open(&repository).expect("index opens"), 8 << 20);
+    let chunks = chunks_of(&repository, &reader, b"more");
+    let is_whole = |chunk: &Vec<u8>| Entries::new(chunk).all(|entry| entry.is_ok());
+    let whole = chunks.iter().filter(|chunk| is_whole(chunk)).count();
+    assert!(whole > 4 && whole < chunks.len(), "{whole} of {} chunks can be read alone", chunks.len());
+    drop(reader);
+
+    let report = run(&repository, 1, false);
+    assert_eq!((report.kept(), report.forgotten()), (1, 1));
+    assert!(report.bytes_after < report.bytes_before && report.notes.is_empty(), "{report:?}");
+    let snapshot = repository.snapshots().expect("snapshots list").all.pop().expect("a snapshot");
+    let target = tempfile::tempdir().expect("temporary folder");
+    let restored = restore(&repository, &snapshot, target.path()).expect("restore ends");
+    assert!(restored.lacks.is_empty(), "{:?}", restored.lacks);
+    assert_eq!(differences(&before, &picture(target.path())), Vec::<String>::new());
+}
