@@ -36,8 +36,8 @@ pub const PACK_FRAMES_MAX: usize = 60_000;
 /// Largest record (fragment, manifest, pack directory, key file) that is read, in bytes, expanded.
 pub const RECORD_BYTES_CAP: usize = 512 << 20;
 
-/// Most chunks listed in one fragment: about 10 MB, so that a fragment is built in little memory.
-pub const FRAGMENT_CHUNKS_MAX: usize = 500_000;
+/// Most chunks listed in one fragment: about 2.5 MB, so that a fragment is built in little memory.
+pub const FRAGMENT_CHUNKS_MAX: usize = 125_000;
 
 /// Longest name of a directory entry that is stored or restored, in bytes (Linux `NAME_MAX`).
 pub const NAME_BYTES_MAX: usize = 255;

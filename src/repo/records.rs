@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bytes kept in memory: all that a restore notes of about 50,000 messages.
-const MEMORY_BYTES: usize = 8 << 20;
+/// Bytes kept in memory: all that a restore notes of about 25,000 messages.
+const MEMORY_BYTES: usize = 4 << 20;
 
 /// Bytes that are read of the file at one stroke: what is needed next mostly lies behind.
 const WINDOW_BYTES: u64 = 32 << 10;

@@ -238,6 +238,7 @@ impl OpenPack {
             Err(e) => return Err(e.into()),
         }
         done.bytes += u64::from(self.at);
+        self.directory.chunks.shrink_to_fit(); // it is kept until the end of the run
         done.packs.push(PackEntry { id, bytes: u64::from(self.at), directory: self.directory });
         Ok(id)
     }

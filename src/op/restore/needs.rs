@@ -143,6 +143,7 @@ impl Needs {
 
     /// Returns all needs, in the order in which packs are read.
     pub fn sorted(&mut self) -> &[Need] {
+        self.lookups = Vec::new(); // a few MB, and no more are to come for a while
         self.all.sort_unstable_by_key(Need::order);
         &self.all
     }
