@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::base::content::{Content, refs};
+use crate::base::content::refs;
 use crate::base::entry::{Entry, Kind};
 use crate::base::id::SnapshotId;
 use crate::base::progress::{Done, Progress};
@@ -12,12 +12,13 @@ use crate::op::check::prints::Prints;
 use crate::repo::browse::{self, Step, Visitor};
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
+use crate::stage::hash::digest;
 use crate::store::{Name, StoreError};
 
 /// Hurt paths that are listed; a repository so damaged that more are hurt is restored, not mended.
 const HURT_MAX: usize = 1_000_000;
 
-/// What stands for a content: BLAKE3 of its reference, cut to 16 bytes.
+/// What stands for a content.
 type Digest = [u8; 16];
 
 /// A walk over the trees of all snapshots. What was found clean once is not read again.
@@ -69,7 +70,7 @@ impl<'w> Walk<'w> {
     /// [`RepoError::Interrupted`]. A tree that can't be read is a finding.
     pub fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), RepoError> {
         let root = &snapshot.manifest.root;
-        let digest = digest(root.borrowed());
+        let digest = digest(root.borrowed(), true);
         if self.clean.contains(&digest) {
             return Ok(());
         }
@@ -179,7 +180,7 @@ impl Visitor for Walk<'_> {
         self.entries += 1;
         match entry.kind {
             Kind::Directory => {
-                let digest = digest(entry.content);
+                let digest = digest(entry.content, true);
                 if let Some(reason) = self.unreadable.get(&digest).cloned() {
                     self.hurt(path, reason);
                     return Ok(Step::Over);
@@ -193,7 +194,7 @@ impl Visitor for Walk<'_> {
                 return Ok(Step::Into);
             }
             Kind::File => {
-                let nested = (entry.content.depth > 0).then(|| digest(entry.content));
+                let nested = (entry.content.depth > 0).then(|| digest(entry.content, false));
                 let is_clean = nested.is_some_and(|nested| self.clean.contains(&nested));
                 if !is_clean {
                     match self.file(entry) {
@@ -226,12 +227,4 @@ impl Visitor for Walk<'_> {
         }
         Ok(())
     }
-}
-
-fn digest(content: Content<'_>) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[content.depth]).update(content.list);
-    let mut digest = Digest::default();
-    digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    digest
 }
