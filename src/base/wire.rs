@@ -82,6 +82,9 @@ impl WireError {
 /// bincode 2, "standard": little-endian, variable-length integers, and a cap on what is allocated.
 type Config = Configuration<LittleEndian, Varint, Limit<RECORD_BYTES_CAP>>;
 
+/// Largest record that [`decode_doubtful`] reads, in bytes.
+const DOUBTFUL_BYTES_CAP: usize = 1 << 20;
+
 const CONFIG: Config = bincode::config::standard().with_limit::<RECORD_BYTES_CAP>();
 
 /// Appends the record's bytes to `out`.
@@ -121,6 +124,15 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
 /// As [`decode`]; bytes left over are no error.
 pub fn decode_prefix<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<(T, usize), WireError> {
     bincode::borrow_decode_from_slice(bytes, CONFIG).map_err(record_error)
+}
+
+/// As [`decode_prefix`], for bytes that may be anything: allocates at most [`DOUBTFUL_BYTES_CAP`] bytes.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_doubtful<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<(T, usize), WireError> {
+    let config = bincode::config::standard().with_limit::<DOUBTFUL_BYTES_CAP>();
+    bincode::borrow_decode_from_slice(bytes, config).map_err(record_error)
 }
 
 fn record_error(error: bincode::error::DecodeError) -> WireError {

@@ -20,12 +20,8 @@ pub fn read_chunks(
     chunks: &[ChunkRef],
     mut take: impl FnMut(usize, Result<&[u8], RepoError>),
 ) {
-    let find = |chunk: &ChunkRef| reader.index().find(&chunk.id).ok().flatten();
-    let mut order: Vec<(Option<Location>, usize)> =
-        chunks.iter().enumerate().map(|(number, chunk)| (find(chunk), number)).collect();
-    order.sort_unstable();
-    let frame = |location: Option<Location>| location.map(|location| (location.pack, location.frame));
-    for group in order.chunk_by(|a, b| frame(a.0) == frame(b.0)) {
+    let order = in_order(reader, chunks);
+    for group in order.chunk_by(is_one_frame) {
         let first = group.first().and_then(|(location, _)| *location);
         let opened = first.and_then(|location| {
             let pack = reader.index().pack(location.pack)?;
@@ -45,6 +41,51 @@ pub fn read_chunks(
             }
         }
     }
+}
+
+/// Reads chunks, each frame once and no other copy; calls `take` with each chunk and its bytes, none if they can't be
+/// had where they should lie. Order and memory are those of [`read_chunks`].
+///
+/// # Errors
+/// What `take` returns, or what keeps a frame from being read and is no damage: it ends there.
+pub fn scan_chunks(
+    reader: &Reader<'_>,
+    chunks: &[ChunkRef],
+    mut take: impl FnMut(ChunkRef, Option<&[u8]>) -> Result<(), RepoError>,
+) -> Result<(), RepoError> {
+    let order = in_order(reader, chunks);
+    for group in order.chunk_by(is_one_frame) {
+        let first = group.first().and_then(|(location, _)| *location);
+        let pack = first.and_then(|first| Some((reader.index().pack(first.pack)?, first.frame)));
+        let opened = match pack.map(|(pack, number)| (pack, reader.frame(pack, number))) {
+            Some((_, Err(e))) if !e.is_damage() => return Err(e),
+            Some((pack, Ok(raw))) => Some((pack, raw)),
+            _ => None,
+        };
+        for (location, number) in group {
+            let found = opened.as_ref().zip(*location).and_then(|((pack, raw), location)| {
+                verified(reader.repository(), pack, location, chunks[*number], raw).ok()
+            });
+            take(chunks[*number], found)?;
+        }
+    }
+    Ok(())
+}
+
+type Placed = (Option<Location>, usize);
+
+/// Returns where chunks lie, each with its number, in the order in which they lie in packs.
+fn in_order(reader: &Reader<'_>, chunks: &[ChunkRef]) -> Vec<Placed> {
+    let find = |chunk: &ChunkRef| reader.index().find(&chunk.id).ok().flatten();
+    let mut order: Vec<Placed> =
+        chunks.iter().enumerate().map(|(number, chunk)| (find(chunk), number)).collect();
+    order.sort_unstable();
+    order
+}
+
+fn is_one_frame(a: &Placed, b: &Placed) -> bool {
+    let frame = |placed: &Placed| placed.0.map(|location| (location.pack, location.frame));
+    frame(a) == frame(b)
 }
 
 /// Reads whole directories. Memory: all of them, and as [`read_chunks`].

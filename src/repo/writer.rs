@@ -182,7 +182,7 @@ impl<'w> Writer<'w> {
         if stream.bytes().len() > RECORD_BYTES_CAP {
             return Err(RepoError::Content { what: "a directory has more entries than can be read back" });
         }
-        self.store_list(self.store_records(stream.bytes(), |at| stream.end_from(at))?)
+        self.store_list(self.store_records(stream.bytes(), |at| stream.ends_around(at))?)
     }
 
     /// Returns what refers to content whose chunks are in `list`; a long list is stored in turn.
@@ -195,20 +195,27 @@ impl<'w> Writer<'w> {
             if list.len() > RECORD_BYTES_CAP {
                 return Err(RepoError::Content { what: "a file has more chunks than can be read back" });
             }
-            list = self.store_records(&list, |at| at.next_multiple_of(REF_BYTES))?;
+            list = self.store_records(&list, |at| (at - at % REF_BYTES, at.next_multiple_of(REF_BYTES)))?;
             depth += 1;
         }
         Ok(ContentBuf { depth, list })
     }
 
-    /// Cuts records, which end where `end_from` says, and names and stores the chunks.
-    fn store_records(&self, bytes: &[u8], end_from: impl Fn(usize) -> usize) -> Result<Vec<u8>, RepoError> {
+    /// Cuts records, which end where `ends_around` says, and names and stores the chunks.
+    fn store_records(
+        &self,
+        bytes: &[u8],
+        ends_around: impl Fn(usize) -> (usize, usize),
+    ) -> Result<Vec<u8>, RepoError> {
         let chunker = self.repository.tree_chunker();
         let namer = self.repository.writer_keys().namer(FrameKind::Tree);
         let mut list = Vec::new();
         let mut at = 0;
         while at < bytes.len() {
-            let length = chunker.cut_records(&bytes[at..], |length| end_from(at + length) - at);
+            let length = chunker.cut_records(&bytes[at..], |length| {
+                let (before, from) = ends_around(at + length);
+                (before.saturating_sub(at), from - at)
+            });
             let piece = &bytes[at..at + length];
             at += length;
             let length =

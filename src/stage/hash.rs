@@ -32,12 +32,7 @@ impl ChunkNamer {
 pub fn digest(content: Content<'_>, is_tree: bool) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[content.depth, u8::from(is_tree)]).update(content.list);
-    first_bytes(&hasher)
-}
-
-/// Returns the first bytes of what was hashed.
-pub fn first_bytes<const BYTES: usize>(hasher: &blake3::Hasher) -> [u8; BYTES] {
-    let mut bytes = [0; BYTES];
+    let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);
     bytes
 }

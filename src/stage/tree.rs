@@ -70,10 +70,13 @@ impl Stream {
         &self.bytes
     }
 
-    /// Returns the first end of a record that is not before byte `at`.
-    pub fn end_from(&self, at: usize) -> usize {
-        let end = self.ends.get(self.ends.partition_point(|end| (*end as usize) < at));
-        end.map_or(self.bytes.len(), |end| *end as usize)
+    /// Returns the last end of a record up to byte `at`, 0 for none, and the first one from there on.
+    pub fn ends_around(&self, at: usize) -> (usize, usize) {
+        let place = self.ends.partition_point(|end| (*end as usize) < at);
+        let from = self.ends.get(place).map_or(self.bytes.len(), |end| *end as usize);
+        let before =
+            place.checked_sub(1).and_then(|place| self.ends.get(place)).map_or(0, |end| *end as usize);
+        (if from == at { at } else { before }, from)
     }
 }
 
@@ -192,8 +195,8 @@ mod tests {
                 let (range, read) = read.unwrap();
                 prop_assert_eq!(range.start, end);
                 end = range.end;
-                prop_assert_eq!(made.end_from(range.start + 1), end);
-                prop_assert_eq!(made.end_from(end), end);
+                prop_assert_eq!(made.ends_around(range.start + 1), (range.start, end));
+                prop_assert_eq!(made.ends_around(end), (end, end));
                 count += 1;
                 prop_assert_eq!(read, entry(name.as_bytes(), &list, holes.clone()));
             }

@@ -10,6 +10,7 @@ use crate::base::progress::{Done, Progress};
 use crate::base::wire;
 use crate::op::prune::survey::{Branch, Made, Survey, branch};
 use crate::repo::reader::Reader;
+use crate::repo::together::read_directories;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::hash::digest;
 use crate::stage::tree::TreeError;
@@ -75,7 +76,7 @@ impl<'m> Marker<'m> {
                 if self.progress.is_cancelled() {
                     return Err(RepoError::Interrupted);
                 }
-                self.follow(branch).map_err(|e| unknown(snapshot.id, &e))?;
+                self.follow(branch).map_err(|e| unknown(snapshot.id, e))?;
                 self.progress.add(Done { files: 1, bytes: 0 });
             }
         }
@@ -86,7 +87,7 @@ impl<'m> Marker<'m> {
         if content.depth > LIST_DEPTH_MAX {
             return Err(RepoError::Content { what: "nested too deeply" });
         }
-        let made = match (is_tree, content.depth) {
+        let expected = match (is_tree, content.depth) {
             (true, 0) => Made::Entries,
             (false, 0) => {
                 refs(&content.list).for_each(|chunk| self.content(Needed::Chunk(chunk)));
@@ -97,9 +98,9 @@ impl<'m> Marker<'m> {
         };
         let survey = &self.reached.survey;
         let rows =
-            refs(&content.list).map(|chunk| survey.find(chunk).filter(|row| survey.made(*row) == made));
+            refs(&content.list).map(|chunk| survey.find(chunk).filter(|row| survey.made(*row) == expected));
         match rows.collect::<Option<Vec<usize>>>() {
-            Some(rows) if made == Made::Lists => self.lists(is_tree, &content, &rows),
+            Some(rows) if expected == Made::Lists => self.lists(is_tree, &content, &rows),
             Some(rows) => refs(&content.list).zip(rows).try_for_each(|(chunk, row)| self.row(chunk, row)),
             None => self.whole(is_tree, &content),
         }
@@ -132,6 +133,9 @@ impl<'m> Marker<'m> {
             (self.need)(Needed::Chunk(chunk));
             let leads = self.reached.survey.leads(*row)?;
             leads.branches.iter().for_each(|below| list.extend_from_slice(&below.content.list));
+            if list.len() > RECORD_BYTES_CAP {
+                return Err(RepoError::Content { what: "longer than any list may be" });
+            }
         }
         self.below(is_tree, content.depth, list)
     }
@@ -142,18 +146,15 @@ impl<'m> Marker<'m> {
         if !self.reached.contents.insert(digest(content.borrowed(), is_tree)) {
             return Ok(());
         }
-        let mut bytes = Vec::new();
-        for chunk in refs(&content.list) {
-            (self.need)(Needed::Chunk(chunk));
-            bytes.extend_from_slice(&self.reader.chunk(chunk)?);
-            if bytes.len() > RECORD_BYTES_CAP {
-                return Err(RepoError::Content { what: "longer than any list or directory may be" });
+        refs(&content.list).for_each(|chunk| _ = (self.need)(Needed::Chunk(chunk)));
+        let own = ContentBuf { depth: 0, list: content.list.clone() };
+        for bytes in read_directories(self.reader, &[own]) {
+            match content.depth {
+                0 => self.entries(&bytes?)?,
+                depth => self.below(is_tree, depth, bytes?)?,
             }
         }
-        match content.depth {
-            0 => self.entries(&bytes),
-            depth => self.below(is_tree, depth, bytes),
-        }
+        Ok(())
     }
 
     fn below(&mut self, is_tree: bool, depth: u8, list: Vec<u8>) -> Result<(), RepoError> {
@@ -185,14 +186,15 @@ impl<'m> Marker<'m> {
     }
 }
 
-fn unknown(snapshot: SnapshotId, error: &RepoError) -> RepoError {
-    match error {
-        RepoError::Interrupted => RepoError::Interrupted,
-        error => RepoError::Refused {
+/// Says what damage means. Anything else may be better next time.
+fn unknown(snapshot: SnapshotId, error: RepoError) -> RepoError {
+    match error.is_damage() {
+        true => RepoError::Refused {
             what: format!(
                 "what snapshot {snapshot} needs is not known, so nothing is removed: {}; mend it, or give it up with --forget {snapshot}",
                 error.chain()
             ),
         },
+        false => error,
     }
 }

@@ -168,7 +168,7 @@ pub fn prune(repository: &Repository, request: &Request<'_>) -> Result<Report, R
     let mode = if request.at_once && !request.dry_run { LockMode::Exclusive } else { LockMode::Shared };
     let lock = repository.lock_patiently(mode, request.lock_patience, request.progress)?;
     let judgement = judge(repository, request)?;
-    let (reclaim, mut report) = Reclaim::plan(repository, request, &judgement)?;
+    let (mut reclaim, mut report) = Reclaim::plan(repository, request, &judgement)?;
     if request.dry_run {
         return Ok(report);
     }

@@ -1,6 +1,5 @@
 //! What is kept → what is condemned, repacked and swept; the steps in their order.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::base::condemned::{ClosedFrames, Condemned};
@@ -21,7 +20,7 @@ use crate::repo::writer::put_fragments;
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, LockMode, Name, StoreError};
 
-/// Memory for frames of trees, in bytes: each is read once, and some chunks again.
+/// Memory for frames of trees, in bytes: each is read once, those again that hold trees which must be read whole.
 const TREE_CACHE_BYTES: usize = 4 << 20;
 
 /// The space side of a prune.
@@ -30,7 +29,7 @@ pub struct Reclaim<'r> {
     request: &'r Request<'r>,
     ledger: Ledger,
     marks: Marks,
-    reached: RefCell<Reached>,
+    reached: Reached,
     plan: Plan,
 }
 
@@ -59,7 +58,7 @@ impl<'r> Reclaim<'r> {
         ledger.weigh(repository)?;
         let plan = Plan::make(repository, &ledger, &marks, request);
         ledger.forget_ids();
-        let reclaim = Self { repository, request, ledger, marks, reached: RefCell::new(reached), plan };
+        let reclaim = Self { repository, request, ledger, marks, reached, plan };
         let report = reclaim.expected(judgement, missing)?;
         Ok((reclaim, report))
     }
@@ -198,7 +197,7 @@ impl<'r> Reclaim<'r> {
     ///
     /// # Errors
     /// [`RepoError::Store`]; what was deleted stays so.
-    pub fn sweep(&self, judgement: &Judgement, report: &mut Report) -> Result<(), RepoError> {
+    pub fn sweep(&mut self, judgement: &Judgement, report: &mut Report) -> Result<(), RepoError> {
         let mut swept: Vec<usize> = Vec::new();
         if !self.plan.due.is_empty() {
             let (patience, progress) = (self.request.lock_patience, self.request.progress);
@@ -222,7 +221,11 @@ impl<'r> Reclaim<'r> {
     }
 
     /// Returns those packs that are due and that nothing needs, now that no other run is under way.
-    fn still_unneeded(&self, judgement: &Judgement, report: &mut Report) -> Result<Vec<usize>, RepoError> {
+    fn still_unneeded(
+        &mut self,
+        judgement: &Judgement,
+        report: &mut Report,
+    ) -> Result<Vec<usize>, RepoError> {
         let mut later = |why: &str| {
             report.notes.push(format!("{why}: what is due goes with a later prune"));
             Ok(Vec::new())
@@ -268,7 +271,7 @@ impl<'r> Reclaim<'r> {
 
     /// Returns which of the packs that are due hold something that these snapshots need, and that was
     /// needed by none when it was planned.
-    fn needed_by(&self, snapshots: &[Snapshot]) -> Result<BTreeSet<usize>, RepoError> {
+    fn needed_by(&mut self, snapshots: &[Snapshot]) -> Result<BTreeSet<usize>, RepoError> {
         let mut needed = BTreeSet::new();
         if snapshots.is_empty() {
             return Ok(needed);
@@ -298,9 +301,8 @@ impl<'r> Reclaim<'r> {
             true
         };
         // What the kept snapshots need as well was reached, and lies in packs that stay.
-        let mut reached = self.reached.borrow_mut();
         let reader = Reader::new(self.repository, Index::open(self.repository)?, TREE_CACHE_BYTES);
-        Marker::new(&mut reached, &reader, &mut need, self.request.progress).mark(snapshots.iter())?;
+        Marker::new(&mut self.reached, &reader, &mut need, self.request.progress).mark(snapshots.iter())?;
         Ok(needed)
     }
 

@@ -9,12 +9,12 @@ use bincode::{Decode, Encode};
 use crate::base::content::{ChunkRef, ContentBuf, is_list, refs};
 use crate::base::entry::{Entry, Kind};
 use crate::base::id::ChunkId;
-use crate::base::progress::Progress;
+use crate::base::progress::{Done, Progress};
 use crate::base::wire;
 use crate::repo::RepoError;
 use crate::repo::reader::Reader;
 use crate::repo::records::{Records, Window};
-use crate::repo::together::read_chunks;
+use crate::repo::together::scan_chunks;
 
 /// Chunks that are read before it is asked whether to stop.
 const CHUNKS_AT_ONCE: usize = 4096;
@@ -33,7 +33,7 @@ pub struct Branch {
 pub struct Leads {
     /// Trees, and long lists of files' chunks.
     pub branches: Vec<Branch>,
-    /// The first copy by rank of each chunk of content: each as the step from the one before; see [`Self::copies`].
+    /// The best copy of each chunk of content, each as the step from the one before; see [`Self::copies`].
     steps: Vec<i64>,
 }
 
@@ -68,6 +68,11 @@ pub struct Survey {
     window: Window,
 }
 
+fn temporary(error: std::io::Error) -> RepoError {
+    let path = format!("temporary file in {}", std::env::temp_dir().display());
+    RepoError::Source { path, reason: error.to_string() }
+}
+
 impl Leads {
     fn push(&mut self, last: &mut i64, copy: Option<u32>) {
         let this = copy.map_or(0, |copy| i64::from(copy) + 1);
@@ -88,7 +93,7 @@ impl Leads {
     fn of_entries(bytes: &[u8], copy: &dyn Fn(&ChunkId) -> Option<u32>) -> Option<Self> {
         let (mut leads, mut last, mut at) = (Self::default(), 0, 0);
         while at < bytes.len() {
-            let (entry, used) = wire::decode_prefix::<Entry<'_>>(&bytes[at..]).ok()?;
+            let (entry, used) = wire::decode_doubtful::<Entry<'_>>(&bytes[at..]).ok()?;
             at += used;
             match branch(&entry) {
                 Some(branch) => leads.branches.push(branch),
@@ -110,12 +115,12 @@ pub fn branch(entry: &Entry<'_>) -> Option<Branch> {
 
 impl Survey {
     /// Reads all chunks of trees and lists that the reader's index knows. `copy` returns the number of a
-    /// chunk of content's best copy. Memory: 50 bytes a chunk of a tree, a few MiB of what they lead to;
-    /// beyond that two bytes for a chunk of content, in a temporary file.
+    /// chunk of content's best copy. Memory: 60 bytes a chunk of a tree, and 4 MiB of what they lead to;
+    /// beyond that one to five bytes for a chunk of content, in a temporary file.
     ///
     /// # Errors
-    /// [`RepoError::Interrupted`]; [`RepoError::System`] if there is no room for the temporary file. A chunk that can't be read is
-    /// [`Made::Unclear`].
+    /// [`RepoError::Interrupted`]; [`RepoError::Store`] for a store that fails; [`RepoError::Source`] for the
+    /// temporary file. A chunk that is damaged is [`Made::Unclear`].
     pub fn take(
         reader: &Reader<'_>,
         copy: &dyn Fn(&ChunkId) -> Option<u32>,
@@ -132,14 +137,10 @@ impl Survey {
             if progress.is_cancelled() {
                 return Err(RepoError::Interrupted);
             }
-            let mut result = Ok(());
-            read_chunks(reader, some, |number, found| {
-                if result.is_ok() {
-                    let bytes = found.unwrap_or_default();
-                    result = survey.add(reader, some[number], bytes, copy, &mut record);
-                }
-            });
-            result?;
+            scan_chunks(reader, some, |chunk, found| {
+                progress.add(Done { files: 0, bytes: u64::from(chunk.bytes) });
+                survey.add(reader, chunk, found.unwrap_or_default(), copy, &mut record)
+            })?;
         }
         survey.rows.sort_unstable_by_key(|row| row.chunk.id);
         Ok(survey)
@@ -171,7 +172,7 @@ impl Survey {
         record.clear();
         wire::encode_into(&leads, record).map_err(|e| RepoError::record(&"what a tree leads to", e))?;
         if self.records.is_full(record.len()) {
-            self.make_room().map_err(|_| RepoError::System { what: "room for a temporary file (TMPDIR)" })?;
+            self.make_room().map_err(temporary)?;
         }
         let at = self.records.push(record);
         let bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);
@@ -205,11 +206,11 @@ impl Survey {
     /// Returns what the chunk of a row leads to.
     ///
     /// # Errors
-    /// [`RepoError::System`] if the temporary file can't be read.
+    /// [`RepoError::Source`] if the temporary file can't be read.
     pub fn leads(&mut self, row: usize) -> Result<Leads, RepoError> {
         let row = &self.rows[row];
         let record = self.records.get(row.at, row.bytes as usize, &mut self.window);
-        let record = record.map_err(|_| RepoError::System { what: "temporary file back" })?;
+        let record = record.map_err(temporary)?;
         wire::decode(record).map_err(|e| RepoError::record(&"what a tree leads to", e))
     }
 }
