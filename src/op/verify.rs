@@ -12,13 +12,10 @@ use crate::base::id::{PackId, SnapshotId};
 use crate::base::progress::{Done, Progress};
 use crate::repo::browse::{Place, Step, Visitor, find, walk};
 use crate::repo::index::Index;
-use crate::repo::reader::Reader;
+use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::stage::snapshot::{Component, Status};
 use crate::store::{Folder, Name};
-
-/// Memory for frames of trees, in bytes.
-const TREE_CACHE_BYTES: usize = 16 << 20;
 
 /// Bytes of a pack that are read at a time.
 const PIECE_BYTES: u64 = 1 << 20;

@@ -19,6 +19,10 @@ use crate::stage::pack::{PackHeader, SealedKey};
 use crate::stage::seal::{SealError, SealKey};
 use crate::store::Name;
 
+/// Memory for frames of trees where directories are read one after the other, in bytes. A directory's chunks lie in
+/// the frames of many days; what does not fit is read and expanded again for each directory. Filled as far as need be.
+pub const TREE_CACHE_BYTES: usize = 64 << 20;
+
 /// First read of a pack's header, in bytes: enough for about ten recipients.
 const HEADER_BYTES_GUESS: u64 = 4096;
 

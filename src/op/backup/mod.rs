@@ -31,7 +31,7 @@ use crate::op::backup::parents::Parents;
 use crate::op::backup::run::Run;
 use crate::op::backup::tasks::Tasks;
 use crate::repo::index::Index;
-use crate::repo::reader::Reader;
+use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::writer::{Writer, commit};
 use crate::repo::{RepoError, Repository};
 use crate::stage::snapshot::{self, Lack, Manifest, Status, Totals};
@@ -39,9 +39,6 @@ use crate::stage::snapshot::{self, Lack, Manifest, Status, Totals};
 pub use care::{Care, Event, Listener, PartReport};
 pub use run::Rules;
 pub use stream::{Input, Stream};
-
-/// Memory for frames of the parent snapshot's trees, in bytes.
-const TREE_CACHE_BYTES: usize = 16 << 20;
 
 /// A named part of the snapshot, and where it comes from.
 pub struct Component {

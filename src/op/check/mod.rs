@@ -28,14 +28,11 @@ use crate::op::check::packs::{Counts, PackCheck};
 use crate::op::check::repair::repair;
 use crate::op::check::walk::Walk;
 use crate::repo::keys::Secrets;
-use crate::repo::reader::Reader;
+use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::{RepoError, Repository};
 use crate::store::{Folder, Name};
 
 pub use subset::Subset;
-
-/// Memory for frames of trees, in bytes.
-const TREE_CACHE_BYTES: usize = 16 << 20;
 
 /// What a check is asked for.
 pub struct Request<'a> {

@@ -21,7 +21,7 @@ use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, LockMode, Name, StoreError};
 
 /// Memory for frames of trees, in bytes: each is read once, those again that hold trees which must be read whole.
-const TREE_CACHE_BYTES: usize = 4 << 20;
+const SURVEY_CACHE_BYTES: usize = 4 << 20;
 
 /// The space side of a prune.
 pub struct Reclaim<'r> {
@@ -45,7 +45,7 @@ impl<'r> Reclaim<'r> {
     ) -> Result<(Self, Report), RepoError> {
         let marks = repository.marks()?;
         let (mut ledger, index) = read_ledger(repository, &marks)?;
-        let reader = Reader::new(repository, index, TREE_CACHE_BYTES).without_fallback();
+        let reader = Reader::new(repository, index, SURVEY_CACHE_BYTES).without_fallback();
         let survey = Survey::take(&reader, &|id| ledger.best_copy(id), request.progress)?;
         let mut reached = Reached::new(survey);
         let mut need = |needed| match needed {
@@ -301,7 +301,7 @@ impl<'r> Reclaim<'r> {
             true
         };
         // What the kept snapshots need as well was reached, and lies in packs that stay.
-        let reader = Reader::new(self.repository, Index::open(self.repository)?, TREE_CACHE_BYTES);
+        let reader = Reader::new(self.repository, Index::open(self.repository)?, SURVEY_CACHE_BYTES);
         Marker::new(&mut self.reached, &reader, &mut need, self.request.progress).mark(snapshots.iter())?;
         Ok(needed)
     }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use crate::base::id::{PackId, SnapshotId};
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::reach::Reach;
-use crate::op::sync::{Needing, Problem, Report, Request, TREE_CACHE_BYTES, Wanted};
+use crate::op::sync::{Needing, Problem, Report, Request, Wanted};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::index::{Index, read_fragment};
-use crate::repo::reader::Reader;
+use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{BothStores, Folder, LockingStore, Name, Store, StoreError, Version};
 

@@ -23,14 +23,11 @@ use crate::op::sync::pass::Pass;
 use crate::op::sync::reach::Reach;
 use crate::repo::bucket_state::BucketState;
 use crate::repo::index::Index;
-use crate::repo::reader::Reader;
+use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, LockingStore, Name, Usage};
 
 pub use cost::{Budget, Cost, Prices};
-
-/// Memory for frames of trees, in bytes.
-const TREE_CACHE_BYTES: usize = 16 << 20;
 
 /// Seconds of a day.
 const DAY_S: i64 = 24 * 60 * 60;
