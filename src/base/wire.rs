@@ -126,7 +126,7 @@ pub fn decode_prefix<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<(T,
     bincode::borrow_decode_from_slice(bytes, CONFIG).map_err(record_error)
 }
 
-/// As [`decode_prefix`], for bytes that may be anything: allocates at most [`DOUBTFUL_BYTES_CAP`] bytes.
+/// As [`decode_prefix`], for bytes that may be anything: allocates a megabyte at most.
 ///
 /// # Errors
 /// As [`decode`].
