@@ -10,6 +10,9 @@
     reason = "a bench fails by panicking"
 )]
 
+#[path = "../tests/common/manifest.rs"]
+mod manifest;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -17,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
+use manifest::made_up;
 use snap::base::content::{ChunkRef, Content};
 use snap::base::directory::{Directory, FrameRow};
 use snap::base::entry::{Entry, Kind};
@@ -30,7 +34,6 @@ use snap::repo::keys::NoSecrets;
 use snap::repo::writer::{Writer, commit};
 use snap::repo::{Opening, Repository};
 use snap::stage::index::{Fragment, PackEntry};
-use snap::stage::snapshot::{Component, Manifest, Status, Totals};
 use snap::stage::tree::{self, Stream};
 use snap::store::{LocalStore, Name};
 
@@ -143,32 +146,7 @@ fn make(place: &Path, packs: u64) {
         writer.store_tree(&root)
     })
     .unwrap();
-    let component = Component {
-        name: "mail".to_owned(),
-        directory: Vec::new(),
-        sources: Vec::new(),
-        status: Status::Complete,
-        attempts: 1,
-        files: 0,
-        bytes: 0,
-    };
-    let manifest = Manifest {
-        time: Time::new(1_767_000_000, 0),
-        duration_ms: 0,
-        host: "mx1".to_owned(),
-        user: "root".to_owned(),
-        program: "bench".to_owned(),
-        tags: Vec::new(),
-        parent: None,
-        replaces: None,
-        components: vec![component],
-        totals: Totals::default(),
-        lacks: Vec::new(),
-        lacks_total: 0,
-        root,
-        extra: Vec::new(),
-    };
-    commit(&repository, Index::default(), written, &manifest).unwrap();
+    commit(&repository, Index::default(), written, &made_up(1_767_000_000, root)).unwrap();
 }
 
 /// Returns the most memory that this process has had so far, in MB.

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::Noise;
+use common::manifest::made_up;
 use common::repo::{backup, create_plain, differences, picture, restore};
 use common::watched::WatchedStore;
 use jiff::tz::TimeZone;
@@ -31,7 +32,6 @@ use snap::repo::reader::Reader;
 use snap::repo::writer::{Writer, commit};
 use snap::repo::{RepoError, Repository};
 use snap::stage::frame::RawFrame;
-use snap::stage::snapshot::{Component, Manifest, Status, Totals};
 use snap::stage::tree::{self, Entries, Stream};
 use snap::store::{MemoryStore, Name};
 
@@ -110,32 +110,7 @@ fn snapshot_of(repository: &Repository, seconds: i64, files: &[Vec<[u8; 20]>], c
         store(writer, &root_bytes, root, cut)
     });
     let (root, written) = made.expect("trees are written");
-    let component = Component {
-        name: "mail".to_owned(),
-        directory: Vec::new(),
-        sources: Vec::new(),
-        status: Status::Complete,
-        attempts: 1,
-        files: 0,
-        bytes: 0,
-    };
-    let manifest = Manifest {
-        time: Time::new(seconds, 0),
-        duration_ms: 0,
-        host: "test".to_owned(),
-        user: "test".to_owned(),
-        program: "test".to_owned(),
-        tags: Vec::new(),
-        parent: None,
-        replaces: None,
-        components: vec![component],
-        totals: Totals::default(),
-        lacks: Vec::new(),
-        lacks_total: 0,
-        root,
-        extra: Vec::new(),
-    };
-    let _ = commit(repository, index, written, &manifest).expect("snapshot is made");
+    let _ = commit(repository, index, written, &made_up(seconds, root)).expect("snapshot is made");
 }
 
 fn run(repository: &Repository, keep_last: u32, dry_run: bool) -> Report {

@@ -5,6 +5,7 @@
 
 pub mod cutting;
 pub mod fault;
+pub mod manifest;
 pub mod proxy;
 pub mod repo;
 pub mod s3;
