@@ -78,10 +78,10 @@ fn frame(c: &mut Criterion) {
             b.iter(|| compressor.compress(black_box(&bytes)).unwrap())
         });
     }
-    let (body, compressed) = Compressor::new(3).unwrap().compress(&bytes).unwrap();
+    let (body, coding) = Compressor::new(3).unwrap().compress(&bytes).unwrap();
     let header = FrameHeader {
         kind: FrameKind::Content,
-        compressed,
+        coding,
         sealed: false,
         raw_bytes: bytes.len() as u32,
         stored_bytes: body.len() as u32,

@@ -15,7 +15,7 @@ use snap::base::limits;
 use snap::base::time::Time;
 use snap::base::wire::{self, RecordKind};
 use snap::stage::chunk::{ChunkSizes, Chunker, HEADER_BYTES_MAX};
-use snap::stage::frame::FrameHeader;
+use snap::stage::frame::{Coding, Compressor, FrameHeader};
 use snap::stage::hash::ChunkNamer;
 use snap::stage::pack::Trailer;
 use snap::stage::seal::{SealKey, Secret};
@@ -162,11 +162,12 @@ fn page_type(rust: &str) -> String {
 #[test]
 fn fixed_layouts_are_the_codes() {
     let chunk_ref = &[Field("id", 0, ChunkId::BYTES), Field("bytes", ChunkId::BYTES, 4)];
-    let all: [(&str, &[Field], usize); 5] = [
+    let all: [(&str, &[Field], usize); 6] = [
         ("Envelope", layout::ENVELOPE, layout::ENVELOPE_BYTES),
         ("Sealed record", layout::SEALED, layout::SEALED_BYTES),
         ("ChunkRef", chunk_ref, REF_BYTES),
         ("Frame", layout::FRAME_HEADER, layout::FRAME_HEADER_BYTES),
+        ("Base64", layout::BASE64_RUN, layout::BASE64_RUN_BYTES),
         ("Pack trailer", layout::PACK_TRAILER, layout::PACK_TRAILER_BYTES),
     ];
     for (title, fields, total) in all {
@@ -409,7 +410,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
     let list = chunk().to_bytes();
     let header = FrameHeader {
         kind: FrameKind::Tree,
-        compressed: true,
+        coding: Coding::Zstd,
         sealed: true,
         raw_bytes: 70_000,
         stored_bytes: 1234,
@@ -427,8 +428,18 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("content", wire::encode(&Content { depth: 0, list: &list }).expect("encodes")),
         ("entry", wire::encode(&entry(&list)).expect("encodes")),
         ("frame-header", header.to_bytes().to_vec()),
+        ("base64", base64_parts()),
         ("pack-trailer", trailer.to_bytes().to_vec()),
     ]
+}
+
+/// Returns what a frame of base64 lines expands to before they are put back.
+fn base64_parts() -> Vec<u8> {
+    let raw = ("QUJD".repeat(10) + "\r\n").repeat(3) + "--\r\n";
+    let (body, coding) =
+        Compressor::new(3).and_then(|mut it| it.compress(raw.as_bytes())).expect("compresses");
+    assert_eq!(coding, Coding::Base64Zstd);
+    zstd::decode_all(&body[..]).expect("two zstd frames expand as one stream")
 }
 
 #[test]

@@ -41,6 +41,14 @@ const _: () = assert!(contiguous(FRAME_HEADER, FRAME_HEADER_BYTES));
 /// First bytes of a frame.
 pub const FRAME_MAGIC: [u8; 4] = *b"SNFR";
 
+/// Length of [`BASE64_RUN`], in bytes.
+pub const BASE64_RUN_BYTES: usize = 8;
+
+/// A run of base64 lines in a frame whose body holds them decoded.
+pub const BASE64_RUN: &[Field] =
+    &[Field("skip", 0, 4), Field("groups", 4, 1), Field("ending", 5, 1), Field("lines", 6, 2)];
+const _: () = assert!(contiguous(BASE64_RUN, BASE64_RUN_BYTES));
+
 /// Length of [`PACK_TRAILER`], in bytes.
 pub const PACK_TRAILER_BYTES: usize = 32;
 

@@ -68,7 +68,7 @@ impl<'s> FrameSealer<'s> {
     /// # Errors
     /// [`RepoError::System`].
     pub fn seal(&mut self, frame: RawFrame) -> Result<SealedFrame, RepoError> {
-        let (mut body, compressed) = self.compressor.compress(&frame.bytes).map_err(no_memory)?;
+        let (mut body, coding) = self.compressor.compress(&frame.bytes).map_err(no_memory)?;
         let key: Option<&SealKey> = match frame.kind {
             FrameKind::Tree => self.repository.writer_keys().metadata(),
             FrameKind::Content => self.data_key.map(DataKey::key),
@@ -81,7 +81,7 @@ impl<'s> FrameSealer<'s> {
         let too_long = |_| RepoError::Content { what: "frame is longer than any may be" };
         let header = FrameHeader {
             kind: frame.kind,
-            compressed,
+            coding,
             sealed: key.is_some(),
             raw_bytes: u32::try_from(frame.bytes.len()).map_err(too_long)?,
             stored_bytes: u32::try_from(stored).map_err(too_long)?,

@@ -1,6 +1,7 @@
 //! Stage 2: file bytes → chunks. Pure: reads nothing but its arguments.
 
 use fastcdc::v2020::{MASKS, Normalization, select_masks};
+use memchr::{memchr, memchr_iter};
 
 use crate::base::limits::{CHUNK_AVG_RANGE, CHUNK_BYTES_AVG};
 
@@ -120,10 +121,10 @@ impl Chunker {
 pub fn header_bytes(start: &[u8]) -> usize {
     let start = &start[..start.len().min(HEADER_BYTES_MAX)];
     let mut at = 0;
-    while let Some(length) = start[at..].iter().position(|&byte| byte == b'\n') {
-        let line = &start[at..at + length];
+    for end in memchr_iter(b'\n', start) {
+        let line = &start[at..end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let next = at + length + 1;
+        let next = end + 1;
         if line.is_empty() {
             return if at == 0 { 0 } else { next };
         }
@@ -139,7 +140,7 @@ pub fn header_bytes(start: &[u8]) -> usize {
 
 /// Returns whether a line is `name:` and anything.
 fn is_field(line: &[u8]) -> bool {
-    let name = line.iter().position(|&byte| byte == b':').map(|colon| &line[..colon]);
+    let name = memchr(b':', line).map(|colon| &line[..colon]);
     name.is_some_and(|name| !name.is_empty() && name.iter().all(|byte| matches!(byte, 33..=126)))
 }
 

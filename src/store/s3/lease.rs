@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::Object;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use md5::{Digest, Md5};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::AbortHandle;
@@ -201,7 +200,7 @@ async fn place(
     bytes: &'static [u8],
 ) -> Result<(), PutError> {
     let request = client.put_object().bucket(location.bucket()).key(location.key(path));
-    let request = request.content_md5(STANDARD.encode(Md5::digest(bytes)));
+    let request = request.content_md5(STANDARD.encode_to_string(Md5::digest(bytes)));
     request.body(ByteStream::from_static(bytes)).send().await.map(drop)
 }
 

@@ -10,8 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use md5::{Digest, Md5};
@@ -97,7 +96,7 @@ pub struct Sealed {
 impl Sealed {
     /// Returns the header `Content-MD5`.
     pub fn content_md5(&self) -> String {
-        STANDARD.encode(self.md5)
+        STANDARD.encode_to_string(self.md5)
     }
 
     /// Returns whether an ETag is not that of these bytes. Only what is the MD5 of an object can tell:

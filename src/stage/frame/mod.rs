@@ -1,12 +1,16 @@
 //! Stage 5: chunks that lie side by side → one frame, compressed together; and back.
 
+/// Base64 lines → the bytes that they stand for; and back.
+mod base64;
+
 use std::cell::RefCell;
 
 use crate::base::content::ChunkRef;
 use crate::base::id::KeyId;
 use crate::base::kind::FrameKind;
 use crate::base::layout::{FRAME_HEADER_BYTES, FRAME_MAGIC};
-use crate::base::limits::{FRAME_BYTES_CAP, FRAME_CHUNKS_MAX};
+use crate::base::limits::{FRAME_BYTES, FRAME_BYTES_CAP, FRAME_CHUNKS_MAX};
+use crate::stage::frame::base64::Parts;
 
 /// Chunks on their way into one frame.
 #[derive(Debug)]
@@ -65,13 +69,24 @@ pub enum FrameError {
     },
 }
 
+/// How a frame's body holds its chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// As they are.
+    Plain,
+    /// Compressed: one zstd frame (RFC 8878).
+    Zstd,
+    /// Taken apart into runs of base64 lines, decoded, and the rest; then compressed: one zstd frame each.
+    Base64Zstd,
+}
+
 /// The first bytes of a frame ([`FRAME_HEADER`](crate::base::layout::FRAME_HEADER)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     /// What the chunks belong to.
     pub kind: FrameKind,
-    /// Whether the body is compressed (zstd).
-    pub compressed: bool,
+    /// How the body holds the chunks.
+    pub coding: Coding,
     /// Whether the body is sealed.
     pub sealed: bool,
     /// Length of the chunks, in bytes.
@@ -88,6 +103,7 @@ pub struct FrameHeader {
 
 const FLAG_COMPRESSED: u8 = 1;
 const FLAG_SEALED: u8 = 2;
+const FLAG_BASE64: u8 = 4;
 
 impl FrameHeader {
     /// Returns the header as it is stored.
@@ -95,7 +111,12 @@ impl FrameHeader {
         let mut out = [0; FRAME_HEADER_BYTES];
         out[0..4].copy_from_slice(&FRAME_MAGIC);
         out[4] = self.kind.number();
-        out[5] = (u8::from(self.compressed) * FLAG_COMPRESSED) | (u8::from(self.sealed) * FLAG_SEALED);
+        out[5] = u8::from(self.sealed) * FLAG_SEALED
+            + match self.coding {
+                Coding::Plain => 0,
+                Coding::Zstd => FLAG_COMPRESSED,
+                Coding::Base64Zstd => FLAG_COMPRESSED | FLAG_BASE64,
+            };
         out[8..12].copy_from_slice(&self.raw_bytes.to_le_bytes());
         out[12..16].copy_from_slice(&self.stored_bytes.to_le_bytes());
         out[16..20].copy_from_slice(&self.chunk_count.to_le_bytes());
@@ -119,16 +140,22 @@ impl FrameHeader {
             2 => FrameKind::Tree,
             _ => return fail("kind is not known"),
         };
-        if bytes[5] & !(FLAG_COMPRESSED | FLAG_SEALED) != 0 || bytes[6..8] != [0; 2] {
+        if bytes[5] & !(FLAG_COMPRESSED | FLAG_SEALED | FLAG_BASE64) != 0 || bytes[6..8] != [0; 2] {
             return fail("a reserved bit is set");
         }
+        let coding = match (bytes[5] & FLAG_COMPRESSED != 0, bytes[5] & FLAG_BASE64 != 0) {
+            (false, false) => Coding::Plain,
+            (true, false) => Coding::Zstd,
+            (true, true) => Coding::Base64Zstd,
+            (false, true) => return fail("base64 is decoded, and the body not compressed"),
+        };
         let mut key_id = [0; KeyId::BYTES];
         key_id.copy_from_slice(&bytes[20..28]);
         let mut salt = [0; 16];
         salt.copy_from_slice(&bytes[28..44]);
         let header = Self {
             kind,
-            compressed: bytes[5] & FLAG_COMPRESSED != 0,
+            coding,
             sealed: bytes[5] & FLAG_SEALED != 0,
             raw_bytes: u32_at(8),
             stored_bytes: u32_at(12),
@@ -151,9 +178,10 @@ impl FrameHeader {
     }
 }
 
-/// Compresses frames, one after the other. One a thread: it holds zstd's tables.
+/// Compresses frames, one after the other. One a thread: it holds zstd's tables, and a frame taken apart.
 pub struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
+    parts: Parts,
 }
 
 impl Compressor {
@@ -166,18 +194,26 @@ impl Compressor {
         zstd.include_contentsize(false)?; // the header has it
         zstd.include_checksum(false)?; // every chunk is hashed
         zstd.include_dictid(false)?;
-        Ok(Self { zstd })
+        Ok(Self { zstd, parts: Parts::default() })
     }
 
-    /// Returns the smaller of `raw` compressed and `raw` itself, and whether it is the former.
+    /// Returns `raw` compressed, its base64 lines decoded before if it has many; or `raw` itself where that is
+    /// not longer.
     ///
     /// # Errors
     /// As zstd's: out of memory. O(length).
-    pub fn compress(&mut self, raw: &[u8]) -> std::io::Result<(Vec<u8>, bool)> {
-        let packed = self.zstd.compress(raw)?;
+    pub fn compress(&mut self, raw: &[u8]) -> std::io::Result<(Vec<u8>, Coding)> {
+        let (packed, coding) = match self.parts.take(raw) {
+            false => (self.zstd.compress(raw)?, Coding::Zstd),
+            true => {
+                let mut packed = self.zstd.compress(&self.parts.plain)?;
+                packed.extend_from_slice(&self.zstd.compress(&self.parts.decoded)?);
+                (packed, Coding::Base64Zstd)
+            }
+        };
         match packed.len() < raw.len() {
-            true => Ok((packed, true)),
-            false => Ok((raw.to_vec(), false)),
+            true => Ok((packed, coding)),
+            false => Ok((raw.to_vec(), Coding::Plain)),
         }
     }
 }
@@ -185,6 +221,7 @@ impl Compressor {
 /// Expands what [`Compressor::compress`] made. One a thread.
 pub struct Expander {
     zstd: zstd::bulk::Decompressor<'static>,
+    parts: Vec<u8>,
 }
 
 impl Expander {
@@ -193,7 +230,7 @@ impl Expander {
     /// # Errors
     /// As zstd's: out of memory.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { zstd: zstd::bulk::Decompressor::new()? })
+        Ok(Self { zstd: zstd::bulk::Decompressor::new()?, parts: Vec::new() })
     }
 
     /// Puts the frame's raw bytes into `raw`, in place of what is there.
@@ -202,18 +239,27 @@ impl Expander {
     /// [`FrameError::Expand`] if they are not exactly `header.raw_bytes`; never allocates more.
     pub fn expand(&mut self, header: &FrameHeader, body: &[u8], raw: &mut Vec<u8>) -> Result<(), FrameError> {
         let expected = header.raw_bytes;
+        let fail = |found: usize| FrameError::Expand { found: found as u64, expected };
         raw.clear();
-        match header.compressed {
-            false => raw.extend_from_slice(body),
-            true => {
+        match header.coding {
+            Coding::Plain => raw.extend_from_slice(body),
+            Coding::Zstd => {
                 raw.reserve_exact(expected as usize);
-                let expanded = self.zstd.decompress_to_buffer(body, raw);
-                _ = expanded.map_err(|_| FrameError::Expand { found: 0, expected })?;
+                _ = self.zstd.decompress_to_buffer(body, raw).map_err(|_| fail(0))?;
+            }
+            Coding::Base64Zstd => {
+                self.parts.clear();
+                self.parts.reserve_exact(expected as usize);
+                _ = self.zstd.decompress_to_buffer(body, &mut self.parts).map_err(|_| fail(0))?;
+                base64::put_back(&self.parts, expected as usize, raw)
+                    .ok_or_else(|| fail(self.parts.len()))?;
+                self.parts.clear();
+                self.parts.shrink_to(FRAME_BYTES as usize);
             }
         }
         match raw.len() == expected as usize {
             true => Ok(()),
-            false => Err(FrameError::Expand { found: raw.len() as u64, expected }),
+            false => Err(fail(raw.len())),
         }
     }
 }
@@ -242,10 +288,10 @@ mod tests {
 
     use super::*;
 
-    fn header(raw: &[u8], body: &[u8], compressed: bool) -> FrameHeader {
+    fn header(raw: &[u8], body: &[u8], coding: Coding) -> FrameHeader {
         FrameHeader {
             kind: FrameKind::Content,
-            compressed,
+            coding,
             sealed: false,
             raw_bytes: raw.len() as u32,
             stored_bytes: body.len() as u32,
@@ -259,15 +305,36 @@ mod tests {
     fn incompressible_bytes_stay_as_they_are() {
         let mut raw = vec![0; 10_000];
         blake3::Hasher::new().finalize_xof().fill(&mut raw);
-        let (body, compressed) = Compressor::new(3).unwrap().compress(&raw).unwrap();
-        assert_eq!((body, compressed), (raw, false));
+        let found = Compressor::new(3).unwrap().compress(&raw).unwrap();
+        assert_eq!(found, (raw, Coding::Plain));
+    }
+
+    #[test]
+    fn attachments_are_decoded_before_they_are_compressed() {
+        let mut bytes = vec![0; 57 * 200];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        let lines = bytes.chunks(57).map(|line| base64_simd::STANDARD.encode_to_string(line) + "\r\n");
+        let raw = lines.collect::<String>().into_bytes();
+        let (body, coding) = Compressor::new(3).unwrap().compress(&raw).unwrap();
+        assert_eq!(coding, Coding::Base64Zstd);
+        assert!(body.len() < bytes.len() + 100, "{} of {} bytes", body.len(), bytes.len());
+        let header = header(&raw, &body, coding);
+        assert_eq!(FrameHeader::from_bytes(&header.to_bytes()), Ok(header));
+        let mut found = Vec::new();
+        let mut expander = Expander::new().unwrap();
+        assert_eq!(expander.expand(&header, &body, &mut found), Ok(()));
+        assert!(found == raw);
+        let too_short = FrameHeader { raw_bytes: header.raw_bytes - 1, ..header };
+        assert!(expander.expand(&too_short, &body, &mut found).is_err());
     }
 
     #[test]
     fn a_header_with_any_reserved_bit_is_refused() {
-        let good = header(b"abc", b"abc", false).to_bytes();
+        let good = header(b"abc", b"abc", Coding::Plain).to_bytes();
         assert!(FrameHeader::from_bytes(&good).is_ok());
-        for (at, value) in [(0, b'X'), (4, 3), (5, 4), (6, 1), (7, 1), (11, 0xff), (15, 0xff), (19, 0xff)] {
+        for (at, value) in
+            [(0, b'X'), (4, 3), (5, 4), (5, 8), (6, 1), (7, 1), (11, 0xff), (15, 0xff), (19, 0xff)]
+        {
             let mut bytes = good;
             bytes[at] = value;
             assert!(FrameHeader::from_bytes(&bytes).is_err(), "byte {at}");
@@ -277,8 +344,8 @@ mod tests {
     proptest! {
         #[test]
         fn expand_undoes_compress(raw in prop::collection::vec(0u8..4, 1..100_000)) {
-            let (body, compressed) = Compressor::new(3).unwrap().compress(&raw).unwrap();
-            let header = header(&raw, &body, compressed);
+            let (body, coding) = Compressor::new(3).unwrap().compress(&raw).unwrap();
+            let header = header(&raw, &body, coding);
             prop_assert_eq!(FrameHeader::from_bytes(&header.to_bytes()), Ok(header));
             let mut found = vec![7; 5];
             prop_assert_eq!(Expander::new().unwrap().expand(&header, &body, &mut found), Ok(()));
@@ -286,8 +353,9 @@ mod tests {
         }
 
         #[test]
-        fn hostile_bodies_are_refused(body in prop::collection::vec(any::<u8>(), 1..2000), claim in 1u32..100_000) {
-            let mut header = header(b"x", &body, true);
+        fn hostile_bodies_are_refused(body in prop::collection::vec(any::<u8>(), 1..2000), claim in 1u32..100_000, base64: bool) {
+            let coding = if base64 { Coding::Base64Zstd } else { Coding::Zstd };
+            let mut header = header(b"x", &body, coding);
             header.raw_bytes = claim;
             let mut raw = Vec::new();
             if Expander::new().unwrap().expand(&header, &body, &mut raw).is_ok() {
