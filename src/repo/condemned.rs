@@ -81,7 +81,7 @@ impl Repository {
     pub fn put_condemned(&self, list: &Condemned) -> Result<CondemnedId, RepoError> {
         let path = "condemned/";
         let record = wire::encode(list).map_err(|e| RepoError::record(&path, e))?;
-        let sealed = seal_record(self.writer_keys().metadata(), CONDEMNED_PURPOSE, &record);
+        let sealed = seal_record(self.writer_keys().metadata(), CONDEMNED_PURPOSE, record);
         let bytes = wire::wrap(RecordKind::Condemned, &sealed.map_err(|e| RepoError::seal(&path, e))?);
         let id = CondemnedId::from_bytes(*blake3::hash(&bytes).as_bytes());
         match self.store().put_new(&Name::Condemned(id), &bytes) {

@@ -44,7 +44,7 @@ impl Repository {
     pub fn put_manifest(&self, manifest: &Manifest) -> Result<(SnapshotId, u64), RepoError> {
         let path = "snapshots/";
         let record = wire::encode(manifest).map_err(|e| RepoError::record(&path, e))?;
-        let sealed = seal_record(self.writer_keys().metadata(), MANIFEST_PURPOSE, &record);
+        let sealed = seal_record(self.writer_keys().metadata(), MANIFEST_PURPOSE, record);
         let bytes = wire::wrap(RecordKind::Snapshot, &sealed.map_err(|e| RepoError::seal(&path, e))?);
         let id = SnapshotId::from_bytes(*blake3::hash(&bytes).as_bytes());
         self.store().put_new(&Name::Snapshot(id), &bytes)?;

@@ -55,9 +55,14 @@ impl Records {
         Ok(())
     }
 
+    /// Returns how many bytes were put in.
+    pub fn bytes(&self) -> u64 {
+        self.file_bytes + self.memory.len() as u64
+    }
+
     /// Adds bytes; returns where they start.
     pub fn push(&mut self, bytes: &[u8]) -> u64 {
-        let at = self.file_bytes + self.memory.len() as u64;
+        let at = self.bytes();
         self.memory.extend_from_slice(bytes);
         at
     }

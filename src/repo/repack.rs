@@ -267,7 +267,7 @@ impl Repacker<'_> {
 
     fn close_copied(&mut self) -> Result<(), RepoError> {
         let Some(open) = self.copied.take() else { return Ok(()) };
-        let pack = open.pack.close(self.repository, &mut self.made)?;
+        let pack = self.made.add(open.pack.close(self.repository)?);
         if !open.closed.is_empty() {
             self.out.closed.push(ClosedFrames { pack, frames: open.closed });
         }
@@ -335,7 +335,7 @@ impl Repacker<'_> {
         }
         self.close_copied()?;
         for pack in [self.rebuilt.take(), self.tree.take()].into_iter().flatten() {
-            pack.close(self.repository, &mut self.made)?;
+            self.made.add(pack.close(self.repository)?);
         }
         // Without encryption a new pack can have the bytes, and so the name, of one of the sources: a cut
         // run wrote it. That one stays.
@@ -351,7 +351,10 @@ fn close_if_full(
     made: &mut Packs,
 ) -> Result<Option<OpenPack>, RepoError> {
     match pack.is_full(repository.config().pack_bytes) {
-        true => pack.close(repository, made).map(|_| None),
+        true => pack.close(repository).map(|pack| {
+            made.add(pack);
+            None
+        }),
         false => Ok(Some(pack)),
     }
 }

@@ -1,5 +1,7 @@
 //! Raw frames → sealed frames → packs, each on threads of their own.
 
+use std::thread::ScopedJoinHandle;
+
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::base::content::ChunkRef;
@@ -110,7 +112,28 @@ pub struct Packs {
     pub bytes: u64,
 }
 
-/// Writes frames into packs until there are no more; every pack returned is durable.
+impl Packs {
+    /// Adds a pack that is durable; returns its name.
+    pub fn add(&mut self, pack: PackEntry) -> PackId {
+        let id = pack.id;
+        self.bytes += pack.bytes;
+        self.packs.push(pack);
+        id
+    }
+
+    /// Adds the pack that a thread makes durable, once it is.
+    fn add_closing(&mut self, closing: Closing<'_>) -> Result<(), RepoError> {
+        let pack = closing.join().map_err(|_| RepoError::System { what: "end of a writing thread" })??;
+        self.add(pack);
+        Ok(())
+    }
+}
+
+/// A thread that makes a pack durable.
+type Closing<'s> = ScopedJoinHandle<'s, Result<PackEntry, RepoError>>;
+
+/// Writes frames into packs until there are no more; every pack returned is durable. The disk takes its time for
+/// that, so a full pack is made durable while the next one is written.
 ///
 /// # Errors
 /// [`RepoError::Store`]; packs that were named before stay, and the next run takes them over.
@@ -121,28 +144,34 @@ pub fn write_packs(
 ) -> Result<Packs, RepoError> {
     let mut done = Packs::default();
     let (mut content, mut tree) = (None, None);
-    for frame in sealed {
-        let open = match frame.kind {
-            FrameKind::Content => &mut content,
-            FrameKind::Tree => &mut tree,
-        };
-        let mut pack = match open.take() {
-            Some(pack) => pack,
-            None => {
-                let is_content = frame.kind == FrameKind::Content;
-                let key = data_key.filter(|_| is_content).map(|key| key.sealed().clone());
-                OpenPack::begin(repository, frame.kind, key.into_iter().collect())?
+    std::thread::scope(|scope| {
+        let close = |pack: OpenPack| scope.spawn(move || pack.close(repository));
+        let mut closing: Option<Closing<'_>> = None;
+        for frame in sealed {
+            let open = match frame.kind {
+                FrameKind::Content => &mut content,
+                FrameKind::Tree => &mut tree,
+            };
+            let mut pack = match open.take() {
+                Some(pack) => pack,
+                None => {
+                    let is_content = frame.kind == FrameKind::Content;
+                    let key = data_key.filter(|_| is_content).map(|key| key.sealed().clone());
+                    OpenPack::begin(repository, frame.kind, key.into_iter().collect())?
+                }
+            };
+            pack.push(&frame)?;
+            if !pack.is_full(repository.config().pack_bytes) {
+                *open = Some(pack);
+                continue;
             }
-        };
-        pack.push(&frame)?;
-        match pack.is_full(repository.config().pack_bytes) {
-            true => _ = pack.close(repository, &mut done)?,
-            false => *open = Some(pack),
+            closing.take().map_or(Ok(()), |before| done.add_closing(before))?;
+            closing = Some(close(pack));
         }
-    }
-    for pack in [content, tree].into_iter().flatten() {
-        pack.close(repository, &mut done)?;
-    }
+        let last: Vec<_> =
+            closing.into_iter().chain([content, tree].into_iter().flatten().map(close)).collect();
+        last.into_iter().try_for_each(|closing| done.add_closing(closing))
+    })?;
     Ok(done)
 }
 
@@ -219,11 +248,11 @@ impl OpenPack {
         self.at >= pack_bytes || self.directory.frames.len() >= PACK_FRAMES_MAX
     }
 
-    /// Makes the pack durable; returns its name.
+    /// Makes the pack durable.
     ///
     /// # Errors
     /// [`RepoError::Store`].
-    pub fn close(mut self, repository: &Repository, done: &mut Packs) -> Result<PackId, RepoError> {
+    pub fn close(mut self, repository: &Repository) -> Result<PackEntry, RepoError> {
         let directory = build_directory(repository, &self.directory)?;
         let trailer = Trailer {
             directory_offset: u64::from(self.at),
@@ -237,9 +266,7 @@ impl OpenPack {
             Ok(()) | Err(StoreError::Taken { .. }) => {} // the same bytes
             Err(e) => return Err(e.into()),
         }
-        done.bytes += u64::from(self.at);
         self.directory.chunks.shrink_to_fit(); // it is kept until the end of the run
-        done.packs.push(PackEntry { id, bytes: u64::from(self.at), directory: self.directory });
-        Ok(id)
+        Ok(PackEntry { id, bytes: u64::from(self.at), directory: self.directory })
     }
 }

@@ -165,18 +165,21 @@ impl SealKey {
 /// Compresses a record, and seals it if there is a key; the payload of fragments, manifests and
 /// pack directories ([`SEALED`](crate::base::layout::SEALED)). `purpose` is bound to it. No two
 /// calls give the same bytes: a file that was deleted or replaced never comes back under its name.
+/// The record is let go on the way, for it may be long.
 ///
 /// # Errors
 /// [`SealError::Random`]; [`SealError::Record`] if zstd has no memory.
-pub fn seal_record(key: Option<&SealKey>, purpose: &str, record: &[u8]) -> Result<Vec<u8>, SealError> {
+pub fn seal_record(key: Option<&SealKey>, purpose: &str, record: Vec<u8>) -> Result<Vec<u8>, SealError> {
     let mut salt = [0; 16];
+    let length = record.len() as u64;
     let mut body =
-        zstd::bulk::compress(record, 3).map_err(|_| SealError::Record { what: "cannot be compressed" })?;
+        zstd::bulk::compress(&record, 3).map_err(|_| SealError::Record { what: "cannot be compressed" })?;
+    drop(record);
     let key_id = key.map_or(KeyId::from_bytes([0; 8]), SealKey::id);
     random(&mut salt)?;
     let mut out = Vec::with_capacity(SEALED_BYTES + body.len() + TAG_BYTES);
     out.extend_from_slice(key_id.as_bytes());
-    out.extend_from_slice(&(record.len() as u64).to_le_bytes());
+    out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     out.extend_from_slice(&salt);
     if let Some(key) = key {
@@ -231,7 +234,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_breaks_the_seal() {
         let key = SealKey::new(Secret::from_bytes([3; 32]));
-        let sealed = seal_record(Some(&key), "test", b"record").unwrap();
+        let sealed = seal_record(Some(&key), "test", b"record".to_vec()).unwrap();
         assert_eq!(open_record(Some(&key), "test", &sealed).unwrap(), b"record");
         for bit in 0..sealed.len() * 8 {
             let mut bytes = sealed.clone();
@@ -243,7 +246,7 @@ mod tests {
     #[test]
     fn another_purpose_or_key_does_not_open() {
         let key = SealKey::new(Secret::from_bytes([3; 32]));
-        let sealed = seal_record(Some(&key), "test", b"record").unwrap();
+        let sealed = seal_record(Some(&key), "test", b"record".to_vec()).unwrap();
         assert_eq!(open_record(Some(&key), "other", &sealed), Err(SealError::Broken));
         let other = SealKey::new(Secret::from_bytes([4; 32]));
         let refused = open_record(Some(&other), "test", &sealed);
@@ -261,7 +264,7 @@ mod tests {
         fn open_undoes_seal(record in prop::collection::vec(any::<u8>(), 0..5000), sealed in any::<bool>()) {
             let key = SealKey::new(Secret::from_bytes([3; 32]));
             let key = sealed.then_some(&key);
-            let bytes = seal_record(key, "test", &record).unwrap();
+            let bytes = seal_record(key, "test", record.clone()).unwrap();
             prop_assert_eq!(open_record(key, "test", &bytes).unwrap(), record);
         }
 

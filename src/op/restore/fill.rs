@@ -10,31 +10,36 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::base::content::ChunkRef;
+use crate::base::content::{ChunkRef, REF_BYTES};
 use crate::op::restore::Request;
 use crate::op::restore::attributes::Attributes;
 use crate::op::restore::fill::begun::Begun;
 use crate::op::restore::fill::make::Content;
-use crate::op::restore::needs::{Need, Needs};
-use crate::op::restore::placed::{PLACED_BYTES, placed};
+use crate::op::restore::needs::{Frames, Need, Needs};
+use crate::op::restore::placed::{PLACED_BYTES, placed, push_placed};
 use crate::op::restore::plan::Directory;
 use crate::op::restore::stretch::{fetch, own, stretches};
 use crate::op::restore::target::Target;
 use crate::repo::RepoError;
 use crate::repo::reader::{Reader, verified};
 use crate::repo::records::{Records, Window};
-use crate::stage::index::PackRow;
+use crate::stage::index::{Location, PackRow};
 use crate::stage::snapshot::Lack;
 
 /// How many locks share what has begun.
 const SHARDS: usize = 64;
 
-/// A file, link, FIFO or device to be made. 24 bytes; what else is known of it is a record.
+/// Records start at multiples of this, in bytes.
+const RECORD_ALIGN: u64 = 16;
+
+/// Most bytes of records: what a [`FilePlan`] can point to.
+pub const RECORDS_BYTES_MAX: u64 = RECORD_ALIGN << 31;
+
+/// A file, link, FIFO or device to be made. 16 bytes; what else is known of it is a record: the length of its
+/// entry as u32 little-endian, its chunks, its entry without content.
 pub struct FilePlan {
-    /// Where its entry starts among the records, without content; then come its chunks.
-    pub record: u64,
-    /// Length of the entry's record.
-    pub record_bytes: u32,
+    /// Where its record starts, in units of [`RECORD_ALIGN`].
+    record: u32,
     /// How many chunks it has.
     pub chunks: u32,
     /// Number of its directory.
@@ -44,14 +49,55 @@ pub struct FilePlan {
 }
 
 impl FilePlan {
-    /// Returns where one of its chunks is noted.
-    fn chunk(&self, number: u32) -> u64 {
-        self.record + u64::from(self.record_bytes) + u64::from(number) * PLACED_BYTES as u64
+    /// Notes an entry without content, and its chunks.
+    ///
+    /// # Errors
+    /// [`RepoError::Content`] if there are more records than [`RECORDS_BYTES_MAX`], or chunks than a file can have.
+    pub fn note(
+        entry: &[u8],
+        list: &[u8],
+        directory: u32,
+        push: impl FnOnce(&[u8]) -> Result<u64, RepoError>,
+    ) -> Result<Self, RepoError> {
+        let too_much = |_| RepoError::Content { what: "more than a restore can note" };
+        let chunks = u32::try_from(list.len() / REF_BYTES).map_err(too_much)?;
+        let length = u32::try_from(entry.len()).map_err(too_much)?;
+        let mut record = Vec::with_capacity(4 + chunks as usize * PLACED_BYTES + entry.len() + 16);
+        record.extend_from_slice(&length.to_le_bytes());
+        push_placed(list, &mut record);
+        record.extend_from_slice(entry);
+        record.resize(record.len().next_multiple_of(RECORD_ALIGN as usize), 0);
+        let record = u32::try_from(push(&record)? / RECORD_ALIGN).map_err(too_much)?;
+        Ok(Self { record, chunks, directory, left: 0.into() })
     }
 
-    /// Returns the length of so many chunks as they are noted.
-    fn length(&self, count: u32) -> usize {
-        count as usize * PLACED_BYTES
+    /// Reads its entry's record.
+    ///
+    /// # Errors
+    /// As [`Records::get`].
+    fn entry<'w>(&self, records: &'w Records, window: &'w mut Window) -> io::Result<&'w [u8]> {
+        let start = u64::from(self.record) * RECORD_ALIGN;
+        let length =
+            records.get(start, 4, window)?.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        records.get(self.placed(self.chunks), length as usize, window)
+    }
+
+    /// Reads some of its chunks, each with where it goes.
+    ///
+    /// # Errors
+    /// As [`Records::get`].
+    fn chunks<'w>(
+        &self,
+        (first, count): (u32, u32),
+        records: &'w Records,
+        window: &'w mut Window,
+    ) -> io::Result<&'w [u8]> {
+        records.get(self.placed(first), count as usize * PLACED_BYTES, window)
+    }
+
+    /// Returns where one of its chunks is noted.
+    fn placed(&self, number: u32) -> u64 {
+        u64::from(self.record) * RECORD_ALIGN + 4 + u64::from(number) * PLACED_BYTES as u64
     }
 }
 
@@ -76,6 +122,8 @@ pub struct Filled {
 pub struct Fill<'f> {
     /// Where the chunks come from.
     pub reader: &'f Reader<'f>,
+    /// Where their frames lie.
+    places: &'f Frames<'f>,
     /// Where the files go.
     pub target: &'f Target,
     /// Their directories.
@@ -114,6 +162,9 @@ pub struct Hand {
     right: HashSet<(u32, ChunkRef)>,
 }
 
+/// A frame's raw bytes, the pack it is from, and its place there.
+type Opened<'f> = (&'f PackRow, Location, &'f [u8]);
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -121,7 +172,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<'f> Fill<'f> {
     /// Takes what is to be made.
     pub fn new(
-        reader: &'f Reader<'f>,
+        (reader, places): (&'f Reader<'f>, &'f Frames<'f>),
         target: &'f Target,
         directories: &'f [Directory],
         attributes: &'f Attributes,
@@ -130,6 +181,7 @@ impl<'f> Fill<'f> {
     ) -> Self {
         Self {
             reader,
+            places,
             target,
             directories,
             attributes,
@@ -152,7 +204,7 @@ impl<'f> Fill<'f> {
     pub fn run(self, needs: &mut Needs) -> Result<Filled, RepoError> {
         needs.retain(|file| self.is_wanted(file));
         let frames: Vec<&[Need]> = needs.sorted().chunk_by(Need::shares_frame).collect();
-        let groups: Vec<&[&[Need]]> = stretches(self.reader, &frames).collect();
+        let groups: Vec<&[&[Need]]> = stretches(self.places, &frames).collect();
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..self.request.threads.max(1) {
@@ -215,13 +267,13 @@ impl<'f> Fill<'f> {
 
     /// Meets all needs that frames of one pack meet which lie side by side: one read of the store.
     fn stretch(&self, frames: &[&[Need]], hand: &mut Hand) {
-        let Some((range, mut bytes)) = fetch(self.reader, frames) else {
+        let Some((range, mut bytes)) = fetch(self.reader.repository().store(), self.places, frames) else {
             frames.iter().for_each(|needs| self.frame(needs, None, hand));
             return;
         };
         self.done(|done| done.bytes_fetched += range.end - range.start);
         for needs in frames {
-            let own = bytes.as_mut().and_then(|bytes| own(self.reader, needs, &range, bytes));
+            let own = bytes.as_mut().and_then(|bytes| own(self.places, needs, &range, bytes));
             self.frame(needs, own, hand);
         }
     }
@@ -231,19 +283,19 @@ impl<'f> Fill<'f> {
         let Some(first) = needs.first() else { return };
         let mut raw = std::mem::take(&mut hand.raw);
         hand.right.clear();
-        let frame = first.place(self.reader).map(|(pack, number)| {
-            let opened = match (stored, first.span(self.reader)) {
+        let frame = self.places.place(first).map(|(pack, place)| {
+            let opened = match (stored, self.places.span(first)) {
                 (Some(bytes), Some((_, span))) => {
                     self.reader.open_frame(pack, span, bytes, &mut raw).map(drop)
                 }
-                _ => self.reader.read_frame(pack, number).map(|(_, bytes)| raw = bytes),
+                _ => self.reader.read_frame(pack, place.frame).map(|(_, bytes)| raw = bytes),
             };
-            (pack, opened)
+            (pack, place, opened)
         });
         for need in needs {
             let frame = match &frame {
-                Some((pack, Ok(()))) => Ok(Some((*pack, raw.as_slice()))),
-                Some((_, Err(e))) if !e.is_damage() => Err(e.chain()),
+                Some((pack, place, Ok(()))) => Ok(Some((*pack, *place, raw.as_slice()))),
+                Some((_, _, Err(e))) if !e.is_damage() => Err(e.chain()),
                 _ => Ok(None), // another copy may be had
             };
             if let Err(e) = self.meet(need, frame, hand) {
@@ -258,17 +310,17 @@ impl<'f> Fill<'f> {
     fn meet(
         &self,
         need: &Need,
-        frame: Result<Option<(&PackRow, &[u8])>, String>,
+        frame: Result<Option<Opened<'_>>, String>,
         hand: &mut Hand,
     ) -> io::Result<()> {
         let Some(file) = self.files.get(need.file as usize) else { return Ok(()) };
         let mut window = std::mem::take(&mut hand.chunks);
-        let chunks = self.records.get(file.chunk(need.first), file.length(need.count.into()), &mut window)?;
+        let chunks = file.chunks((need.first, need.count()), self.records, &mut window)?;
         let at = placed(chunks).next().map_or(0, |(_, at)| at);
         let mut own = Vec::new();
         let bytes = frame.and_then(|frame| self.gather(need, chunks, frame, &mut hand.right, &mut own));
         hand.chunks = window;
-        match u32::from(need.count) == file.chunks {
+        match need.count() == file.chunks {
             true => self.make(file, bytes.map(Content::Bytes), hand),
             false => self.deliver((need.file, file), at, bytes, hand),
         }
@@ -280,24 +332,24 @@ impl<'f> Fill<'f> {
         &self,
         need: &Need,
         chunks: &[u8],
-        frame: Option<(&PackRow, &'b [u8])>,
+        frame: Option<Opened<'b>>,
         right: &mut HashSet<(u32, ChunkRef)>,
         own: &'b mut Vec<u8>,
     ) -> Result<&'b [u8], String> {
-        let mut end = need.offset;
+        let mut end = need.offset();
         let mut are_right = true;
         for (chunk, _) in placed(chunks) {
-            are_right &= frame.is_some_and(|(pack, raw)| {
-                let location = need.location(end, chunk);
+            are_right &= frame.is_some_and(|(pack, place, raw)| {
+                let location = Location { offset: end, bytes: chunk.bytes, ..place };
                 right.contains(&(end, chunk))
                     || verified(self.reader.repository(), pack, location, chunk, raw).is_ok()
                         && right.insert((end, chunk))
             });
             end = end.saturating_add(chunk.bytes);
         }
-        if let Some((_, raw)) = frame
+        if let Some((_, _, raw)) = frame
             && are_right
-            && let Some(bytes) = raw.get(need.offset as usize..end as usize)
+            && let Some(bytes) = raw.get(need.offset() as usize..end as usize)
         {
             return Ok(bytes);
         }

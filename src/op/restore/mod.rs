@@ -32,7 +32,7 @@ use crate::stage::snapshot::Lack;
 
 /// Memory for frames that a restore's reader should keep, in bytes: directories that lie side by side share
 /// them. None are kept while files are filled.
-pub const FRAME_CACHE_BYTES: usize = 8 << 20;
+pub const FRAME_CACHE_BYTES: usize = 4 << 20;
 
 /// What to do with what is in the target already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,30 +1,37 @@
 //! What files need, and where it lies.
 
 use crate::base::content::ChunkRef;
+use crate::base::limits::FRAME_BYTES_CAP;
 use crate::op::restore::fill::FilePlan;
 use crate::repo::RepoError;
 use crate::repo::index::Index;
-use crate::repo::reader::Reader;
 use crate::stage::index::{FrameSpan, Location, PackNumber, PackRow};
 
 /// Chunks that are looked up together, in the order of the index, so that each of its pages is read
 /// once for all of them: 7 MB.
 const LOOKUPS_MAX: usize = 1 << 17;
 
-/// The pack of a chunk that the index does not know. No pack has that number.
-const NOWHERE: PackNumber = PackNumber(u32::MAX);
+/// A frame, counted through all packs, in the order of their numbers.
+type FrameNumber = u32;
 
-/// Chunks that lie one after the other in a file, and in one frame. 20 bytes: most messages have two,
+/// The frame of a chunk that the index does not know. No frame has that number.
+const NOWHERE: FrameNumber = FrameNumber::MAX;
+
+/// Bits of [`Need`]'s place in a frame: any frame is shorter.
+const OFFSET_BITS: u32 = FRAME_BYTES_CAP.ilog2();
+const _: () = assert!(FRAME_BYTES_CAP.is_power_of_two());
+
+/// Most chunks of a need.
+const COUNT_MAX: u32 = (1 << (u32::BITS - OFFSET_BITS)) - 1;
+
+/// Chunks that lie one after the other in a file, and in one frame. 16 bytes: most messages have two,
 /// for headers lie in other frames than bodies.
 #[derive(Clone, Copy)]
 pub struct Need {
-    /// The pack; if the index does not know, [`NOWHERE`], and then it is one chunk.
-    pack: PackNumber,
-    frame: u16,
-    /// How many chunks.
-    pub count: u16,
-    /// Where the first one starts in the frame's raw bytes.
-    pub offset: u32,
+    /// The frame; if the index does not know, [`NOWHERE`], and then it is one chunk.
+    frame: FrameNumber,
+    /// Where the first one starts in the frame's raw bytes; above that, how many chunks.
+    place: u32,
     /// Number of the file.
     pub file: u32,
     /// Number of the first chunk in the file.
@@ -32,29 +39,66 @@ pub struct Need {
 }
 
 impl Need {
-    /// Returns the pack and the frame's number; none if the index does not know.
-    pub fn place<'r>(&self, reader: &'r Reader<'_>) -> Option<(&'r PackRow, u16)> {
-        Some((reader.index().pack(self.pack)?, self.frame))
+    /// Returns how many chunks it is.
+    pub fn count(&self) -> u32 {
+        self.place >> OFFSET_BITS
     }
 
-    /// Returns the pack, and where the frame lies in it.
-    pub fn span<'r>(&self, reader: &'r Reader<'_>) -> Option<(&'r PackRow, FrameSpan)> {
-        let (pack, frame) = self.place(reader)?;
-        pack.frames.get(usize::from(frame)).map(|span| (pack, *span))
-    }
-
-    /// Returns where one of its chunks lies, which starts at `offset`.
-    pub fn location(&self, offset: u32, chunk: ChunkRef) -> Location {
-        Location { pack: self.pack, frame: self.frame, offset, bytes: chunk.bytes }
+    /// Returns where the first one starts in the frame's raw bytes.
+    pub fn offset(&self) -> u32 {
+        self.place & ((1 << OFFSET_BITS) - 1)
     }
 
     /// Returns whether two needs are met by one frame.
     pub fn shares_frame(&self, other: &Self) -> bool {
-        (self.pack, self.frame) == (other.pack, other.frame)
+        self.frame == other.frame
     }
 
-    fn order(&self) -> (PackNumber, u16, u32, u32, u32) {
-        (self.pack, self.frame, self.offset, self.file, self.first)
+    fn order(&self) -> (FrameNumber, u32, u32, u32) {
+        (self.frame, self.offset(), self.file, self.first)
+    }
+}
+
+/// The frames of all packs.
+pub struct Frames<'r> {
+    index: &'r Index,
+    /// The number of each pack's first frame, ascending.
+    starts: Vec<(FrameNumber, PackNumber)>,
+}
+
+impl<'r> Frames<'r> {
+    /// Counts the frames. O(packs).
+    pub fn new(index: &'r Index) -> Self {
+        let mut packs: Vec<_> = index.packs().map(|(number, row, _)| (number, row.frames.len())).collect();
+        packs.sort_unstable();
+        let mut next: FrameNumber = 0;
+        let starts = packs.into_iter().map(|(number, frames)| {
+            let start = next;
+            next = next.saturating_add(u32::try_from(frames).unwrap_or(u32::MAX));
+            (start, number)
+        });
+        Self { index, starts: starts.collect() }
+    }
+
+    fn number(&self, location: &Location) -> Option<FrameNumber> {
+        let at = self.starts.binary_search_by_key(&location.pack, |(_, pack)| *pack).ok()?;
+        let number = self.starts[at].0.checked_add(u32::from(location.frame))?;
+        let end = self.starts.get(at + 1).map_or(NOWHERE, |(next, _)| *next);
+        (number < end).then_some(number)
+    }
+
+    /// Returns the pack, and where the frame's raw bytes start; none if the index does not know.
+    pub fn place(&self, need: &Need) -> Option<(&'r PackRow, Location)> {
+        let at = self.starts.partition_point(|(start, _)| *start <= need.frame).checked_sub(1)?;
+        let (start, pack) = *self.starts.get(at).filter(|_| need.frame != NOWHERE)?;
+        let frame = u16::try_from(need.frame - start).ok()?;
+        Some((self.index.pack(pack)?, Location { pack, frame, offset: 0, bytes: 0 }))
+    }
+
+    /// Returns the pack, and where the frame lies in it.
+    pub fn span(&self, need: &Need) -> Option<(&'r PackRow, FrameSpan)> {
+        let (pack, place) = self.place(need)?;
+        pack.frames.get(usize::from(place.frame)).map(|span| (pack, *span))
     }
 }
 
@@ -86,51 +130,59 @@ impl Needs {
         &mut self,
         lookup: Lookup,
         files: &mut [FilePlan],
-        index: &Index,
+        frames: &Frames<'_>,
         threads: usize,
     ) -> Result<(), RepoError> {
         self.lookups.push(lookup);
         if self.lookups.len() < LOOKUPS_MAX {
             return Ok(());
         }
-        self.locate(files, index, threads)
+        self.locate(files, frames, threads)
     }
 
     /// Looks up what was added, and counts for each file how many needs it has.
     ///
     /// # Errors
     /// [`RepoError::Cache`].
-    pub fn locate(&mut self, files: &mut [FilePlan], index: &Index, threads: usize) -> Result<(), RepoError> {
+    pub fn locate(
+        &mut self,
+        files: &mut [FilePlan],
+        frames: &Frames<'_>,
+        threads: usize,
+    ) -> Result<(), RepoError> {
         let lookups = std::mem::take(&mut self.lookups);
-        let found = look_up(&lookups, index, threads)?;
+        let found = look_up(&lookups, frames.index, threads)?;
         for (lookup, location) in lookups.iter().zip(found) {
-            self.push(lookup, location, files);
+            self.push(lookup, location, files, frames);
         }
         self.lookups = lookups;
         self.lookups.clear();
         Ok(())
     }
 
-    fn push(&mut self, lookup: &Lookup, location: Option<Location>, files: &mut [FilePlan]) {
-        let location = location.filter(|location| location.bytes == lookup.chunk.bytes);
-        if let (Some(last), Some(location)) = (self.all.last_mut(), location)
+    fn push(
+        &mut self,
+        lookup: &Lookup,
+        location: Option<Location>,
+        files: &mut [FilePlan],
+        frames: &Frames<'_>,
+    ) {
+        let location = location.filter(|it| it.bytes == lookup.chunk.bytes && it.offset < FRAME_BYTES_CAP);
+        let found = location.and_then(|location| Some((frames.number(&location)?, location.offset)));
+        let (frame, offset) = found.unwrap_or((NOWHERE, 0));
+        if let Some(last) = self.all.last_mut()
             && last.file == lookup.file
-            && (last.pack, last.frame, self.end) == (location.pack, location.frame, location.offset)
-            && last.count < u16::MAX
+            && frame != NOWHERE
+            && (last.frame, self.end) == (frame, offset)
+            && last.count() < COUNT_MAX
         {
-            last.count += 1;
-            self.end = location.offset.saturating_add(location.bytes);
+            last.place += 1 << OFFSET_BITS;
+            self.end = offset.saturating_add(lookup.chunk.bytes);
             return;
         }
-        self.end = location.map_or(0, |location| location.offset.saturating_add(location.bytes));
-        self.all.push(Need {
-            pack: location.map_or(NOWHERE, |location| location.pack),
-            frame: location.map_or(0, |location| location.frame),
-            count: 1,
-            offset: location.map_or(0, |location| location.offset),
-            file: lookup.file,
-            first: lookup.number,
-        });
+        self.end = offset.saturating_add(lookup.chunk.bytes);
+        let place = offset | 1 << OFFSET_BITS;
+        self.all.push(Need { frame, place, file: lookup.file, first: lookup.number });
         if let Some(file) = files.get_mut(lookup.file as usize) {
             *file.left.get_mut() += 1;
         }

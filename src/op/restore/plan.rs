@@ -12,7 +12,7 @@ use crate::base::entry::quoted as shown;
 use crate::base::progress::Done;
 use crate::op::restore::attributes::{Attributes, On};
 use crate::op::restore::fill::{FilePlan, Fill, Filled};
-use crate::op::restore::needs::Needs;
+use crate::op::restore::needs::{Frames, Needs};
 use crate::op::restore::target::Target;
 use crate::op::restore::{Filter, Report, Request, lack};
 use crate::repo::RepoError;
@@ -21,7 +21,7 @@ use crate::repo::reader::Reader;
 use crate::repo::records::Records;
 use crate::stage::snapshot::Component;
 
-/// Needs gathered before files are filled: those of 3 million messages, 120 MB. What is beyond is
+/// Needs gathered before files are filled: those of 3 million messages, 96 MB. What is beyond is
 /// another pass over the packs.
 const NEEDS_MAX: usize = 6_000_000;
 
@@ -95,6 +95,7 @@ pub struct Plan<'p> {
     files: Vec<FilePlan>,
     records: Records,
     needs: Needs,
+    frames: Frames<'p>,
     firsts: HashMap<Identity, (u32, Vec<u8>)>,
     links: Vec<Link>,
 }
@@ -132,6 +133,7 @@ impl<'p> Plan<'p> {
             files: Vec::new(),
             records: Records::default(),
             needs: Needs::default(),
+            frames: Frames::new(reader.index()),
             firsts: HashMap::new(),
             links: Vec::new(),
         }
@@ -241,12 +243,13 @@ impl<'p> Plan<'p> {
 
     /// Makes all that is noted.
     fn fill(&mut self) -> Result<(), RepoError> {
-        self.needs.locate(&mut self.files, self.reader.index(), self.request.threads)?;
+        self.needs.locate(&mut self.files, &self.frames, self.request.threads)?;
         self.make_directories()?;
         self.reader.forget_frames();
         let Some(target) = &self.target else { return Ok(()) };
         let what = (self.files.as_slice(), &self.records);
-        let fill = Fill::new(self.reader, target, &self.directories, &self.attributes, self.request, what);
+        let from = (self.reader, &self.frames);
+        let fill = Fill::new(from, target, &self.directories, &self.attributes, self.request, what);
         let Filled { files, bytes, others, verified, bytes_fetched, lacks } = fill.run(&mut self.needs)?;
         self.files.clear();
         self.records.clear();

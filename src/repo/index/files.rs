@@ -39,7 +39,7 @@ pub fn read_fragment(repository: &Repository, id: FragmentId) -> Result<Fragment
 pub fn put_fragment(repository: &Repository, fragment: &Fragment) -> Result<(FragmentId, u64), RepoError> {
     let bad = |e: WireError| RepoError::record(&"index/", e);
     let record = wire::encode(fragment).map_err(bad)?;
-    let sealed = seal_record(repository.writer_keys().metadata(), FRAGMENT_PURPOSE, &record);
+    let sealed = seal_record(repository.writer_keys().metadata(), FRAGMENT_PURPOSE, record);
     let bytes = wire::wrap(RecordKind::Fragment, &sealed.map_err(|e| RepoError::seal(&"index/", e))?);
     let id = FragmentId::from_bytes(*blake3::hash(&bytes).as_bytes());
     match repository.store().put_new(&Name::Fragment(id), &bytes) {
@@ -54,7 +54,7 @@ pub fn put_fragment(repository: &Repository, fragment: &Fragment) -> Result<(Fra
 /// [`RepoError::Seal`] without random bytes.
 pub fn build_directory(repository: &Repository, directory: &Directory) -> Result<Vec<u8>, RepoError> {
     let record = wire::encode(directory).map_err(|e| RepoError::record(&"packs/", e))?;
-    let sealed = seal_record(repository.writer_keys().metadata(), DIRECTORY_PURPOSE, &record);
+    let sealed = seal_record(repository.writer_keys().metadata(), DIRECTORY_PURPOSE, record);
     Ok(wire::wrap(RecordKind::PackDirectory, &sealed.map_err(|e| RepoError::seal(&"packs/", e))?))
 }
 

@@ -37,7 +37,7 @@ impl Fill<'_> {
         act: impl FnOnce(&Entry<'_>, &mut Hand) -> Result<R, String>,
     ) -> Result<R, String> {
         let mut window = std::mem::take(&mut hand.records);
-        let result = match self.records.get(file.record, file.record_bytes as usize, &mut window) {
+        let result = match file.entry(self.records, &mut window) {
             Err(e) => Err(format!("what was noted of it is gone: {e}")),
             Ok(record) => match Entries::new(record).next() {
                 Some(Ok((_, entry))) => act(&entry, hand),
@@ -138,7 +138,7 @@ impl Fill<'_> {
 
     fn check_back(&self, file: &FilePlan, entry: &Entry<'_>, hand: &mut Hand) -> Result<bool, String> {
         let mut window = std::mem::take(&mut hand.chunks);
-        let chunks = self.records.get(file.chunk(0), file.length(file.chunks), &mut window);
+        let chunks = file.chunks((0, file.chunks), self.records, &mut window);
         let result = chunks.map_err(|e| e.to_string()).and_then(|chunks| {
             let fd = self.parent(file.directory, hand).map_err(text)?;
             read_back(self.reader, fd, entry, chunks)

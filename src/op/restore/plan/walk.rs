@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use crate::base::content::{Content, ContentBuf, REF_BYTES, refs};
+use crate::base::content::{Content, ContentBuf, refs};
 use crate::base::entry::{Entry, Kind};
 use crate::base::progress::Done;
 use crate::op::restore::attributes::On;
-use crate::op::restore::fill::FilePlan;
+use crate::op::restore::fill::{FilePlan, RECORDS_BYTES_MAX};
 use crate::op::restore::needs::Lookup;
-use crate::op::restore::placed::push_placed;
 use crate::op::restore::plan::{Directory, Link, NEEDS_MAX, Plan};
 use crate::op::restore::target::Target;
 use crate::op::restore::{Overwrite, lack};
@@ -20,7 +19,7 @@ use crate::stage::scan;
 use crate::stage::tree::Entries;
 
 /// Bytes of directories that are read together; a larger one is read alone.
-const BATCH_BYTES: u64 = 8 << 20;
+const BATCH_BYTES: u64 = 4 << 20;
 
 impl Plan<'_> {
     /// Restores one entry that is no directory, right into the target.
@@ -206,9 +205,9 @@ impl Plan<'_> {
         let file = self.note(entry, &list)?;
         for (number, chunk) in (0..).zip(refs(&list)) {
             let lookup = Lookup { chunk, file, number };
-            self.needs.add(lookup, &mut self.files, self.reader.index(), self.request.threads)?;
+            self.needs.add(lookup, &mut self.files, &self.frames, self.request.threads)?;
         }
-        if self.needs.len() >= NEEDS_MAX {
+        if self.needs.len() >= NEEDS_MAX || self.records.bytes() >= RECORDS_BYTES_MAX {
             self.fill()?;
         }
         Ok(())
@@ -216,9 +215,14 @@ impl Plan<'_> {
 
     /// Notes an entry and its chunks; returns its number.
     fn note(&mut self, entry: &Entry<'_>, list: &[u8]) -> Result<u32, RepoError> {
-        let mut record = record_of(entry)?;
-        let record_bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);
-        push_placed(list, &mut record);
+        let record = record_of(entry)?;
+        let file = FilePlan::note(&record, list, self.here, |record| self.keep(record))?;
+        self.files.push(file);
+        Ok(u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    /// Keeps a record; returns where it starts.
+    fn keep(&mut self, record: &[u8]) -> Result<u64, RepoError> {
         if self.records.is_full(record.len()) {
             if self.records.lacks_file() {
                 let file = self.target()?.nameless_file()?;
@@ -228,14 +232,7 @@ impl Plan<'_> {
                 return Err(self.target()?.unusable(&e));
             }
         }
-        self.files.push(FilePlan {
-            record: self.records.push(&record),
-            record_bytes,
-            chunks: u32::try_from(list.len() / REF_BYTES).unwrap_or(u32::MAX),
-            directory: self.here,
-            left: 0.into(),
-        });
-        Ok(u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX))
+        Ok(self.records.push(record))
     }
 
     /// Returns whether the target has the file already, as far as size and mtime tell; sets its
