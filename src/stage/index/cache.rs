@@ -14,11 +14,11 @@ use crate::base::wire;
 use crate::stage::index::update::{Update, update_file};
 use crate::stage::index::{Location, PackNumber, PackRow};
 
-/// Where a chunk lies, by its id.
-pub const CHUNKS: TableDefinition<[u8; ChunkId::BYTES], [u8; LOCATION_BYTES]> =
-    TableDefinition::new("chunks");
+/// Where chunks lie: blocks of rows by ascending id, each under the id of its first row. A page of redb holds one: a row
+/// of redb's own for each chunk takes five times as long to write.
+pub const CHUNKS: TableDefinition<[u8; ChunkId::BYTES], &[u8]> = TableDefinition::new("chunks");
 /// Where else chunks lie: ids, each with a location behind it.
-pub const COPIES: TableDefinition<[u8; COPY_BYTES], ()> = TableDefinition::new("copies");
+pub const COPIES: TableDefinition<[u8; ROW_BYTES], ()> = TableDefinition::new("copies");
 /// Packs and how many chunks they hold, by number. A number is never given twice.
 pub const PACKS: TableDefinition<u32, &[u8]> = TableDefinition::new("packs");
 /// Numbers of the packs that a fragment lists.
@@ -29,12 +29,12 @@ pub const REPLACED: TableDefinition<[u8; 32], ()> = TableDefinition::new("replac
 pub const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// Layout of the tables; another one is thrown away and rebuilt.
-pub const SCHEMA: &[u8] = b"2";
+pub const SCHEMA: &[u8] = b"3";
 
 /// Length of a location, in bytes.
 pub const LOCATION_BYTES: usize = 14;
-/// Length of a chunk's id and a location, in bytes.
-pub const COPY_BYTES: usize = ChunkId::BYTES + LOCATION_BYTES;
+/// Length of a chunk's id and a location, in bytes: a row.
+pub const ROW_BYTES: usize = ChunkId::BYTES + LOCATION_BYTES;
 
 /// Memory that redb may use for pages, in bytes. Little is enough: what is looked up in numbers is looked up
 /// in the order of the pages, and the kernel keeps them too.
@@ -96,9 +96,10 @@ pub struct Cache {
 }
 
 struct Tables {
-    chunks: ReadOnlyTable<[u8; ChunkId::BYTES], [u8; LOCATION_BYTES]>,
-    copies: ReadOnlyTable<[u8; COPY_BYTES], ()>,
+    chunks: ReadOnlyTable<[u8; ChunkId::BYTES], &'static [u8]>,
+    copies: ReadOnlyTable<[u8; ROW_BYTES], ()>,
     packs: ReadOnlyTable<u32, &'static [u8]>,
+    rows: u64,
     _database: ReadOnlyDatabase,
 }
 
@@ -145,8 +146,11 @@ impl Cache {
             return Ok(None);
         }
         guarded(|| {
-            let found = self.tables()?.chunks.get(*id.as_bytes()).map_err(failed)?;
-            Ok(found.map(|value| unpack(&value.value())))
+            let block = self.tables()?.chunks.range(..=*id.as_bytes()).map_err(failed)?.next_back();
+            let Some((_, block)) = block.transpose().map_err(failed)? else { return Ok(None) };
+            let rows = rows_of(block.value());
+            let found = rows.binary_search_by(|row| row[..ChunkId::BYTES].cmp(id.as_bytes()));
+            Ok(found.ok().map(|at| row_to(&rows[at]).1))
         })
     }
 
@@ -156,9 +160,9 @@ impl Cache {
     /// [`CacheError::Failed`].
     pub fn copies(&self, id: &ChunkId) -> Result<Vec<Location>, CacheError> {
         guarded(|| {
-            let range = copy_of(id, &[0; LOCATION_BYTES])..=copy_of(id, &[0xff; LOCATION_BYTES]);
+            let range = row_with(id, &[0; LOCATION_BYTES])..=row_with(id, &[0xff; LOCATION_BYTES]);
             let rows = self.tables()?.copies.range(range).map_err(failed)?;
-            rows.map(|row| Ok(unpack_copy(&row.map_err(failed)?.0.value()).1)).collect()
+            rows.map(|row| Ok(row_to(&row.map_err(failed)?.0.value()).1)).collect()
         })
     }
 
@@ -168,13 +172,15 @@ impl Cache {
     /// [`CacheError::Failed`].
     pub fn visit(&self, mut visit: impl FnMut(ChunkId, Location)) -> Result<(), CacheError> {
         guarded(|| {
-            for row in self.tables()?.chunks.iter().map_err(failed)? {
-                let (id, value) = row.map_err(failed)?;
-                visit(ChunkId::from_bytes(id.value()), unpack(&value.value()));
-            }
-            for row in self.tables()?.copies.iter().map_err(failed)? {
-                let (chunk, location) = unpack_copy(&row.map_err(failed)?.0.value());
+            let mut row = |row: &[u8; ROW_BYTES]| {
+                let (chunk, location) = row_to(row);
                 visit(chunk, location);
+            };
+            for block in self.tables()?.chunks.iter().map_err(failed)? {
+                rows_of(block.map_err(failed)?.1.value()).iter().for_each(&mut row);
+            }
+            for copy in self.tables()?.copies.iter().map_err(failed)? {
+                row(&copy.map_err(failed)?.0.value());
             }
             Ok(())
         })
@@ -202,7 +208,7 @@ impl Cache {
     pub fn is_worn(&self) -> Result<bool, CacheError> {
         guarded(|| {
             let tables = self.tables()?;
-            let rows = tables.chunks.len().map_err(failed)? + tables.copies.len().map_err(failed)?;
+            let rows = tables.rows + tables.copies.len().map_err(failed)?;
             let mut listed = 0;
             for row in tables.packs.iter().map_err(failed)? {
                 listed += decode_pack(row.map_err(failed)?.1.value())?.1;
@@ -250,8 +256,9 @@ fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
     let chunks = read.open_table(CHUNKS).map_err(failed)?;
     let copies = read.open_table(COPIES).map_err(failed)?;
     let is_empty = chunks.first().map_err(failed)?.is_none();
+    let rows = rows_in(&meta)?;
     let packs = read.open_table(PACKS).map_err(failed)?;
-    let tables = Some(Tables { chunks, copies, packs, _database: database });
+    let tables = Some(Tables { chunks, copies, packs, rows, _database: database });
     Ok(Cache { tables, fragments, replaced, is_empty })
 }
 
@@ -271,41 +278,55 @@ pub fn decode_pack(bytes: &[u8]) -> Result<(PackRow, u64), CacheError> {
     decode(bytes)
 }
 
-/// Returns a further copy of a chunk as the cache holds it.
-pub fn copy_of(id: &ChunkId, location: &[u8; LOCATION_BYTES]) -> [u8; COPY_BYTES] {
-    let mut out = [0; COPY_BYTES];
+/// Returns how many rows the blocks have together.
+///
+/// # Errors
+/// [`CacheError::Failed`].
+pub fn rows_in(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, CacheError> {
+    meta.get("rows").map_err(failed)?.map_or(Ok(0), |rows| decode(rows.value()))
+}
+
+/// Returns the rows of a block.
+pub fn rows_of(block: &[u8]) -> &[[u8; ROW_BYTES]] {
+    block.as_chunks().0
+}
+
+/// Returns the id in a row.
+pub fn id_in(row: &[u8; ROW_BYTES]) -> [u8; ChunkId::BYTES] {
+    let mut id = [0; ChunkId::BYTES];
+    id.copy_from_slice(&row[..ChunkId::BYTES]);
+    id
+}
+
+/// Returns where a chunk lies as the cache holds it.
+pub fn row_of(id: &ChunkId, location: &Location) -> [u8; ROW_BYTES] {
+    let mut place = [0; LOCATION_BYTES];
+    place[0..4].copy_from_slice(&location.pack.0.to_le_bytes());
+    place[4..6].copy_from_slice(&location.frame.to_le_bytes());
+    place[6..10].copy_from_slice(&location.offset.to_le_bytes());
+    place[10..14].copy_from_slice(&location.bytes.to_le_bytes());
+    row_with(id, &place)
+}
+
+fn row_with(id: &ChunkId, place: &[u8; LOCATION_BYTES]) -> [u8; ROW_BYTES] {
+    let mut out = [0; ROW_BYTES];
     out[..ChunkId::BYTES].copy_from_slice(id.as_bytes());
-    out[ChunkId::BYTES..].copy_from_slice(location);
+    out[ChunkId::BYTES..].copy_from_slice(place);
     out
 }
 
-/// Undoes [`copy_of`].
-fn unpack_copy(bytes: &[u8; COPY_BYTES]) -> (ChunkId, Location) {
-    let (mut id, mut location) = ([0; ChunkId::BYTES], [0; LOCATION_BYTES]);
-    id.copy_from_slice(&bytes[..ChunkId::BYTES]);
-    location.copy_from_slice(&bytes[ChunkId::BYTES..]);
-    (ChunkId::from_bytes(id), unpack(&location))
-}
-
-/// Returns a location as the cache holds it.
-pub fn pack_up(location: &Location) -> [u8; LOCATION_BYTES] {
-    let mut out = [0; LOCATION_BYTES];
-    out[0..4].copy_from_slice(&location.pack.0.to_le_bytes());
-    out[4..6].copy_from_slice(&location.frame.to_le_bytes());
-    out[6..10].copy_from_slice(&location.offset.to_le_bytes());
-    out[10..14].copy_from_slice(&location.bytes.to_le_bytes());
-    out
-}
-
-/// Undoes [`pack_up`].
-fn unpack(bytes: &[u8; LOCATION_BYTES]) -> Location {
-    let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    Location {
+/// Undoes [`row_of`].
+fn row_to(row: &[u8; ROW_BYTES]) -> (ChunkId, Location) {
+    let mut place = [0; LOCATION_BYTES];
+    place.copy_from_slice(&row[ChunkId::BYTES..]);
+    let u32_at = |at: usize| u32::from_le_bytes([place[at], place[at + 1], place[at + 2], place[at + 3]]);
+    let location = Location {
         pack: PackNumber(u32_at(0)),
-        frame: u16::from_le_bytes([bytes[4], bytes[5]]),
+        frame: u16::from_le_bytes([place[4], place[5]]),
         offset: u32_at(6),
         bytes: u32_at(10),
-    }
+    };
+    (ChunkId::from_bytes(id_in(row)), location)
 }
 
 #[cfg(test)]
@@ -410,11 +431,61 @@ mod tests {
             for pass in 0..passes {
                 insert_rows(&write, &update, &new, (pass, passes)).unwrap();
             }
-            let rows = write.open_table(CHUNKS).unwrap().len().unwrap();
+            let rows = rows_in(&write.open_table(META).unwrap()).unwrap();
+            let blocks = write.open_table(CHUNKS).unwrap();
+            let found: usize =
+                blocks.iter().unwrap().map(|block| rows_of(block.unwrap().1.value()).len()).sum();
+            assert_eq!(found as u64, rows);
             rows + write.open_table(COPIES).unwrap().len().unwrap()
         };
         assert_eq!((write_again(1), write_again(3), write_again(7)), (1255, 1255, 1255));
         assert!(!Cache::open(&path, repository).unwrap().is_worn().unwrap());
+    }
+
+    #[test]
+    fn every_chunk_is_found_wherever_its_block_was_split() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.redb");
+        let repository = RepositoryId::from_bytes([1; 16]);
+        let mut expected = std::collections::BTreeMap::new();
+        let mut copies = 0;
+        let mut stream = blake3::Hasher::new().finalize_xof();
+        for (number, count) in [3, 1, 2000, 1, 400, 0, 5000, 130, 1, 1].into_iter().enumerate() {
+            let mut chunks: Vec<ChunkRef> = Vec::new();
+            for n in 0..count {
+                let mut id = [0; 16];
+                stream.fill(&mut id);
+                match n % 50 {
+                    0 => id[0] = 0, // below all others, often
+                    1 => id = [0x80; 16].map(|byte| byte ^ (number as u8 & 1)),
+                    _ => {}
+                }
+                chunks.push(ChunkRef { id: ChunkId::from_bytes(id), bytes: n });
+            }
+            let mut directory = Directory::default();
+            let row = FrameRow { offset: 9, bytes: 99, raw_bytes: 35, chunk_count: count };
+            directory.push(row, &chunks);
+            let pack = PackEntry { id: PackId::from_bytes([number as u8; 32]), bytes: 1000, directory };
+            for chunk in &chunks {
+                copies += u64::from(expected.insert(chunk.id, number as u32).is_some());
+            }
+            update(
+                &path,
+                &[(id(number as u8), Fragment { packs: vec![pack], replaces: vec![] })],
+                &[],
+                false,
+            );
+            let cache = Cache::open(&path, repository).unwrap();
+            for (chunk, pack) in &expected {
+                assert_eq!(cache.find(chunk).unwrap().unwrap().pack, PackNumber(*pack), "{number}");
+            }
+            assert_eq!(cache.find(&ChunkId::from_bytes([0xff; 16])).unwrap(), None);
+            assert_eq!(cache.tables().unwrap().rows, expected.len() as u64);
+            let mut visited = 0;
+            cache.visit(|_, _| visited += 1).unwrap();
+            assert_eq!(visited, expected.len() as u64 + copies);
+        }
+        assert!(copies > 100);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Bringing the cache up to date: what fragments list goes in, what none lists any more is let go.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::path::Path;
 
 use redb::{ReadableTable, WriteTransaction};
@@ -8,13 +9,22 @@ use redb::{ReadableTable, WriteTransaction};
 use crate::base::id::{ChunkId, FragmentId, PackId, RepositoryId};
 use crate::base::wire;
 use crate::stage::index::cache::{
-    CHUNKS, COPIES, CacheError, FRAGMENTS, META, PACKS, PAGES_BYTES, REPLACED, SCHEMA, copy_of, decode,
-    decode_pack, failed, pack_up,
+    CHUNKS, COPIES, CacheError, FRAGMENTS, META, PACKS, PAGES_BYTES, REPLACED, ROW_BYTES, SCHEMA, decode,
+    decode_pack, failed, id_in, row_of, rows_in, rows_of,
 };
-use crate::stage::index::{Fragment, PackNumber};
+use crate::stage::index::{Fragment, Location, PackNumber};
 
 /// Rows that are sorted at a time: 64 MB.
 const ROWS_MAX: usize = 2_000_000;
+
+/// Most rows of a block: one fits into a page of redb's, of 4096 bytes.
+const BLOCK_ROWS_MAX: usize = 128;
+
+/// Rows of a block that is made of many: there is room for some more.
+const BLOCK_ROWS: usize = 112;
+
+/// Key of a block.
+type Key = [u8; ChunkId::BYTES];
 
 /// Takes fragments one by one.
 pub type EachFragment<'e> = dyn FnMut(FragmentId, &Fragment) + 'e;
@@ -162,15 +172,80 @@ pub fn insert_rows(
         }
     });
     rows.sort_unstable();
+    let mut meta = write.open_table(META).map_err(failed)?;
+    let total = rows_in(&meta)? + insert_blocks(write, &rows)?;
+    meta.insert("rows", encode(&total)?.as_slice()).map_err(failed)?;
+    Ok(())
+}
+
+/// Adds rows, which ascend, to the blocks where they belong; returns how many more rows there are. A chunk that has
+/// a row already gets the new one, and the old one is a copy.
+fn insert_blocks(write: &WriteTransaction, mut rows: &[(ChunkId, Location)]) -> Result<u64, CacheError> {
     let mut chunks = write.open_table(CHUNKS).map_err(failed)?;
     let mut copies = write.open_table(COPIES).map_err(failed)?;
-    for (chunk, location) in &rows {
-        let old = chunks.insert(chunk.as_bytes(), pack_up(location)).map_err(failed)?.map(|old| old.value());
-        if let Some(old) = old {
-            copies.insert(copy_of(chunk, &old), ()).map_err(failed)?;
+    let mut more = 0;
+    let mut old = Vec::new();
+    let mut block = Vec::with_capacity(BLOCK_ROWS_MAX);
+    while let Some((first, _)) = rows.first() {
+        let (key, next) = block_of(&chunks, first, &mut old)?;
+        let count = next.map_or(rows.len(), |next| rows.partition_point(|(id, _)| *id.as_bytes() < next));
+        let (new, others) = rows.split_at(count);
+        rows = others;
+        more += new.len();
+        if let Some(key) = key {
+            chunks.remove(key).map_err(failed)?;
+        }
+        let total = old.len() + new.len();
+        let blocks = if total <= BLOCK_ROWS_MAX { 1 } else { total.div_ceil(BLOCK_ROWS) };
+        let mut merged = merge(&old, new).peekable();
+        while let Some(row) = merged.next() {
+            let is_last = match merged.peek() {
+                Some(next) if id_in(next) == id_in(&row) => {
+                    copies.insert(row, ()).map_err(failed)?;
+                    more -= 1;
+                    continue;
+                }
+                next => next.is_none(),
+            };
+            block.push(row);
+            if is_last || block.len() >= total.div_ceil(blocks) {
+                chunks.insert(id_in(&block[0]), block.as_flattened()).map_err(failed)?;
+                block.clear();
+            }
         }
     }
-    Ok(())
+    Ok(more as u64)
+}
+
+/// Reads the block where a chunk belongs into `rows`; returns its key, and that of the next one.
+fn block_of(
+    chunks: &impl ReadableTable<[u8; ChunkId::BYTES], &'static [u8]>,
+    id: &ChunkId,
+    rows: &mut Vec<[u8; ROW_BYTES]>,
+) -> Result<(Option<Key>, Option<Key>), CacheError> {
+    rows.clear();
+    let own = chunks.range(..=*id.as_bytes()).map_err(failed)?.next_back().transpose().map_err(failed)?;
+    let own = match own {
+        Some(own) => Some(own),
+        None => chunks.first().map_err(failed)?,
+    };
+    let Some((key, block)) = own else { return Ok((None, None)) };
+    rows.extend_from_slice(rows_of(block.value()));
+    let key = key.value();
+    let mut behind = chunks.range((Bound::Excluded(key), Bound::Unbounded)).map_err(failed)?;
+    let next = behind.next().transpose().map_err(failed)?;
+    Ok((Some(key), next.map(|(next, _)| next.value())))
+}
+
+/// Returns old and new rows by ascending id; of one id the new ones last.
+fn merge(old: &[[u8; ROW_BYTES]], new: &[(ChunkId, Location)]) -> impl Iterator<Item = [u8; ROW_BYTES]> {
+    let mut old = old.iter().peekable();
+    let mut new = new.iter().map(|(id, location)| row_of(id, location)).peekable();
+    std::iter::from_fn(move || match (old.peek(), new.peek()) {
+        (Some(row), Some(other)) if id_in(row) > id_in(other) => new.next(),
+        (Some(_), _) => old.next().copied(),
+        (None, _) => new.next(),
+    })
 }
 
 fn encode<T: bincode::Encode>(record: &T) -> Result<Vec<u8>, CacheError> {
