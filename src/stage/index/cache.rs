@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use bincode::{Decode, Encode};
 use redb::{
     ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
 };
@@ -14,9 +15,9 @@ use crate::base::wire;
 use crate::stage::index::update::{Update, update_file};
 use crate::stage::index::{Location, PackNumber, PackRow};
 
-/// Where chunks lie: blocks of rows by ascending id, each under the id of its first row. A page of redb holds one: a row
+/// Where chunks lie: blocks of rows by ascending id, under [`block_of`] their ids. A page of redb holds one or two: a row
 /// of redb's own for each chunk takes five times as long to write.
-pub const CHUNKS: TableDefinition<[u8; ChunkId::BYTES], &[u8]> = TableDefinition::new("chunks");
+pub const CHUNKS: TableDefinition<u64, &[u8]> = TableDefinition::new("chunks");
 /// Where else chunks lie: ids, each with a location behind it.
 pub const COPIES: TableDefinition<[u8; ROW_BYTES], ()> = TableDefinition::new("copies");
 /// Packs and how many chunks they hold, by number. A number is never given twice.
@@ -35,6 +36,9 @@ pub const SCHEMA: &[u8] = b"3";
 pub const LOCATION_BYTES: usize = 14;
 /// Length of a chunk's id and a location, in bytes: a row.
 pub const ROW_BYTES: usize = ChunkId::BYTES + LOCATION_BYTES;
+
+/// Most bits of an id that tell its block: 16 million blocks, of two thousand million chunks.
+pub const BLOCK_BITS_MAX: u32 = 24;
 
 /// Memory that redb may use for pages, in bytes. Little is enough: what is looked up in numbers is looked up
 /// in the order of the pages, and the kernel keeps them too.
@@ -96,10 +100,10 @@ pub struct Cache {
 }
 
 struct Tables {
-    chunks: ReadOnlyTable<[u8; ChunkId::BYTES], &'static [u8]>,
+    chunks: ReadOnlyTable<u64, &'static [u8]>,
     copies: ReadOnlyTable<[u8; ROW_BYTES], ()>,
     packs: ReadOnlyTable<u32, &'static [u8]>,
-    rows: u64,
+    blocks: Blocks,
     _database: ReadOnlyDatabase,
 }
 
@@ -146,8 +150,9 @@ impl Cache {
             return Ok(None);
         }
         guarded(|| {
-            let block = self.tables()?.chunks.range(..=*id.as_bytes()).map_err(failed)?.next_back();
-            let Some((_, block)) = block.transpose().map_err(failed)? else { return Ok(None) };
+            let tables = self.tables()?;
+            let block = tables.chunks.get(block_of(tables.blocks.bits, id)).map_err(failed)?;
+            let Some(block) = block else { return Ok(None) };
             let rows = rows_of(block.value());
             let found = rows.binary_search_by(|row| row[..ChunkId::BYTES].cmp(id.as_bytes()));
             Ok(found.ok().map(|at| row_to(&rows[at]).1))
@@ -208,7 +213,7 @@ impl Cache {
     pub fn is_worn(&self) -> Result<bool, CacheError> {
         guarded(|| {
             let tables = self.tables()?;
-            let rows = tables.rows + tables.copies.len().map_err(failed)?;
+            let rows = tables.blocks.rows + tables.copies.len().map_err(failed)?;
             let mut listed = 0;
             for row in tables.packs.iter().map_err(failed)? {
                 listed += decode_pack(row.map_err(failed)?.1.value())?.1;
@@ -256,9 +261,9 @@ fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
     let chunks = read.open_table(CHUNKS).map_err(failed)?;
     let copies = read.open_table(COPIES).map_err(failed)?;
     let is_empty = chunks.first().map_err(failed)?.is_none();
-    let rows = rows_in(&meta)?;
+    let blocks = blocks_in(&meta)?;
     let packs = read.open_table(PACKS).map_err(failed)?;
-    let tables = Some(Tables { chunks, copies, packs, rows, _database: database });
+    let tables = Some(Tables { chunks, copies, packs, blocks, _database: database });
     Ok(Cache { tables, fragments, replaced, is_empty })
 }
 
@@ -278,12 +283,37 @@ pub fn decode_pack(bytes: &[u8]) -> Result<(PackRow, u64), CacheError> {
     decode(bytes)
 }
 
-/// Returns how many rows the blocks have together.
+/// The blocks of [`CHUNKS`].
+#[derive(Clone, Copy, Debug, Default, Encode, Decode)]
+pub struct Blocks {
+    /// How many bits of an id tell its block: ids are evenly spread, for they are hashes under a key.
+    pub bits: u32,
+    /// How many rows they have together.
+    pub rows: u64,
+}
+
+/// Returns what blocks there are.
 ///
 /// # Errors
 /// [`CacheError::Failed`].
-pub fn rows_in(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, CacheError> {
-    meta.get("rows").map_err(failed)?.map_or(Ok(0), |rows| decode(rows.value()))
+pub fn blocks_in(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Blocks, CacheError> {
+    let blocks: Option<Blocks> =
+        meta.get("blocks").map_err(failed)?.map(|blocks| decode(blocks.value())).transpose()?;
+    match blocks.unwrap_or_default() {
+        blocks if blocks.bits <= BLOCK_BITS_MAX => Ok(blocks),
+        _ => Err(CacheError::Failed { what: "more blocks than there can be".to_owned() }),
+    }
+}
+
+/// Returns the key of the block where an id belongs.
+pub fn block_of(bits: u32, id: &ChunkId) -> u64 {
+    let [a, b, c, d, ..] = *id.as_bytes();
+    block_key(bits, u64::from(u32::from_be_bytes([a, b, c, d])) >> (u32::BITS - bits))
+}
+
+/// Returns the key of the block of this number; before and after there come to be more of them, keys differ.
+pub fn block_key(bits: u32, number: u64) -> u64 {
+    u64::from(bits) << u32::BITS | number
 }
 
 /// Returns the rows of a block.
@@ -292,10 +322,10 @@ pub fn rows_of(block: &[u8]) -> &[[u8; ROW_BYTES]] {
 }
 
 /// Returns the id in a row.
-pub fn id_in(row: &[u8; ROW_BYTES]) -> [u8; ChunkId::BYTES] {
+pub fn id_in(row: &[u8; ROW_BYTES]) -> ChunkId {
     let mut id = [0; ChunkId::BYTES];
     id.copy_from_slice(&row[..ChunkId::BYTES]);
-    id
+    ChunkId::from_bytes(id)
 }
 
 /// Returns where a chunk lies as the cache holds it.
@@ -326,7 +356,7 @@ fn row_to(row: &[u8; ROW_BYTES]) -> (ChunkId, Location) {
         offset: u32_at(6),
         bytes: u32_at(10),
     };
-    (ChunkId::from_bytes(id_in(row)), location)
+    (id_in(row), location)
 }
 
 #[cfg(test)]
@@ -336,7 +366,7 @@ mod tests {
     use crate::base::directory::{Directory, FrameRow};
     use crate::base::id::PackId;
     use crate::stage::index::PackEntry;
-    use crate::stage::index::update::{insert_rows, list_packs};
+    use crate::stage::index::update::{insert_rows, list_packs, make_room};
     use crate::stage::index::{EachFragment, Fragment};
 
     fn fragment(seed: u8) -> Fragment {
@@ -428,10 +458,11 @@ mod tests {
             let database = redb::Database::create(folder.path().join("other.redb")).unwrap();
             let write = database.begin_write().unwrap();
             let new = list_packs(&write, &update).unwrap();
+            let bits = make_room(&write, 1255).unwrap();
             for pass in 0..passes {
-                insert_rows(&write, &update, &new, (pass, passes)).unwrap();
+                insert_rows(&write, &update, &new, bits, (pass, passes)).unwrap();
             }
-            let rows = rows_in(&write.open_table(META).unwrap()).unwrap();
+            let rows = blocks_in(&write.open_table(META).unwrap()).unwrap().rows;
             let blocks = write.open_table(CHUNKS).unwrap();
             let found: usize =
                 blocks.iter().unwrap().map(|block| rows_of(block.unwrap().1.value()).len()).sum();
@@ -443,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn every_chunk_is_found_wherever_its_block_was_split() {
+    fn every_chunk_is_found_while_blocks_become_more() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index.redb");
         let repository = RepositoryId::from_bytes([1; 16]);
@@ -480,7 +511,7 @@ mod tests {
                 assert_eq!(cache.find(chunk).unwrap().unwrap().pack, PackNumber(*pack), "{number}");
             }
             assert_eq!(cache.find(&ChunkId::from_bytes([0xff; 16])).unwrap(), None);
-            assert_eq!(cache.tables().unwrap().rows, expected.len() as u64);
+            assert_eq!(cache.tables().unwrap().blocks.rows, expected.len() as u64);
             let mut visited = 0;
             cache.visit(|_, _| visited += 1).unwrap();
             assert_eq!(visited, expected.len() as u64 + copies);

@@ -1,7 +1,6 @@
 //! Bringing the cache up to date: what fragments list goes in, what none lists any more is let go.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Bound;
 use std::path::Path;
 
 use redb::{ReadableTable, WriteTransaction};
@@ -9,22 +8,16 @@ use redb::{ReadableTable, WriteTransaction};
 use crate::base::id::{ChunkId, FragmentId, PackId, RepositoryId};
 use crate::base::wire;
 use crate::stage::index::cache::{
-    CHUNKS, COPIES, CacheError, FRAGMENTS, META, PACKS, PAGES_BYTES, REPLACED, ROW_BYTES, SCHEMA, decode,
-    decode_pack, failed, id_in, row_of, rows_in, rows_of,
+    BLOCK_BITS_MAX, Blocks, CHUNKS, COPIES, CacheError, FRAGMENTS, META, PACKS, PAGES_BYTES, REPLACED,
+    ROW_BYTES, SCHEMA, block_key, block_of, blocks_in, decode, decode_pack, failed, id_in, row_of, rows_of,
 };
 use crate::stage::index::{Fragment, Location, PackNumber};
 
 /// Rows that are sorted at a time: 64 MB.
 const ROWS_MAX: usize = 2_000_000;
 
-/// Most rows of a block: one fits into a page of redb's, of 4096 bytes.
-const BLOCK_ROWS_MAX: usize = 128;
-
-/// Rows of a block that is made of many: there is room for some more.
-const BLOCK_ROWS: usize = 112;
-
-/// Key of a block.
-type Key = [u8; ChunkId::BYTES];
+/// Rows of a block on average, at most: one fits into a page of redb's, of 4096 bytes.
+const BLOCK_ROWS_MAX: u64 = 112;
 
 /// Takes fragments one by one.
 pub type EachFragment<'e> = dyn FnMut(FragmentId, &Fragment) + 'e;
@@ -68,9 +61,11 @@ pub fn update_file(path: &Path, repository: RepositoryId, update: &Update<'_>) -
         meta.insert("repository", repository.as_bytes().as_slice()).map_err(failed)?;
     }
     let new = list_packs(&write, update)?;
-    let passes = new.values().map(|pack| pack.chunks).sum::<usize>().div_ceil(ROWS_MAX);
+    let more = new.values().map(|pack| pack.chunks).sum::<usize>();
+    let bits = make_room(&write, more as u64)?;
+    let passes = more.div_ceil(ROWS_MAX);
     for pass in 0..passes {
-        insert_rows(&write, update, &new, (pass, passes))?;
+        insert_rows(&write, update, &new, bits, (pass, passes))?;
     }
     write.commit().map_err(failed)
 }
@@ -150,6 +145,7 @@ pub fn insert_rows(
     write: &WriteTransaction,
     update: &Update<'_>,
     new: &HashMap<PackId, NewPack>,
+    bits: u32,
     (pass, passes): (usize, usize),
 ) -> Result<(), CacheError> {
     let part = |id: &ChunkId| {
@@ -172,69 +168,69 @@ pub fn insert_rows(
         }
     });
     rows.sort_unstable();
+    let more = insert_blocks(write, bits, &rows)?;
     let mut meta = write.open_table(META).map_err(failed)?;
-    let total = rows_in(&meta)? + insert_blocks(write, &rows)?;
-    meta.insert("rows", encode(&total)?.as_slice()).map_err(failed)?;
+    let blocks = Blocks { bits, rows: blocks_in(&meta)?.rows + more };
+    meta.insert("blocks", encode(&blocks)?.as_slice()).map_err(failed)?;
     Ok(())
 }
 
-/// Adds rows, which ascend, to the blocks where they belong; returns how many more rows there are. A chunk that has
-/// a row already gets the new one, and the old one is a copy.
-fn insert_blocks(write: &WriteTransaction, mut rows: &[(ChunkId, Location)]) -> Result<u64, CacheError> {
+/// Makes so many blocks that `more` rows fit in as well; returns how many bits of an id tell its block.
+///
+/// # Errors
+/// [`CacheError::Failed`].
+pub fn make_room(write: &WriteTransaction, more: u64) -> Result<u32, CacheError> {
+    let mut meta = write.open_table(META).map_err(failed)?;
+    let Blocks { bits: old, rows } = blocks_in(&meta)?;
+    let total = rows + more;
+    if total >> old <= BLOCK_ROWS_MAX {
+        return Ok(old);
+    }
+    let bits = (total / (BLOCK_ROWS_MAX / 2)).next_power_of_two().ilog2().min(BLOCK_BITS_MAX); // twice as many fit then
+    let mut chunks = write.open_table(CHUNKS).map_err(failed)?;
+    for number in 0..1u64 << old {
+        let block = chunks.remove(block_key(old, number)).map_err(failed)?;
+        let rows = block.map(|block| rows_of(block.value()).to_vec()).unwrap_or_default();
+        for part in rows.chunk_by(|a, b| block_of(bits, &id_in(a)) == block_of(bits, &id_in(b))) {
+            chunks.insert(block_of(bits, &id_in(&part[0])), part.as_flattened()).map_err(failed)?;
+        }
+    }
+    meta.insert("blocks", encode(&Blocks { bits, rows })?.as_slice()).map_err(failed)?;
+    Ok(bits)
+}
+
+/// Adds rows, which ascend, to their blocks; returns how many more rows there are. A chunk that has a row already
+/// gets the new one, and the old one is a copy.
+fn insert_blocks(
+    write: &WriteTransaction,
+    bits: u32,
+    mut rows: &[(ChunkId, Location)],
+) -> Result<u64, CacheError> {
     let mut chunks = write.open_table(CHUNKS).map_err(failed)?;
     let mut copies = write.open_table(COPIES).map_err(failed)?;
     let mut more = 0;
-    let mut old = Vec::new();
-    let mut block = Vec::with_capacity(BLOCK_ROWS_MAX);
+    let (mut old, mut block) = (Vec::new(), Vec::new());
     while let Some((first, _)) = rows.first() {
-        let (key, next) = block_of(&chunks, first, &mut old)?;
-        let count = next.map_or(rows.len(), |next| rows.partition_point(|(id, _)| *id.as_bytes() < next));
-        let (new, others) = rows.split_at(count);
+        let key = block_of(bits, first);
+        let (new, others) = rows.split_at(rows.partition_point(|(id, _)| block_of(bits, id) <= key));
         rows = others;
-        more += new.len();
-        if let Some(key) = key {
-            chunks.remove(key).map_err(failed)?;
+        old.clear();
+        if let Some(block) = chunks.get(key).map_err(failed)? {
+            old.extend_from_slice(rows_of(block.value()));
         }
-        let total = old.len() + new.len();
-        let blocks = if total <= BLOCK_ROWS_MAX { 1 } else { total.div_ceil(BLOCK_ROWS) };
-        let mut merged = merge(&old, new).peekable();
-        while let Some(row) = merged.next() {
-            let is_last = match merged.peek() {
-                Some(next) if id_in(next) == id_in(&row) => {
-                    copies.insert(row, ()).map_err(failed)?;
-                    more -= 1;
-                    continue;
+        block.clear();
+        for row in merge(&old, new) {
+            match block.last_mut() {
+                Some(last) if id_in(last) == id_in(&row) => {
+                    copies.insert(std::mem::replace(last, row), ()).map_err(failed)?;
                 }
-                next => next.is_none(),
-            };
-            block.push(row);
-            if is_last || block.len() >= total.div_ceil(blocks) {
-                chunks.insert(id_in(&block[0]), block.as_flattened()).map_err(failed)?;
-                block.clear();
+                _ => block.push(row),
             }
         }
+        more += (block.len() - old.len()) as u64;
+        chunks.insert(key, block.as_flattened()).map_err(failed)?;
     }
-    Ok(more as u64)
-}
-
-/// Reads the block where a chunk belongs into `rows`; returns its key, and that of the next one.
-fn block_of(
-    chunks: &impl ReadableTable<[u8; ChunkId::BYTES], &'static [u8]>,
-    id: &ChunkId,
-    rows: &mut Vec<[u8; ROW_BYTES]>,
-) -> Result<(Option<Key>, Option<Key>), CacheError> {
-    rows.clear();
-    let own = chunks.range(..=*id.as_bytes()).map_err(failed)?.next_back().transpose().map_err(failed)?;
-    let own = match own {
-        Some(own) => Some(own),
-        None => chunks.first().map_err(failed)?,
-    };
-    let Some((key, block)) = own else { return Ok((None, None)) };
-    rows.extend_from_slice(rows_of(block.value()));
-    let key = key.value();
-    let mut behind = chunks.range((Bound::Excluded(key), Bound::Unbounded)).map_err(failed)?;
-    let next = behind.next().transpose().map_err(failed)?;
-    Ok((Some(key), next.map(|(next, _)| next.value())))
+    Ok(more)
 }
 
 /// Returns old and new rows by ascending id; of one id the new ones last.
