@@ -28,6 +28,7 @@ const FLOORS: &[&str] = &["src/base", "src/stage"];
 
 /// Types that can be encoded but stand in no file of a repository.
 const NOT_STORED: &[&str] = &[
+    "Blocks",    // the cache's
     "FrameKind", // a frame's header has a number of its own
     "FrameSpan", // the cache's
     "PackRow",   // the cache's
