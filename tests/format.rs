@@ -436,7 +436,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
 
 /// Returns what a frame of base64 lines expands to before they are put back.
 fn base64_parts() -> Vec<u8> {
-    let raw = ("QUJD".repeat(10) + "\r\n").repeat(3) + "--\r\n";
+    let raw = ("QUJj".repeat(10) + "\r\n").repeat(3) + "--\r\n";
     let (body, coding) =
         Compressor::new(3).and_then(|mut it| it.compress(raw.as_bytes())).expect("compresses");
     assert_eq!(coding, Coding::Base64Zstd);

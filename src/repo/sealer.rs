@@ -106,7 +106,7 @@ fn no_memory(_: std::io::Error) -> RepoError {
 /// What [`write_packs`] made.
 #[derive(Default)]
 pub struct Packs {
-    /// Packs, in the order in which they became durable.
+    /// Packs that are durable, in the order in which they became full.
     pub packs: Vec<PackEntry>,
     /// Their length together, in bytes.
     pub bytes: u64,
@@ -145,7 +145,10 @@ pub fn write_packs(
     let mut done = Packs::default();
     let (mut content, mut tree) = (None, None);
     std::thread::scope(|scope| {
-        let close = |pack: OpenPack| scope.spawn(move || pack.close(repository));
+        let close = |pack: OpenPack| {
+            let closing = std::thread::Builder::new().spawn_scoped(scope, move || pack.close(repository));
+            closing.map_err(|_| RepoError::System { what: "threads" })
+        };
         let mut closing: Option<Closing<'_>> = None;
         for frame in sealed {
             let open = match frame.kind {
@@ -166,11 +169,11 @@ pub fn write_packs(
                 continue;
             }
             closing.take().map_or(Ok(()), |before| done.add_closing(before))?;
-            closing = Some(close(pack));
+            closing = Some(close(pack)?);
         }
-        let last: Vec<_> =
-            closing.into_iter().chain([content, tree].into_iter().flatten().map(close)).collect();
-        last.into_iter().try_for_each(|closing| done.add_closing(closing))
+        closing.map_or(Ok(()), |before| done.add_closing(before))?;
+        let last: Vec<_> = [content, tree].into_iter().flatten().map(close).collect();
+        last.into_iter().try_for_each(|closing| done.add_closing(closing?))
     })?;
     Ok(done)
 }

@@ -8,6 +8,7 @@ use base64_simd::{AsOut, STANDARD_NO_PAD};
 use memchr::{memchr, memrchr};
 
 use crate::base::layout::BASE64_RUN_BYTES;
+use crate::base::limits::FRAME_BYTES;
 
 /// Fewest lines that make a run.
 const RUN_LINES_MIN: usize = 3;
@@ -124,6 +125,14 @@ impl Parts {
         true
     }
 
+    /// Gives back the memory that only a long frame needs.
+    pub fn shrink(&mut self) {
+        for part in [&mut self.plain, &mut self.decoded] {
+            part.clear();
+            part.shrink_to(FRAME_BYTES as usize);
+        }
+    }
+
     /// Decodes the run around `at`, if one is there and starts at `from` or later.
     fn decode_run(&mut self, raw: &[u8], from: usize, at: usize) -> Option<Run> {
         let line_max = LINE_GROUPS_MAX * 4 + 2;
@@ -138,7 +147,11 @@ impl Parts {
         let is_crlf = line.ends_with(b"\r");
         let characters = line.len() - usize::from(is_crlf);
         let groups = characters / 4;
-        if !characters.is_multiple_of(4) || !(LINE_GROUPS_MIN..=LINE_GROUPS_MAX).contains(&groups) {
+        // Hexadecimal digits, base32 and FASTA have one case, and compress better as they are.
+        let has_both_cases =
+            line.iter().any(u8::is_ascii_uppercase) && line.iter().any(u8::is_ascii_lowercase);
+        let is_sized = characters.is_multiple_of(4) && (LINE_GROUPS_MIN..=LINE_GROUPS_MAX).contains(&groups);
+        if !is_sized || !has_both_cases {
             return None;
         }
         let mut run = Run { skip: 0, groups: groups as u8, is_crlf, lines: 0 };
@@ -268,9 +281,13 @@ mod tests {
         let words =
             b"A line of words that has nothing in it which would be decoded, and so on.\n".repeat(300);
         let padded = attachment(&noise(2, 55 * 300), 19, "\n").replace_each(60, b'=');
-        let odd = [b"QUJD".repeat(19), b"Q\n".to_vec()].concat().repeat(100);
-        let wrong_end = [b"QUJD".repeat(19), b"\r\r\n".to_vec()].concat().repeat(100);
-        for raw in [words, padded, odd, wrong_end, Vec::new(), b"QUJD\n".repeat(1000), vec![b'A'; 10_000]] {
+        let odd = [b"QUJj".repeat(19), b"Q\n".to_vec()].concat().repeat(100);
+        let wrong_end = [b"QUJj".repeat(19), b"\r\r\n".to_vec()].concat().repeat(100);
+        let hex = noise(4, 9_500).iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes();
+        let hex: Vec<u8> = hex.chunks(76).flat_map(|line| [line, b"\n"].concat()).collect();
+        for raw in
+            [hex, words, padded, odd, wrong_end, Vec::new(), b"QUJj\n".repeat(1000), vec![b'A'; 10_000]]
+        {
             assert!(!Parts::default().take(&raw), "{}", String::from_utf8_lossy(&raw[..raw.len().min(100)]));
         }
     }

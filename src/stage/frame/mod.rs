@@ -211,6 +211,7 @@ impl Compressor {
                 (packed, Coding::Base64Zstd)
             }
         };
+        self.parts.shrink();
         match packed.len() < raw.len() {
             true => Ok((packed, coding)),
             false => Ok((raw.to_vec(), Coding::Plain)),
@@ -250,11 +251,13 @@ impl Expander {
             Coding::Base64Zstd => {
                 self.parts.clear();
                 self.parts.reserve_exact(expected as usize);
-                _ = self.zstd.decompress_to_buffer(body, &mut self.parts).map_err(|_| fail(0))?;
-                base64::put_back(&self.parts, expected as usize, raw)
-                    .ok_or_else(|| fail(self.parts.len()))?;
+                let expanded = self.zstd.decompress_to_buffer(body, &mut self.parts);
+                let is_sized = expanded.is_ok_and(|length| length <= expected as usize);
+                let back = is_sized.then(|| base64::put_back(&self.parts, expected as usize, raw)).flatten();
+                let found = self.parts.len();
                 self.parts.clear();
                 self.parts.shrink_to(FRAME_BYTES as usize);
+                back.ok_or_else(|| fail(found))?;
             }
         }
         match raw.len() == expected as usize {

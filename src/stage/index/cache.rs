@@ -174,18 +174,28 @@ impl Cache {
     /// Calls `visit` with every chunk and where it lies, by ascending id; then with all further copies.
     ///
     /// # Errors
-    /// [`CacheError::Failed`].
+    /// [`CacheError::Failed`], also if a chunk stands where it would not be found.
     pub fn visit(&self, mut visit: impl FnMut(ChunkId, Location)) -> Result<(), CacheError> {
         guarded(|| {
-            let mut row = |row: &[u8; ROW_BYTES]| {
-                let (chunk, location) = row_to(row);
-                visit(chunk, location);
-            };
-            for block in self.tables()?.chunks.iter().map_err(failed)? {
-                rows_of(block.map_err(failed)?.1.value()).iter().for_each(&mut row);
+            let tables = self.tables()?;
+            let mut last = None;
+            for block in tables.chunks.iter().map_err(failed)? {
+                let (key, block) = block.map_err(failed)?;
+                for row in rows_of(block.value()) {
+                    let (chunk, location) = row_to(row);
+                    if block_of(tables.blocks.bits, &chunk) != key.value()
+                        || last.replace(chunk) >= Some(chunk)
+                    {
+                        return Err(CacheError::Failed {
+                            what: "a chunk is not where it belongs".to_owned(),
+                        });
+                    }
+                    visit(chunk, location);
+                }
             }
-            for copy in self.tables()?.copies.iter().map_err(failed)? {
-                row(&copy.map_err(failed)?.0.value());
+            for copy in tables.copies.iter().map_err(failed)? {
+                let (chunk, location) = row_to(&copy.map_err(failed)?.0.value());
+                visit(chunk, location);
             }
             Ok(())
         })
@@ -262,6 +272,12 @@ fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
     let copies = read.open_table(COPIES).map_err(failed)?;
     let is_empty = chunks.first().map_err(failed)?.is_none();
     let blocks = blocks_in(&meta)?;
+    for end in [chunks.first(), chunks.last()] {
+        let key = end.map_err(failed)?.map(|(key, _)| key.value());
+        if key.is_some_and(|key| key >> u32::BITS != u64::from(blocks.bits)) {
+            return Err(CacheError::Failed { what: "its blocks are not those that it says".to_owned() });
+        }
+    }
     let packs = read.open_table(PACKS).map_err(failed)?;
     let tables = Some(Tables { chunks, copies, packs, blocks, _database: database });
     Ok(Cache { tables, fragments, replaced, is_empty })
@@ -517,6 +533,26 @@ mod tests {
             assert_eq!(visited, expected.len() as u64 + copies);
         }
         assert!(copies > 100);
+    }
+
+    #[test]
+    fn a_cache_that_says_wrong_how_many_blocks_it_has_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.redb");
+        update(&path, &[(id(1), fragment(0x10))], &[], false);
+        let spoil = |blocks: Blocks| {
+            let database = redb::Database::open(&path).unwrap();
+            let write = database.begin_write().unwrap();
+            let mut meta = write.open_table(META).unwrap();
+            meta.insert("blocks", wire::encode(&blocks).unwrap().as_slice()).unwrap();
+            drop(meta);
+            write.commit().unwrap();
+            drop(database);
+            Cache::open(&path, RepositoryId::from_bytes([1; 16])).map(drop)
+        };
+        assert!(spoil(Blocks { bits: 0, rows: 5 }).is_ok());
+        assert!(matches!(spoil(Blocks { bits: 3, rows: 5 }), Err(CacheError::Failed { .. })));
+        assert!(matches!(spoil(Blocks { bits: 60, rows: 5 }), Err(CacheError::Failed { .. })));
     }
 
     #[test]

@@ -187,6 +187,9 @@ pub fn make_room(write: &WriteTransaction, more: u64) -> Result<u32, CacheError>
         return Ok(old);
     }
     let bits = (total / (BLOCK_ROWS_MAX / 2)).next_power_of_two().ilog2().min(BLOCK_BITS_MAX); // twice as many fit then
+    if bits == old {
+        return Ok(old);
+    }
     let mut chunks = write.open_table(CHUNKS).map_err(failed)?;
     for number in 0..1u64 << old {
         let block = chunks.remove(block_key(old, number)).map_err(failed)?;
