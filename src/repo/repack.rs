@@ -350,13 +350,11 @@ fn close_if_full(
     pack: OpenPack,
     made: &mut Packs,
 ) -> Result<Option<OpenPack>, RepoError> {
-    match pack.is_full(repository.config().pack_bytes) {
-        true => pack.close(repository).map(|pack| {
-            made.add(pack);
-            None
-        }),
-        false => Ok(Some(pack)),
+    if !pack.is_full(repository.config().pack_bytes) {
+        return Ok(Some(pack));
     }
+    made.add(pack.close(repository)?);
+    Ok(None)
 }
 
 fn row_of(source: &Source, directory: &Directory) -> PackRow {

@@ -147,11 +147,11 @@ impl Parts {
         let is_crlf = line.ends_with(b"\r");
         let characters = line.len() - usize::from(is_crlf);
         let groups = characters / 4;
+        if !characters.is_multiple_of(4) || !(LINE_GROUPS_MIN..=LINE_GROUPS_MAX).contains(&groups) {
+            return None;
+        }
         // Hexadecimal digits, base32 and FASTA have one case, and compress better as they are.
-        let has_both_cases =
-            line.iter().any(u8::is_ascii_uppercase) && line.iter().any(u8::is_ascii_lowercase);
-        let is_sized = characters.is_multiple_of(4) && (LINE_GROUPS_MIN..=LINE_GROUPS_MAX).contains(&groups);
-        if !is_sized || !has_both_cases {
+        if !line.iter().any(u8::is_ascii_uppercase) || !line.iter().any(u8::is_ascii_lowercase) {
             return None;
         }
         let mut run = Run { skip: 0, groups: groups as u8, is_crlf, lines: 0 };
