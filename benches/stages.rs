@@ -70,15 +70,16 @@ fn hash(c: &mut Criterion) {
 
 fn frame(c: &mut Criterion) {
     let bytes = mail(MIB);
+    let mut body = Vec::new();
     let mut group = c.benchmark_group("frame");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     for level in [1, 3, 6] {
         let mut compressor = Compressor::new(level).unwrap();
         group.bench_function(format!("compress/{level}"), |b| {
-            b.iter(|| compressor.compress(black_box(&bytes)).unwrap())
+            b.iter(|| compressor.compress(black_box(&bytes), &mut body).unwrap())
         });
     }
-    let (body, coding) = Compressor::new(3).unwrap().compress(&bytes).unwrap();
+    let coding = Compressor::new(3).unwrap().compress(&bytes, &mut body).unwrap();
     let header = FrameHeader {
         kind: FrameKind::Content,
         coding,
@@ -155,7 +156,10 @@ fn index(c: &mut Criterion) {
     let chunks = 1 << 20;
     let fragments = [(FragmentId::from_bytes([1; 32]), fragment(chunks))];
     group.throughput(Throughput::Elements(chunks));
-    let added = |each: &mut EachFragment<'_>| fragments.iter().for_each(|(id, f)| each(*id, f));
+    let added = |each: &mut EachFragment<'_>| {
+        fragments.iter().for_each(|(id, f)| each(*id, f));
+        Ok(())
+    };
     let gone = BTreeSet::new();
     let update = Update { added: &added, gone: &gone, from_scratch: false };
     let mut round = 0;

@@ -18,7 +18,9 @@ pub mod sweep;
 pub mod together;
 pub mod writer;
 
+mod buffers;
 mod key_ring;
+mod listing;
 mod manifests;
 mod open;
 mod sealer;

@@ -16,11 +16,12 @@ use crate::base::progress::{Done, Progress};
 use crate::repo::config::Encryption;
 use crate::repo::index::read_directory;
 use crate::repo::keys::DataKey;
+use crate::repo::listing::{Listed, Listing};
 use crate::repo::reader::{Reader, read_pack_header};
-use crate::repo::sealer::{FrameSealer, OpenPack, Packs};
+use crate::repo::sealer::{FrameSealer, OpenPack};
 use crate::repo::{RepoError, Repository};
 use crate::stage::frame::{FrameHeader, RawFrame};
-use crate::stage::index::{FrameSpan, PackEntry, PackRow};
+use crate::stage::index::{FrameSpan, PackRow};
 use crate::stage::pack::SealedKey;
 use crate::store::Name;
 
@@ -61,10 +62,8 @@ pub struct Source {
 /// What repacking made.
 #[derive(Default)]
 pub struct Repacked {
-    /// The new packs, all durable; nothing lists them yet.
-    pub packs: Vec<PackEntry>,
-    /// Their length together, in bytes.
-    pub bytes: u64,
+    /// The new packs.
+    pub listed: Listed,
     /// The packs of which all that is needed is in the new ones; none of these is among them.
     pub done: Vec<PackId>,
     /// Frames of the new packs that new snapshots keep away from.
@@ -73,10 +72,10 @@ pub struct Repacked {
     pub problems: Vec<String>,
 }
 
-/// Copies what is needed of `sources` into new packs. `reader` opens frames; its index is not asked.
+/// Copies what is needed of `sources` into new packs, and lists them. `reader` opens frames; its index is not asked.
 ///
 /// # Errors
-/// [`RepoError::Store`]: new packs that are complete stay, and the next backup takes them over;
+/// [`RepoError::Store`]: new packs that are complete stay, beside the old ones;
 /// [`RepoError::Interrupted`]. A damaged source is no error: see [`Repacked::problems`].
 pub fn repack(
     repository: &Repository,
@@ -99,7 +98,7 @@ pub fn repack(
         rebuilt: None,
         tree: None,
         raw: [FrameKind::Content, FrameKind::Content, FrameKind::Tree].map(RawFrame::new),
-        made: Packs::default(),
+        made: Listing::new(repository),
         out: Repacked::default(),
     };
     let keys: Vec<Vec<SealedKey>> = sources.iter().map(|source| used_keys(repository, source)).collect();
@@ -190,7 +189,7 @@ struct Repacker<'r> {
     tree: Option<OpenPack>,
     /// Headers of messages, other content, trees.
     raw: [RawFrame; 3],
-    made: Packs,
+    made: Listing<'r>,
     out: Repacked,
 }
 
@@ -267,11 +266,11 @@ impl Repacker<'_> {
 
     fn close_copied(&mut self) -> Result<(), RepoError> {
         let Some(open) = self.copied.take() else { return Ok(()) };
-        let pack = self.made.add(open.pack.close(self.repository)?);
+        let pack = open.pack.close(self.repository)?;
         if !open.closed.is_empty() {
-            self.out.closed.push(ClosedFrames { pack, frames: open.closed });
+            self.out.closed.push(ClosedFrames { pack: pack.id, frames: open.closed });
         }
-        Ok(())
+        self.made.add(pack)
     }
 
     fn rebuild(
@@ -310,7 +309,7 @@ impl Repacker<'_> {
 
     fn push_raw(&mut self, frame: RawFrame) -> Result<(), RepoError> {
         let kind = frame.kind;
-        let sealed = self.sealer.seal(frame)?;
+        let sealed = self.sealer.seal(&frame, Vec::new())?;
         let (open, key) = match kind {
             FrameKind::Tree => (&mut self.tree, None),
             FrameKind::Content => (&mut self.rebuilt, self.data_key),
@@ -335,25 +334,26 @@ impl Repacker<'_> {
         }
         self.close_copied()?;
         for pack in [self.rebuilt.take(), self.tree.take()].into_iter().flatten() {
-            self.made.add(pack.close(self.repository)?);
+            self.made.add(pack.close(self.repository)?)?;
         }
         // Without encryption a new pack can have the bytes, and so the name, of one of the sources: a cut
         // run wrote it. That one stays.
-        let new: BTreeSet<PackId> = self.made.packs.iter().map(|pack| pack.id).collect();
+        let listed = self.made.finish()?;
+        let new: BTreeSet<PackId> = listed.packs.iter().copied().collect();
         self.out.done.retain(|source| !new.contains(source));
-        Ok(Repacked { bytes: self.made.bytes, packs: self.made.packs, ..self.out })
+        Ok(Repacked { listed, ..self.out })
     }
 }
 
 fn close_if_full(
     repository: &Repository,
     pack: OpenPack,
-    made: &mut Packs,
+    made: &mut Listing<'_>,
 ) -> Result<Option<OpenPack>, RepoError> {
     if !pack.is_full(repository.config().pack_bytes) {
         return Ok(Some(pack));
     }
-    made.add(pack.close(repository)?);
+    made.add(pack.close(repository)?)?;
     Ok(None)
 }
 

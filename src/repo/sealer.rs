@@ -1,6 +1,6 @@
 //! Raw frames → sealed frames → packs, each on threads of their own.
 
-use std::thread::ScopedJoinHandle;
+use std::thread::{Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -11,10 +11,12 @@ use crate::base::kind::FrameKind;
 use crate::base::layout::FRAME_HEADER_BYTES;
 use crate::base::limits::PACK_FRAMES_MAX;
 use crate::base::wire::{self, RecordKind};
+use crate::repo::buffers::Buffers;
 use crate::repo::index::build_directory;
 use crate::repo::keys::DataKey;
+use crate::repo::listing::Listing;
 use crate::repo::{RepoError, Repository};
-use crate::stage::frame::{Compressor, FrameHeader, RawFrame};
+use crate::stage::frame::{Compressor, FrameHeader, RawFrame, body_bytes_max};
 use crate::stage::index::PackEntry;
 use crate::stage::pack::{PackHeader, SealedKey, Trailer};
 use crate::stage::seal::{SealKey, TAG_BYTES, random};
@@ -29,19 +31,39 @@ pub struct SealedFrame {
     chunks: Vec<ChunkRef>,
 }
 
-/// Compresses and seals frames until there are no more.
+/// The memory that frames take on their way, as they are and as they are stored.
+pub struct FrameBuffers {
+    /// For frames' raw bytes.
+    pub raw: Buffers,
+    /// For their bodies.
+    pub bodies: Buffers,
+}
+
+impl FrameBuffers {
+    /// Begins without any, for frames that aim at `frame_bytes`.
+    pub fn new(frame_bytes: u32) -> Self {
+        let raw_bytes = frame_bytes as usize;
+        let bodies = Buffers::new(body_bytes_max(raw_bytes) + TAG_BYTES);
+        Self { raw: Buffers::new(raw_bytes), bodies }
+    }
+}
+
+/// Compresses and seals frames until there are no more. Their raw bytes go back to `buffers`.
 ///
 /// # Errors
 /// [`RepoError::System`]. A closed `sealed` ends it without error: whoever closed it has the reason.
 pub fn seal_frames(
     repository: &Repository,
     data_key: Option<&DataKey>,
+    buffers: &FrameBuffers,
     frames: &Receiver<RawFrame>,
     sealed: &Sender<SealedFrame>,
 ) -> Result<(), RepoError> {
     let mut sealer = FrameSealer::new(repository, data_key)?;
     for frame in frames {
-        if sealed.send(sealer.seal(frame)?).is_err() {
+        let stored = sealer.seal(&frame, buffers.bodies.take())?;
+        buffers.raw.give(frame.bytes);
+        if sealed.send(stored).is_err() {
             break;
         }
     }
@@ -65,12 +87,12 @@ impl<'s> FrameSealer<'s> {
         Ok(Self { repository, data_key, compressor })
     }
 
-    /// Compresses and seals a frame.
+    /// Compresses and seals a frame; `body` will hold what is stored, in place of what is there.
     ///
     /// # Errors
     /// [`RepoError::System`].
-    pub fn seal(&mut self, frame: RawFrame) -> Result<SealedFrame, RepoError> {
-        let (mut body, coding) = self.compressor.compress(&frame.bytes).map_err(no_memory)?;
+    pub fn seal(&mut self, frame: &RawFrame, mut body: Vec<u8>) -> Result<SealedFrame, RepoError> {
+        let coding = self.compressor.compress(&frame.bytes, &mut body).map_err(no_memory)?;
         let key: Option<&SealKey> = match frame.kind {
             FrameKind::Tree => self.repository.writer_keys().metadata(),
             FrameKind::Content => self.data_key.map(DataKey::key),
@@ -95,7 +117,8 @@ impl<'s> FrameSealer<'s> {
         if let Some(key) = key {
             key.seal(&salt, &head, &mut body).map_err(|_| RepoError::System { what: "seal" })?;
         }
-        Ok(SealedFrame { kind: frame.kind, raw_bytes: header.raw_bytes, head, body, chunks: frame.chunks })
+        let (kind, raw_bytes) = (frame.kind, header.raw_bytes);
+        Ok(SealedFrame { kind, raw_bytes, head, body, chunks: frame.chunks.clone() })
     }
 }
 
@@ -103,53 +126,38 @@ fn no_memory(_: std::io::Error) -> RepoError {
     RepoError::System { what: "memory for zstd" }
 }
 
-/// What [`write_packs`] made.
-#[derive(Default)]
-pub struct Packs {
-    /// Packs that are durable, in the order in which they became full.
-    pub packs: Vec<PackEntry>,
-    /// Their length together, in bytes.
-    pub bytes: u64,
-}
-
-impl Packs {
-    /// Adds a pack that is durable; returns its name.
-    pub fn add(&mut self, pack: PackEntry) -> PackId {
-        let id = pack.id;
-        self.bytes += pack.bytes;
-        self.packs.push(pack);
-        id
-    }
-
-    /// Adds the pack that a thread makes durable, once it is.
-    fn add_closing(&mut self, closing: Closing<'_>) -> Result<(), RepoError> {
-        let pack = closing.join().map_err(|_| RepoError::System { what: "end of a writing thread" })??;
-        self.add(pack);
-        Ok(())
-    }
-}
-
 /// A thread that makes a pack durable.
-type Closing<'s> = ScopedJoinHandle<'s, Result<PackEntry, RepoError>>;
+type Closing<'s, R> = ScopedJoinHandle<'s, Result<R, RepoError>>;
 
-/// Writes frames into packs until there are no more; every pack returned is durable. The disk takes its time for
-/// that, so a full pack is made durable while the next one is written.
+/// What lists packs, or the thread that has it while it closes one.
+enum Lister<'r, 's> {
+    Free(Listing<'r>),
+    Busy(Closing<'s, Listing<'r>>),
+}
+
+impl<'r> Lister<'r, '_> {
+    fn wait(self) -> Result<Listing<'r>, RepoError> {
+        match self {
+            Self::Free(listing) => Ok(listing),
+            Self::Busy(closing) => join(closing),
+        }
+    }
+}
+
+/// Writes frames into packs until there are no more; every pack is durable before it is listed. The disk takes its
+/// time for that, so a full pack is made durable while the next one is written. Bodies go back to `buffers`.
 ///
 /// # Errors
-/// [`RepoError::Store`]; packs that were named before stay, and the next run takes them over.
-pub fn write_packs(
-    repository: &Repository,
+/// [`RepoError::Store`]; packs that were named before stay, and the next run has their chunks.
+pub fn write_packs<'r>(
+    repository: &'r Repository,
     data_key: Option<&DataKey>,
+    buffers: &FrameBuffers,
     sealed: &Receiver<SealedFrame>,
-) -> Result<Packs, RepoError> {
-    let mut done = Packs::default();
+) -> Result<Listing<'r>, RepoError> {
     let (mut content, mut tree) = (None, None);
     std::thread::scope(|scope| {
-        let close = |pack: OpenPack| {
-            let closing = std::thread::Builder::new().spawn_scoped(scope, move || pack.close(repository));
-            closing.map_err(|_| RepoError::System { what: "threads" })
-        };
-        let mut closing: Option<Closing<'_>> = None;
+        let mut lister = Lister::Free(Listing::new(repository));
         for frame in sealed {
             let open = match frame.kind {
                 FrameKind::Content => &mut content,
@@ -164,18 +172,36 @@ pub fn write_packs(
                 }
             };
             pack.push(&frame)?;
+            buffers.bodies.give(frame.body);
             if !pack.is_full(repository.config().pack_bytes) {
                 *open = Some(pack);
                 continue;
             }
-            closing.take().map_or(Ok(()), |before| done.add_closing(before))?;
-            closing = Some(close(pack)?);
+            let mut listing = lister.wait()?;
+            let close = move || {
+                listing.add(pack.close(repository)?)?;
+                Ok(listing)
+            };
+            lister = Lister::Busy(spawn(scope, close)?);
         }
-        closing.map_or(Ok(()), |before| done.add_closing(before))?;
-        let last: Vec<_> = [content, tree].into_iter().flatten().map(close).collect();
-        last.into_iter().try_for_each(|closing| done.add_closing(closing?))
-    })?;
-    Ok(done)
+        let last = [content, tree].into_iter().flatten();
+        let last: Vec<_> = last.map(|pack| spawn(scope, move || pack.close(repository))).collect();
+        let mut listing = lister.wait()?;
+        last.into_iter().try_for_each(|closing| listing.add(join(closing?)?))?;
+        Ok(listing)
+    })
+}
+
+fn spawn<'s, R: Send + 's>(
+    scope: &'s Scope<'s, '_>,
+    close: impl FnOnce() -> Result<R, RepoError> + Send + 's,
+) -> Result<Closing<'s, R>, RepoError> {
+    let closing = std::thread::Builder::new().spawn_scoped(scope, close);
+    closing.map_err(|_| RepoError::System { what: "threads" })
+}
+
+fn join<R>(closing: Closing<'_, R>) -> Result<R, RepoError> {
+    closing.join().map_err(|_| RepoError::System { what: "end of a writing thread" })?
 }
 
 /// A pack while it is written. Dropped, it leaves nothing behind.
@@ -269,7 +295,7 @@ impl OpenPack {
             Ok(()) | Err(StoreError::Taken { .. }) => {} // the same bytes
             Err(e) => return Err(e.into()),
         }
-        self.directory.chunks.shrink_to_fit(); // it is kept until the end of the run
+        self.directory.chunks.shrink_to_fit(); // it is kept until its fragment is full
         Ok(PackEntry { id, bytes: u64::from(self.at), directory: self.directory })
     }
 }

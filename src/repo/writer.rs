@@ -8,19 +8,19 @@ use std::sync::{Mutex, PoisonError};
 use crossbeam_channel::Sender;
 
 use crate::base::content::{ChunkRef, ContentBuf, REF_BYTES};
-use crate::base::id::{FragmentId, PackId, SnapshotId};
+use crate::base::id::{PackId, SnapshotId};
 use crate::base::kind::FrameKind;
-use crate::base::limits::{FRAGMENT_CHUNKS_MAX, INLINE_CHUNKS_MAX, LIST_DEPTH_MAX, RECORD_BYTES_CAP};
+use crate::base::limits::{INLINE_CHUNKS_MAX, LIST_DEPTH_MAX, RECORD_BYTES_CAP};
 use crate::repo::config::Encryption;
-use crate::repo::index::{Index, put_fragment};
+use crate::repo::index::Index;
 use crate::repo::keys::DataKey;
+use crate::repo::listing::{Listed, Listing};
 use crate::repo::open::read_named;
-use crate::repo::sealer::{Packs, seal_frames, write_packs};
+use crate::repo::sealer::{FrameBuffers, seal_frames, write_packs};
 use crate::repo::{RepoError, Repository};
 use crate::stage::dedup::Claims;
 use crate::stage::frame::RawFrame;
-use crate::stage::index::{Cache, EachFragment, Fragment, PackEntry, Update};
-use crate::stage::seal::random;
+use crate::stage::index::{Cache, CacheError, EachFragment, PackEntry, Update};
 use crate::stage::snapshot::Manifest;
 use crate::stage::tree::Stream;
 use crate::store::Name;
@@ -33,6 +33,7 @@ pub struct Writer<'w> {
     repository: &'w Repository,
     index: &'w Index,
     claims: Claims,
+    buffers: &'w FrameBuffers,
     frames: Sender<RawFrame>,
     tree: Mutex<RawFrame>,
     is_broken: &'w AtomicBool,
@@ -49,8 +50,7 @@ pub struct Written {
     pub bytes_added: u64,
     /// Bytes of packs and fragments written.
     pub bytes_stored: u64,
-    /// The fragments, for the cache.
-    fragments: Vec<(FragmentId, Fragment)>,
+    listed: Listed,
 }
 
 impl<'w> Writer<'w> {
@@ -58,9 +58,9 @@ impl<'w> Writer<'w> {
     /// is durable in packs, and fragments list them.
     ///
     /// # Errors
-    /// What `body` returns, or why writing failed. Complete packs stay; the next run takes them over.
-    pub fn run<R>(
-        repository: &Repository,
+    /// What `body` returns, or why writing failed. Complete packs stay; the next run has their chunks.
+    pub fn run<'r, R>(
+        repository: &'r Repository,
         index: &Index,
         threads: usize,
         body: impl FnOnce(&Writer<'_>) -> Result<R, RepoError>,
@@ -71,21 +71,23 @@ impl<'w> Writer<'w> {
         };
         let data_key = data_key.as_ref();
         let is_broken = AtomicBool::new(false);
+        let buffers = FrameBuffers::new(repository.config().frame_bytes);
         let (frame_sender, frame_receiver) = crossbeam_channel::bounded(threads * FRAMES_WAITING);
         let (sealed_sender, sealed_receiver) = crossbeam_channel::bounded(4);
-        let (answer, written, packs) = std::thread::scope(|scope| {
-            let is_broken = &is_broken;
-            let guard = move |result: Result<Packs, RepoError>| {
+        let (answer, written, listing) = std::thread::scope(|scope| {
+            let (is_broken, buffers) = (&is_broken, &buffers);
+            let guard = move |result: Result<Option<Listing<'r>>, RepoError>| {
                 is_broken.fetch_or(result.is_err(), Ordering::Relaxed);
                 result
             };
-            let packer = scope.spawn(move || guard(write_packs(repository, data_key, &sealed_receiver)));
+            let packer = scope
+                .spawn(move || guard(write_packs(repository, data_key, buffers, &sealed_receiver).map(Some)));
             let sealers: Vec<_> = (0..threads.max(1))
                 .map(|_| {
                     let (frames, sealed) = (frame_receiver.clone(), sealed_sender.clone());
                     scope.spawn(move || {
-                        let result = seal_frames(repository, data_key, &frames, &sealed);
-                        guard(result.map(|()| Packs::default()))
+                        let result = seal_frames(repository, data_key, buffers, &frames, &sealed);
+                        guard(result.map(|()| None))
                     })
                 })
                 .collect();
@@ -94,6 +96,7 @@ impl<'w> Writer<'w> {
                 repository,
                 index,
                 claims: Claims::default(),
+                buffers,
                 frames: frame_sender,
                 tree: Mutex::new(RawFrame::new(FrameKind::Tree)),
                 is_broken,
@@ -115,18 +118,18 @@ impl<'w> Writer<'w> {
             });
             // The reason for a broken pipe lies with the thread that broke it.
             let results: Vec<_> = joined.collect();
-            let mut packs = Ok(Packs::default());
+            let mut listing = Ok(None);
             for result in results {
-                match (&packs, result) {
-                    (Ok(_), result) => packs = result,
+                match (&listing, result) {
+                    (Ok(_), result) => listing = result,
                     (Err(_), _) => {}
                 }
             }
-            (answer, written, packs)
+            (answer, written, listing)
         });
-        let packs = packs?;
+        let listing = listing?.ok_or(RepoError::System { what: "end of a writing thread" })?;
         let answer = answer?;
-        let written = list_packs(repository, index, packs, written)?;
+        let written = list_packs(repository, index, listing, written)?;
         Ok((answer, written))
     }
 
@@ -160,6 +163,11 @@ impl<'w> Writer<'w> {
             }
         }
         Ok(true)
+    }
+
+    /// Returns an empty frame, in memory that an earlier one has left.
+    pub fn frame(&self, kind: FrameKind) -> RawFrame {
+        RawFrame::inside(self.buffers.raw.take(), kind)
     }
 
     /// Hands a frame on; waits while all sealers are busy.
@@ -233,7 +241,7 @@ impl<'w> Writer<'w> {
         let full = {
             let mut frame = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
             let is_full = frame.is_full_for(bytes.len(), self.repository.config().frame_bytes);
-            let full = if is_full { frame.take() } else { None };
+            let full = is_full.then(|| std::mem::replace(&mut *frame, self.frame(FrameKind::Tree)));
             frame.push(chunk, bytes);
             full
         };
@@ -246,61 +254,19 @@ impl<'w> Writer<'w> {
     }
 }
 
-/// Makes fragments durable that list the new packs, and packs that a killed run left.
+/// Lists what is left of the new packs, and packs that a killed run left.
 fn list_packs(
     repository: &Repository,
     index: &Index,
-    packs: Packs,
+    mut listing: Listing<'_>,
     mut written: Written,
 ) -> Result<Written, RepoError> {
-    written.bytes_stored += packs.bytes;
-    let taken_over = index.orphans().iter().filter(|pack| is_whole(repository, pack)).cloned();
-    let (fragments, bytes) = put_fragments(repository, taken_over.chain(packs.packs))?;
-    written.bytes_stored += bytes;
-    written.fragments = fragments;
+    written.bytes_stored += listing.pack_bytes();
+    let taken_over = index.orphans().iter().filter(|pack| is_whole(repository, pack));
+    taken_over.cloned().try_for_each(|pack| listing.add(pack))?;
+    written.listed = listing.finish()?;
+    written.bytes_stored += written.listed.fragment_bytes;
     Ok(written)
-}
-
-/// Makes fragments durable that list `packs`, which are durable. Returns them, and their length together.
-///
-/// # Errors
-/// [`RepoError::Store`]; those before it stay.
-pub fn put_fragments(
-    repository: &Repository,
-    packs: impl Iterator<Item = PackEntry>,
-) -> Result<(Vec<(FragmentId, Fragment)>, u64), RepoError> {
-    let (mut done, mut bytes) = (Vec::new(), 0);
-    let mut put = |mut fragment: Fragment| -> Result<(), RepoError> {
-        if repository.config().encryption == Encryption::None {
-            fragment.replaces.push(nobody()?);
-        }
-        let (id, length) = put_fragment(repository, &fragment)?;
-        bytes += length;
-        done.push((id, fragment));
-        Ok(())
-    };
-    let mut fragment = Fragment::default();
-    let mut chunks = 0;
-    for pack in packs {
-        chunks += pack.directory.chunk_count();
-        fragment.packs.push(pack);
-        if chunks >= FRAGMENT_CHUNKS_MAX {
-            put(std::mem::take(&mut fragment))?;
-            chunks = 0;
-        }
-    }
-    if !fragment.packs.is_empty() {
-        put(fragment)?;
-    }
-    Ok((done, bytes))
-}
-
-/// Returns a name that no fragment has. Without encryption it sees to it that a fragment has no earlier
-/// one's name: that one may be replaced, and the new one would count as replaced with it.
-fn nobody() -> Result<FragmentId, RepoError> {
-    let mut bytes = [0; FragmentId::BYTES];
-    random(&mut bytes).map_err(|_| RepoError::System { what: "random bytes" })?;
-    Ok(FragmentId::from_bytes(bytes))
 }
 
 /// Returns whether a pack's bytes are what its name stands for.
@@ -311,7 +277,7 @@ fn is_whole(repository: &Repository, pack: &PackEntry) -> bool {
 impl Written {
     /// Returns the packs that were written or taken over.
     pub fn packs(&self) -> Vec<PackId> {
-        self.fragments.iter().flat_map(|(_, fragment)| &fragment.packs).map(|pack| pack.id).collect()
+        self.listed.packs.clone()
     }
 }
 
@@ -330,10 +296,10 @@ pub fn commit(
     let (id, bytes) = repository.put_manifest(manifest)?;
     drop(index);
     if let Some(path) = repository.index_path()
-        && !written.fragments.is_empty()
+        && !written.listed.packs.is_empty()
     {
         let added = |each: &mut EachFragment<'_>| {
-            written.fragments.iter().for_each(|(id, fragment)| each(*id, fragment));
+            written.listed.each(repository, each).map_err(|e| CacheError::Failed { what: e.chain() })
         };
         let update = Update { added: &added, gone: &BTreeSet::new(), from_scratch: false };
         let _ = Cache::update(path, repository.id(), &update);

@@ -89,8 +89,8 @@ impl<'r> Cutter<'r> {
     pub fn new(run: &'r Run<'r>) -> Self {
         Self {
             run,
-            headers: RawFrame::new(FrameKind::Content),
-            bodies: RawFrame::new(FrameKind::Content),
+            headers: run.writer.frame(FrameKind::Content),
+            bodies: run.writer.frame(FrameKind::Content),
             buffer: Vec::new(),
         }
     }
@@ -278,10 +278,9 @@ impl<'r> Cutter<'r> {
             return Ok(());
         }
         let frame = if in_header { &mut self.headers } else { &mut self.bodies };
-        if frame.is_full_for(bytes.len(), repository.config().frame_bytes)
-            && let Some(full) = frame.take()
-        {
-            self.run.writer.push_frame(full)?;
+        if frame.is_full_for(bytes.len(), repository.config().frame_bytes) {
+            let empty = self.run.writer.frame(FrameKind::Content);
+            self.run.writer.push_frame(std::mem::replace(frame, empty))?;
         }
         frame.push(chunk, bytes);
         Ok(())

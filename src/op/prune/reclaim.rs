@@ -16,7 +16,6 @@ use crate::repo::index::{Index, Presence};
 use crate::repo::reader::Reader;
 use crate::repo::repack::repack;
 use crate::repo::sweep::{drop_unreadable, settle_marks, sweep};
-use crate::repo::writer::put_fragments;
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, LockMode, Name, StoreError};
 
@@ -129,11 +128,10 @@ impl<'r> Reclaim<'r> {
         let reader = Reader::new(self.repository, Index::default(), 0);
         let made = repack(self.repository, &reader, &self.plan.sources, self.request.progress)?;
         report.notes.extend(made.problems);
-        let packs = made.packs.len() as u64;
-        report.written = Amount { packs, bytes: made.bytes };
+        let packs = made.listed.packs.len() as u64;
+        report.written = Amount { packs, bytes: made.listed.pack_bytes };
         // Without encryption, what an earlier run wrote before it was cut off has the same name.
-        let new: BTreeSet<PackId> = made.packs.iter().map(|pack| pack.id).collect();
-        put_fragments(self.repository, made.packs.into_iter())?;
+        let new: BTreeSet<PackId> = made.listed.packs.iter().copied().collect();
         if self.ledger.packs.iter().any(|pack| new.contains(&pack.id)) {
             settle_marks(self.repository, &self.repository.marks()?, |pack| !new.contains(pack))?;
         }

@@ -136,11 +136,11 @@ impl Index {
             let _ = std::fs::remove_file(path); // a cache: its loss costs a rebuild
         }
         let added = |each: &mut EachFragment<'_>| {
-            for id in &news.readable {
-                if let Ok(fragment) = read_fragment(repository, *id) {
-                    each(*id, &fragment);
-                }
-            }
+            news.readable.iter().try_for_each(|id| {
+                let fragment = read_fragment(repository, *id);
+                each(*id, &fragment.map_err(|e| CacheError::Failed { what: e.chain() })?);
+                Ok(())
+            })
         };
         let gone: BTreeSet<_> = cached.union(&replaced).filter(|id| !present.contains(id)).copied().collect();
         let is_needed = !news.readable.is_empty() || !gone.is_empty() || (from_scratch && path.exists());

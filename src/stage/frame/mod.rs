@@ -26,7 +26,13 @@ pub struct RawFrame {
 impl RawFrame {
     /// Makes an empty frame.
     pub fn new(kind: FrameKind) -> Self {
-        Self { kind, bytes: Vec::new(), chunks: Vec::new() }
+        Self::inside(Vec::new(), kind)
+    }
+
+    /// Makes an empty frame that gathers its bytes in `buffer`, in place of what is there.
+    pub fn inside(mut buffer: Vec<u8>, kind: FrameKind) -> Self {
+        buffer.clear();
+        Self { kind, bytes: buffer, chunks: Vec::new() }
     }
 
     /// Appends a chunk.
@@ -182,6 +188,7 @@ impl FrameHeader {
 pub struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
     parts: Parts,
+    packed: Vec<u8>,
 }
 
 impl Compressor {
@@ -194,29 +201,48 @@ impl Compressor {
         zstd.include_contentsize(false)?; // the header has it
         zstd.include_checksum(false)?; // every chunk is hashed
         zstd.include_dictid(false)?;
-        Ok(Self { zstd, parts: Parts::default() })
+        Ok(Self { zstd, parts: Parts::default(), packed: Vec::new() })
     }
 
-    /// Returns `raw` compressed, its base64 lines decoded before if it has many; or `raw` itself where that is
-    /// not longer.
+    /// Puts `raw` compressed into `body`, in place of what is there, its base64 lines decoded before if it has many;
+    /// or `raw` itself where that is not longer. A `body` with room for [`body_bytes_max`] bytes is not allocated anew.
     ///
     /// # Errors
     /// As zstd's: out of memory. O(length).
-    pub fn compress(&mut self, raw: &[u8]) -> std::io::Result<(Vec<u8>, Coding)> {
-        let (packed, coding) = match self.parts.take(raw) {
-            false => (self.zstd.compress(raw)?, Coding::Zstd),
+    pub fn compress(&mut self, raw: &[u8], body: &mut Vec<u8>) -> std::io::Result<Coding> {
+        let coding = match self.parts.take(raw) {
+            false => {
+                pack(&mut self.zstd, raw, body)?;
+                Coding::Zstd
+            }
             true => {
-                let mut packed = self.zstd.compress(&self.parts.plain)?;
-                packed.extend_from_slice(&self.zstd.compress(&self.parts.decoded)?);
-                (packed, Coding::Base64Zstd)
+                let Self { zstd, parts, packed } = self;
+                pack(zstd, &parts.plain, body)?;
+                pack(zstd, &parts.decoded, packed)?;
+                body.extend_from_slice(packed);
+                Coding::Base64Zstd
             }
         };
         self.parts.shrink();
-        match packed.len() < raw.len() {
-            true => Ok((packed, coding)),
-            false => Ok((raw.to_vec(), Coding::Plain)),
+        self.packed.shrink_to(FRAME_BYTES as usize);
+        if body.len() < raw.len() {
+            return Ok(coding);
         }
+        body.clear();
+        body.extend_from_slice(raw);
+        Ok(Coding::Plain)
     }
+}
+
+fn pack(zstd: &mut zstd::bulk::Compressor<'static>, raw: &[u8], packed: &mut Vec<u8>) -> std::io::Result<()> {
+    packed.clear();
+    packed.reserve_exact(zstd::zstd_safe::compress_bound(raw.len()));
+    zstd.compress_to_buffer(raw, packed).map(|_| ())
+}
+
+/// Returns the room, in bytes, that [`Compressor::compress`] takes for `raw_bytes` bytes.
+pub fn body_bytes_max(raw_bytes: usize) -> usize {
+    zstd::zstd_safe::compress_bound(raw_bytes)
 }
 
 /// Expands what [`Compressor::compress`] made. One a thread.
@@ -291,6 +317,12 @@ mod tests {
 
     use super::*;
 
+    fn compressed(raw: &[u8]) -> (Vec<u8>, Coding) {
+        let mut body = Vec::new();
+        let coding = Compressor::new(3).unwrap().compress(raw, &mut body).unwrap();
+        (body, coding)
+    }
+
     fn header(raw: &[u8], body: &[u8], coding: Coding) -> FrameHeader {
         FrameHeader {
             kind: FrameKind::Content,
@@ -308,7 +340,7 @@ mod tests {
     fn incompressible_bytes_stay_as_they_are() {
         let mut raw = vec![0; 10_000];
         blake3::Hasher::new().finalize_xof().fill(&mut raw);
-        let found = Compressor::new(3).unwrap().compress(&raw).unwrap();
+        let found = compressed(&raw);
         assert_eq!(found, (raw, Coding::Plain));
     }
 
@@ -318,7 +350,7 @@ mod tests {
         blake3::Hasher::new().finalize_xof().fill(&mut bytes);
         let lines = bytes.chunks(57).map(|line| base64_simd::STANDARD.encode_to_string(line) + "\r\n");
         let raw = lines.collect::<String>().into_bytes();
-        let (body, coding) = Compressor::new(3).unwrap().compress(&raw).unwrap();
+        let (body, coding) = compressed(&raw);
         assert_eq!(coding, Coding::Base64Zstd);
         assert!(body.len() < bytes.len() + 100, "{} of {} bytes", body.len(), bytes.len());
         let header = header(&raw, &body, coding);
@@ -347,7 +379,7 @@ mod tests {
     proptest! {
         #[test]
         fn expand_undoes_compress(raw in prop::collection::vec(0u8..4, 1..100_000)) {
-            let (body, coding) = Compressor::new(3).unwrap().compress(&raw).unwrap();
+            let (body, coding) = compressed(&raw);
             let header = header(&raw, &body, coding);
             prop_assert_eq!(FrameHeader::from_bytes(&header.to_bytes()), Ok(header));
             let mut found = vec![7; 5];

@@ -396,7 +396,10 @@ mod tests {
 
     fn update(path: &Path, added: &[(FragmentId, Fragment)], gone: &[FragmentId], from_scratch: bool) {
         let repository = RepositoryId::from_bytes([1; 16]);
-        let added = |each: &mut EachFragment<'_>| added.iter().for_each(|(id, f)| each(*id, f));
+        let added = |each: &mut EachFragment<'_>| {
+            added.iter().for_each(|(id, f)| each(*id, f));
+            Ok(())
+        };
         let gone = gone.iter().copied().collect();
         Cache::update(path, repository, &Update { added: &added, gone: &gone, from_scratch }).unwrap();
     }
@@ -423,7 +426,7 @@ mod tests {
         assert_eq!(cache.fragments().len(), 2);
         assert_eq!(cache.find(&chunk(0x99)).unwrap(), None);
         assert_eq!(cache.packs().unwrap()[1].1, fragment(0x20).packs[0].row());
-        let nothing = Update { added: &|_| {}, gone: &BTreeSet::new(), from_scratch: false };
+        let nothing = Update { added: &|_| Ok(()), gone: &BTreeSet::new(), from_scratch: false };
         assert!(matches!(Cache::update(&path, repository, &nothing), Err(CacheError::Busy)));
         drop(cache);
         update(&path, &[(id(3), fragment(0x30))], &[], true);
@@ -468,7 +471,10 @@ mod tests {
         let repository = RepositoryId::from_bytes([1; 16]);
         update(&path, &[(id(1), fragment(0x10))], &[], false);
         let write_again = |passes| {
-            let added = |each: &mut EachFragment<'_>| (0..=250u8).for_each(|n| each(id(n), &fragment(n)));
+            let added = |each: &mut EachFragment<'_>| {
+                (0..=250u8).for_each(|n| each(id(n), &fragment(n)));
+                Ok(())
+            };
             let gone = BTreeSet::new();
             let update = Update { added: &added, gone: &gone, from_scratch: true };
             let database = redb::Database::create(folder.path().join("other.redb")).unwrap();

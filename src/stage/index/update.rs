@@ -13,8 +13,8 @@ use crate::stage::index::cache::{
 };
 use crate::stage::index::{Fragment, Location, PackNumber};
 
-/// Rows that are sorted at a time: 64 MB.
-const ROWS_MAX: usize = 2_000_000;
+/// Rows that are sorted at a time: 32 MB.
+const ROWS_MAX: usize = 1_000_000;
 
 /// Rows of a block on average, at most: one fits into a page of redb's, of 4096 bytes.
 const BLOCK_ROWS_MAX: u64 = 112;
@@ -25,8 +25,8 @@ pub type EachFragment<'e> = dyn FnMut(FragmentId, &Fragment) + 'e;
 /// What has changed since the cache was brought up to date.
 pub struct Update<'u> {
     /// Gives every fragment that is to be added, those that count; called several times, and gives the
-    /// same ones each time.
-    pub added: &'u dyn Fn(&mut EachFragment<'_>),
+    /// same ones each time, or an error.
+    pub added: &'u dyn Fn(&mut EachFragment<'_>) -> Result<(), CacheError>,
     /// Fragments that are gone.
     pub gone: &'u BTreeSet<FragmentId>,
     /// Whether what is in the cache goes first.
@@ -122,7 +122,7 @@ pub fn list_packs(
             }
             Ok(())
         })();
-    });
+    })?;
     result?;
     for id in update.gone {
         known.remove(id.as_bytes()).map_err(failed)?;
@@ -166,7 +166,7 @@ pub fn insert_rows(
                 });
             }
         }
-    });
+    })?;
     rows.sort_unstable();
     let more = insert_blocks(write, bits, &rows)?;
     let mut meta = write.open_table(META).map_err(failed)?;

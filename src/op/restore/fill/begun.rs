@@ -13,7 +13,7 @@ use crate::op::restore::holes::write_around_holes;
 const MEMORY_FILE_BYTES: u64 = 256 << 10;
 
 /// Bytes of such parts, at most; more go to their files' temporary files.
-const MEMORY_BYTES: usize = 20 << 20;
+const MEMORY_BYTES: usize = 12 << 20;
 
 /// What keeping a part takes beside its bytes.
 const PART_BYTES: usize = 96;
