@@ -1,5 +1,5 @@
 //! Many chunks at one stroke: each frame that holds some of them is read once, in the order in which frames
-//! lie in packs.
+//! lie in packs; and many strokes at a time.
 
 use crate::base::content::{ChunkRef, ContentBuf, refs};
 use crate::base::limits::RECORD_BYTES_CAP;
@@ -72,6 +72,42 @@ pub fn scan_chunks(
     Ok(())
 }
 
+/// Calls `make` with each item, on `threads` threads, and on this one `take` with what it returned, in the order of the
+/// items. Two results a thread wait at most. With one thread, everything happens on this one.
+///
+/// # Errors
+/// What `take` returns: it ends there.
+pub fn ordered<T: Sync, R: Send, E>(
+    items: &[T],
+    threads: usize,
+    make: impl Fn(&T) -> R + Sync,
+    mut take: impl FnMut(&T, R) -> Result<(), E>,
+) -> Result<(), E> {
+    let threads = threads.min(items.len());
+    if threads < 2 {
+        return items.iter().try_for_each(|item| take(item, make(item)));
+    }
+    std::thread::scope(|scope| {
+        let make = &make;
+        let begin = |first| {
+            let (sender, receiver) = crossbeam_channel::bounded(1);
+            scope.spawn(move || {
+                let mut own = items.iter().skip(first).step_by(threads);
+                own.all(|item| sender.send(make(item)).is_ok())
+            });
+            receiver
+        };
+        let receivers: Vec<_> = (0..threads).map(begin).collect();
+        for (item, receiver) in items.iter().zip(receivers.iter().cycle()) {
+            match receiver.recv() {
+                Ok(made) => take(item, made)?,
+                Err(_) => break, // the thread has panicked, and so will the scope
+            }
+        }
+        Ok(())
+    })
+}
+
 type Placed = (Option<Location>, usize);
 
 /// Returns where chunks lie, each with its number, in the order in which they lie in packs.
@@ -123,4 +159,47 @@ pub fn read_directories(reader: &Reader<'_>, contents: &[ContentBuf]) -> Vec<Res
         }
     });
     streams
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn results_come_in_the_order_of_the_items_whoever_made_them() {
+        let items: Vec<u32> = (0..1000).collect();
+        for threads in [0, 1, 2, 3, 16, 2000] {
+            let mut taken = Vec::new();
+            let made = |item: &u32| {
+                if item.is_multiple_of(7) {
+                    std::thread::yield_now();
+                }
+                item * 2
+            };
+            let result: Result<(), ()> = ordered(&items, threads, made, |item, made| {
+                assert_eq!(made, item * 2);
+                taken.push(*item);
+                Ok(())
+            });
+            assert_eq!((result, &taken), (Ok(()), &items), "{threads} threads");
+        }
+        assert_eq!(ordered(&[], 4, |(): &()| (), |(), ()| Err("never")), Ok(()));
+    }
+
+    #[test]
+    fn an_error_ends_it_and_hardly_more_is_made() {
+        let items: Vec<u32> = (0..1000).collect();
+        for threads in [1, 4] {
+            let made = AtomicU32::new(0);
+            let make = |item: &u32| {
+                _ = made.fetch_add(1, Ordering::Relaxed);
+                *item
+            };
+            let result = ordered(&items, threads, make, |_, item| if item < 5 { Ok(()) } else { Err(item) });
+            assert_eq!(result, Err(5));
+            assert!(made.load(Ordering::Relaxed) <= 6 + 2 * threads as u32);
+        }
+    }
 }

@@ -30,9 +30,9 @@ use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::snapshot::Lack;
 
-/// Memory for frames that a restore's reader should keep, in bytes: directories that lie side by side share
-/// them. None are kept while files are filled.
-pub const FRAME_CACHE_BYTES: usize = 4 << 20;
+/// Memory for frames that a restore's reader should keep for each of its threads, in bytes: directories that lie side
+/// by side share them. None are kept while files are filled.
+pub const FRAME_CACHE_BYTES: usize = 2 << 20;
 
 /// What to do with what is in the target already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

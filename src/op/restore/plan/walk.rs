@@ -14,12 +14,12 @@ use crate::op::restore::target::Target;
 use crate::op::restore::{Overwrite, lack};
 use crate::repo::RepoError;
 use crate::repo::browse::Record;
-use crate::repo::together::read_directories;
+use crate::repo::together::{ordered, read_directories};
 use crate::stage::scan;
 use crate::stage::tree::Entries;
 
 /// Bytes of directories that are read together; a larger one is read alone.
-const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_BYTES: u64 = 2 << 20;
 
 impl Plan<'_> {
     /// Restores one entry that is no directory, right into the target.
@@ -43,22 +43,23 @@ impl Plan<'_> {
                 refs(&content.list).next().and_then(|first| index.find(&first.id).ok().flatten())
             });
             let mut below = Vec::new();
-            let mut left = depth.as_slice();
-            while !left.is_empty() {
-                let (batch, others) = left.split_at(batch_of(left));
-                left = others;
+            let reader = self.reader;
+            let read = |batch: &&[(u32, ContentBuf)]| {
                 let contents: Vec<ContentBuf> = batch.iter().map(|(_, content)| content.clone()).collect();
-                for ((number, _), stream) in batch.iter().zip(read_directories(self.reader, &contents)) {
-                    match stream {
-                        Ok(stream) => self.directory(*number, &stream, &mut below)?,
-                        Err(e) if e.is_damage() => {
-                            let path = self.directories[*number as usize].path.clone();
-                            self.report.lacks.push(lack(&path, e.chain()));
-                        }
-                        Err(e) => return Err(e),
+                read_directories(reader, &contents)
+            };
+            ordered(&batches(&depth), self.request.threads, read, |batch, streams| {
+                let mut numbers = batch.iter().map(|(number, _)| *number).zip(streams);
+                numbers.try_for_each(|(number, stream)| match stream {
+                    Ok(stream) => self.directory(number, &stream, &mut below),
+                    Err(e) if e.is_damage() => {
+                        let path = self.directories[number as usize].path.clone();
+                        self.report.lacks.push(lack(&path, e.chain()));
+                        Ok(())
                     }
-                }
-            }
+                    Err(e) => Err(e),
+                })
+            })?;
             depth = below;
         }
         Ok(())
@@ -268,11 +269,37 @@ fn record_of(entry: &Entry<'_>) -> Result<Vec<u8>, RepoError> {
     Ok(record)
 }
 
-/// Returns how many of the directories are read together.
-fn batch_of(directories: &[(u32, ContentBuf)]) -> usize {
-    let bytes = directories.iter().scan(0, |total, (_, content)| {
-        *total += refs(&content.list).map(|chunk| u64::from(chunk.bytes)).sum::<u64>();
-        Some(*total)
+/// Returns the directories that are read together.
+fn batches(directories: &[(u32, ContentBuf)]) -> Vec<&[(u32, ContentBuf)]> {
+    let mut total = 0;
+    let bytes_of =
+        |content: &ContentBuf| refs(&content.list).map(|chunk| u64::from(chunk.bytes)).sum::<u64>();
+    let batches = directories.chunk_by(|(_, before), (_, content)| {
+        total += bytes_of(before);
+        let fits = total + bytes_of(content) <= BATCH_BYTES;
+        total = if fits { total } else { 0 };
+        fits
     });
-    bytes.take_while(|total| *total <= BATCH_BYTES).count().max(1)
+    batches.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::content::ChunkRef;
+    use crate::base::id::ChunkId;
+
+    #[test]
+    fn directories_are_read_together_up_to_the_limit_and_a_large_one_alone() {
+        let content = |bytes: u64| {
+            let chunk = ChunkRef { id: ChunkId::from_bytes([1; ChunkId::BYTES]), bytes: bytes as u32 };
+            ContentBuf { depth: 0, list: chunk.to_bytes().to_vec() }
+        };
+        let third = BATCH_BYTES / 3;
+        let sizes = [third, third, third, 1, 2 * BATCH_BYTES, third, third, third + 3, 5];
+        let directories: Vec<_> = (0..).zip(sizes.map(content)).collect();
+        let lengths: Vec<usize> = batches(&directories).iter().map(|batch| batch.len()).collect();
+        assert_eq!(lengths, [4, 1, 2, 2]);
+        assert!(batches(&[]).is_empty());
+    }
 }
