@@ -56,6 +56,11 @@ impl Run {
         self.characters() + self.ending().len()
     }
 
+    /// Length of all lines with their ends.
+    fn raw(self) -> usize {
+        usize::from(self.lines) * self.line_raw()
+    }
+
     fn ending(self) -> &'static [u8] {
         if self.is_crlf { b"\r\n" } else { b"\n" }
     }
@@ -105,7 +110,7 @@ impl Parts {
             }
             if let Some(run) = self.decode_run(raw, end, at - STRIDE_BYTES) {
                 runs.push(run);
-                end += run.skip as usize + usize::from(run.lines) * run.line_raw();
+                end += run.skip as usize + run.raw();
                 at = end;
             }
         }
@@ -119,7 +124,7 @@ impl Parts {
         for run in &runs {
             let (between, run_on) = rest.split_at(run.skip as usize);
             self.plain.extend_from_slice(between);
-            rest = &run_on[usize::from(run.lines) * run.line_raw()..];
+            rest = &run_on[run.raw()..];
         }
         self.plain.extend_from_slice(rest);
         true
@@ -202,7 +207,7 @@ pub fn put_back(parts: &[u8], raw_bytes: usize, raw: &mut Vec<u8>) -> Option<()>
     for run in runs() {
         let run = run?;
         decoded_bytes += usize::from(run.lines) * run.line_decoded();
-        lines_bytes += usize::from(run.lines) * run.line_raw();
+        lines_bytes += run.raw();
     }
     let (mut plain, mut decoded) = rest.split_at_checked(rest.len().checked_sub(decoded_bytes)?)?;
     if plain.len() + lines_bytes != raw_bytes {

@@ -33,7 +33,7 @@ pub const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 pub const SCHEMA: &[u8] = b"3";
 
 /// Length of a location, in bytes.
-pub const LOCATION_BYTES: usize = 14;
+const LOCATION_BYTES: usize = 14;
 /// Length of a chunk's id and a location, in bytes: a row.
 pub const ROW_BYTES: usize = ChunkId::BYTES + LOCATION_BYTES;
 
