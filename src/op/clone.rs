@@ -57,7 +57,8 @@ pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> R
     };
     let mut report = Report::default();
     let mut steps = Vec::new();
-    for folder in [Folder::Keys, Folder::Packs, Folder::Index, Folder::Snapshots] {
+    // What names something is listed before it, and copied after it: a backup may be under way.
+    for folder in [Folder::Snapshots, Folder::Index, Folder::Packs, Folder::Keys] {
         let there: BTreeMap<String, u64> =
             target.list(folder)?.into_iter().map(|found| (found.path, found.bytes)).collect();
         let mut files = Vec::new();
@@ -74,7 +75,7 @@ pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> R
     let expected =
         all.fold(Done::default(), |sum, (_, bytes)| Done { files: sum.files + 1, bytes: sum.bytes + bytes });
     request.progress.expect(expected);
-    for files in steps {
+    for files in steps.into_iter().rev() {
         copy_all(source, target, &files, request, &mut report)?;
     }
     if !is_done {

@@ -1,8 +1,8 @@
 //! Fragments and packs → the index cache, anew.
 
-use crate::repo::index::{Index, put_fragment};
+use crate::repo::index::Index;
+use crate::repo::listing::Listing;
 use crate::repo::{RepoError, Repository};
-use crate::stage::index::Fragment;
 
 /// What was rebuilt.
 #[derive(Debug, Default)]
@@ -36,7 +36,9 @@ pub fn rebuild_index(repository: &Repository) -> Result<Report, RepoError> {
         true => index,
         false => {
             drop(index);
-            put_fragment(repository, &Fragment { packs, replaces: Vec::new() })?;
+            let mut listing = Listing::new(repository);
+            packs.iter().try_for_each(|pack| listing.add(pack))?;
+            _ = listing.finish()?;
             Index::open(repository)?
         }
     };

@@ -1,112 +1,147 @@
 //! Durable packs → fragments that list them.
 
+use std::fs::File;
+use std::ops::Range;
+use std::path::PathBuf;
+
 use crate::base::id::{FragmentId, PackId};
 use crate::base::limits::FRAGMENT_CHUNKS_MAX;
-use crate::repo::config::Encryption;
-use crate::repo::index::{put_fragment, read_fragment};
+use crate::base::wire;
+use crate::repo::index::put_fragment;
+use crate::repo::records::{Records, Window};
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::{EachFragment, Fragment, PackEntry};
-use crate::stage::seal::random;
 
-/// Lists packs. A fragment is made durable as soon as it is full, so that no more than one is in memory: a run
-/// that ends before its manifest leaves packs which are listed and which nothing needs, as it leaves packs
-/// that are not listed.
+/// Packs that are to be listed. What is in them is noted: in memory up to a limit, beyond it in a file without a name
+/// beside the index cache; where there is no room for that, in memory after all.
+#[must_use = "packs that are not listed are another run's to find"]
 pub struct Listing<'l> {
     repository: &'l Repository,
-    open: Fragment,
-    chunks: usize,
-    done: Listed,
+    packs: Vec<Noted>,
+    notes: Records,
+    /// Where the file would be.
+    folder: Option<PathBuf>,
+    bytes: u64,
 }
 
-/// Packs that fragments list, all durable.
-#[derive(Debug, Default)]
+/// A pack, and where it is noted.
+struct Noted {
+    id: PackId,
+    at: u64,
+    length: usize,
+    chunks: usize,
+}
+
+/// Packs that fragments list.
+#[derive(Default)]
 pub struct Listed {
-    /// The packs, in the order in which they were added.
-    pub packs: Vec<PackId>,
-    /// Their length together, in bytes.
+    packs: Vec<Noted>,
+    notes: Records,
+    /// The fragments, each with its packs among all.
+    fragments: Vec<(FragmentId, Range<usize>)>,
+    /// Length of the packs together, in bytes.
     pub pack_bytes: u64,
-    /// The fragments' length together, in bytes.
+    /// Length of the fragments together, in bytes.
     pub fragment_bytes: u64,
-    /// The fragments but the last.
-    earlier: Vec<FragmentId>,
-    last: Option<(FragmentId, Fragment)>,
 }
 
 impl<'l> Listing<'l> {
     /// Begins.
     pub fn new(repository: &'l Repository) -> Self {
-        Self { repository, open: Fragment::default(), chunks: 0, done: Listed::default() }
+        let folder = repository.index_path().and_then(|path| path.parent()).map(PathBuf::from);
+        Self { repository, packs: Vec::new(), notes: Records::default(), folder, bytes: 0 }
     }
 
-    /// Adds a pack that is durable; makes a fragment durable if it is full.
+    /// Adds a pack that is durable.
     ///
     /// # Errors
-    /// [`RepoError::Store`]; fragments that were made before stay.
-    pub fn add(&mut self, pack: PackEntry) -> Result<(), RepoError> {
-        self.done.packs.push(pack.id);
-        self.done.pack_bytes += pack.bytes;
-        self.chunks += pack.directory.chunk_count();
-        self.open.packs.push(pack);
-        match self.chunks >= FRAGMENT_CHUNKS_MAX {
-            true => self.put(),
-            false => Ok(()),
+    /// [`RepoError::Record`] for one that can't be listed.
+    pub fn add(&mut self, pack: &PackEntry) -> Result<(), RepoError> {
+        let note = wire::encode(pack).map_err(|e| RepoError::record(&"index/", e))?;
+        if self.notes.is_full(note.len()) {
+            self.spill();
+        }
+        let chunks = pack.directory.chunk_count();
+        self.packs.push(Noted { id: pack.id, at: self.notes.push(&note), length: note.len(), chunks });
+        self.bytes += pack.bytes;
+        Ok(())
+    }
+
+    fn spill(&mut self) {
+        if self.notes.lacks_file() {
+            let file: Option<File> = self.folder.take().and_then(|folder| tempfile::tempfile_in(folder).ok());
+            let Some(file) = file else { return };
+            self.notes.give_file(file);
+        }
+        if let Err(e) = self.notes.spill() {
+            tracing::debug!("what the new packs hold stays in memory: {e}");
         }
     }
 
     /// Returns the length of all packs together, in bytes.
     pub fn pack_bytes(&self) -> u64 {
-        self.done.pack_bytes
+        self.bytes
     }
 
-    /// Makes the last fragment durable.
+    /// Makes fragments durable that list all packs. Memory: one fragment.
     ///
     /// # Errors
-    /// As [`Self::add`].
-    pub fn finish(mut self) -> Result<Listed, RepoError> {
-        if !self.open.packs.is_empty() {
-            self.put()?;
+    /// [`RepoError::Store`], [`RepoError::System`] if what was noted can't be read again; fragments that were made
+    /// before stay.
+    pub fn finish(self) -> Result<Listed, RepoError> {
+        let Self { repository, packs, notes, bytes, .. } = self;
+        let mut listed = Listed { packs, notes, pack_bytes: bytes, ..Listed::default() };
+        let (mut start, mut chunks) = (0, 0);
+        for end in 1..=listed.packs.len() {
+            chunks += listed.packs[end - 1].chunks;
+            if chunks < FRAGMENT_CHUNKS_MAX && end < listed.packs.len() {
+                continue;
+            }
+            let (id, bytes) = put_fragment(repository, &listed.fragment(start..end)?)?;
+            listed.fragments.push((id, start..end));
+            listed.fragment_bytes += bytes;
+            (start, chunks) = (end, 0);
         }
-        Ok(self.done)
-    }
-
-    fn put(&mut self) -> Result<(), RepoError> {
-        self.done.earlier.extend(self.done.last.take().map(|(id, _)| id));
-        let mut fragment = std::mem::take(&mut self.open);
-        self.chunks = 0;
-        if self.repository.config().encryption == Encryption::None {
-            fragment.replaces.push(nobody()?);
-        }
-        let (id, bytes) = put_fragment(self.repository, &fragment)?;
-        self.done.fragment_bytes += bytes;
-        self.done.last = Some((id, fragment));
-        Ok(())
+        Ok(listed)
     }
 }
 
 impl Listed {
-    /// Calls `each` with every fragment. All but the last are read.
+    /// Returns the packs, in the order in which they were added.
+    pub fn packs(&self) -> impl ExactSizeIterator<Item = PackId> {
+        self.packs.iter().map(|pack| pack.id)
+    }
+
+    /// Returns the fragments, each with the number of its packs.
+    pub fn fragments(&self) -> impl Iterator<Item = (FragmentId, usize)> {
+        self.fragments.iter().map(|(id, packs)| (*id, packs.len()))
+    }
+
+    /// Calls `each` with every fragment. Reads nothing of the store.
     ///
     /// # Errors
-    /// As [`read_fragment`]; it ends there.
-    pub fn each(&self, repository: &Repository, each: &mut EachFragment<'_>) -> Result<(), RepoError> {
-        for id in &self.earlier {
-            each(*id, &read_fragment(repository, *id)?);
+    /// [`RepoError::System`] if what was noted can't be read again.
+    pub fn each(&self, each: &mut EachFragment<'_>) -> Result<(), RepoError> {
+        for (id, packs) in &self.fragments {
+            each(*id, &self.fragment(packs.clone())?);
         }
-        self.last.iter().for_each(|(id, fragment)| each(*id, fragment));
         Ok(())
     }
-}
 
-/// Returns a name that no fragment has. Without encryption it sees to it that a fragment has no earlier
-/// one's name: that one may be replaced, and the new one would count as replaced with it.
-fn nobody() -> Result<FragmentId, RepoError> {
-    let mut bytes = [0; FragmentId::BYTES];
-    random(&mut bytes).map_err(|_| RepoError::System { what: "random bytes" })?;
-    Ok(FragmentId::from_bytes(bytes))
+    fn fragment(&self, packs: Range<usize>) -> Result<Fragment, RepoError> {
+        let lost = || RepoError::System { what: "a temporary file beside the index cache" };
+        let window = &mut Window::default();
+        let packs = self.packs[packs].iter().map(|pack| {
+            let note = self.notes.get(pack.at, pack.length, window).map_err(|_| lost())?;
+            wire::decode(note).map_err(|_| lost())
+        });
+        Ok(Fragment { packs: packs.collect::<Result<_, _>>()?, replaces: Vec::new() })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use super::*;
@@ -115,8 +150,8 @@ mod tests {
     use crate::base::id::ChunkId;
     use crate::base::time::Time;
     use crate::repo::Opening;
-    use crate::repo::config::Choices;
-    use crate::repo::index::{Index, fragments_present};
+    use crate::repo::config::{Choices, Encryption};
+    use crate::repo::index::{fragments_present, read_fragment};
     use crate::repo::keys::NoSecrets;
     use crate::store::MemoryStore;
 
@@ -143,31 +178,42 @@ mod tests {
         PackEntry { id: PackId::from_bytes([seed; 32]), bytes: 2000, directory }
     }
 
-    #[test]
-    fn a_fragment_is_durable_once_it_is_full_and_no_pack_is_left_out() {
+    /// Lists five packs in three fragments.
+    fn list_five(index: Option<PathBuf>) -> bool {
         let state = tempfile::tempdir().unwrap();
         let disk = MemoryStore::default();
         let choices = Choices { encryption: Encryption::None, ..Choices::default() };
         let opening =
-            Opening { store: Arc::new(disk.clone()), state: state.path(), index: None, secrets: &NoSecrets };
+            Opening { store: Arc::new(disk.clone()), state: state.path(), index, secrets: &NoSecrets };
         let repository = Repository::create(&opening, choices, None, &[], Time::new(0, 0)).unwrap();
-        let fragments = || fragments_present(&disk).unwrap().len();
         let mut listing = Listing::new(&repository);
-        let durable = (1..=5).map(|seed| {
-            listing.add(pack(seed)).unwrap();
-            fragments()
-        });
-        assert_eq!(durable.collect::<Vec<_>>(), [0, 1, 1, 2, 2]);
+        (1..=5).for_each(|seed| listing.add(&pack(seed)).unwrap());
+        assert_eq!((listing.pack_bytes(), fragments_present(&disk).unwrap().len()), (10_000, 0));
+        let is_spilled = !listing.notes.lacks_file();
         let listed = listing.finish().unwrap();
-        assert_eq!(fragments(), 3);
-        assert_eq!((listed.packs.len(), listed.pack_bytes), (5, 10_000));
+        assert_eq!(listed.fragments().map(|(_, packs)| packs).collect::<Vec<_>>(), [2, 2, 1]);
+        let ids: BTreeSet<FragmentId> = listed.fragments().map(|(id, _)| id).collect();
+        assert_eq!(ids, fragments_present(&disk).unwrap());
         let mut given = Vec::new();
-        listed.each(&repository, &mut |id, fragment| given.push((id, fragment.packs.clone()))).unwrap();
-        let packs: Vec<PackEntry> = given.iter().flat_map(|(_, packs)| packs.clone()).collect();
-        assert_eq!(packs, (1..=5).map(pack).collect::<Vec<_>>());
-        let index = Index::open_without_cache(&repository).unwrap();
-        assert_eq!(index.packs().count(), 5, "each is listed");
-        crate::store::Store::delete(&disk, &crate::store::Name::Fragment(given[0].0)).unwrap();
-        assert!(listed.each(&repository, &mut |_, _| {}).is_err(), "a fragment that is gone is no silence");
+        listed.each(&mut |id, fragment| given.push((id, fragment.clone()))).unwrap();
+        for (id, fragment) in &given {
+            assert_eq!(read_fragment(&repository, *id).unwrap(), *fragment, "as the file says");
+        }
+        let packs: Vec<PackEntry> = given.into_iter().flat_map(|(_, fragment)| fragment.packs).collect();
+        assert_eq!(packs, (1..=5).map(pack).collect::<Vec<_>>(), "none is left out");
+        is_spilled
+    }
+
+    #[test]
+    fn packs_are_listed_from_notes_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(list_five(Some(folder.path().join("index.redb"))), "7 MB do not stay in memory");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it has no name");
+    }
+
+    #[test]
+    fn packs_are_listed_from_memory_where_there_can_be_no_file() {
+        assert!(!list_five(None));
+        assert!(!list_five(Some(PathBuf::from("/dev/null/index.redb"))));
     }
 }

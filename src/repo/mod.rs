@@ -9,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod index;
 pub mod keys;
+pub mod listing;
 pub mod reader;
 pub mod recent;
 pub mod records;
@@ -20,7 +21,6 @@ pub mod writer;
 
 mod buffers;
 mod key_ring;
-mod listing;
 mod manifests;
 mod open;
 mod sealer;

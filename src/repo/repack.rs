@@ -64,7 +64,7 @@ pub struct Source {
 pub struct Repacked {
     /// The new packs.
     pub listed: Listed,
-    /// The packs of which all that is needed is in the new ones; none of these is among them.
+    /// The packs of which all that is needed is in the new ones.
     pub done: Vec<PackId>,
     /// Frames of the new packs that new snapshots keep away from.
     pub closed: Vec<ClosedFrames>,
@@ -75,7 +75,7 @@ pub struct Repacked {
 /// Copies what is needed of `sources` into new packs, and lists them. `reader` opens frames; its index is not asked.
 ///
 /// # Errors
-/// [`RepoError::Store`]: new packs that are complete stay, beside the old ones;
+/// [`RepoError::Store`]: new packs that are complete stay, and the next backup takes them over;
 /// [`RepoError::Interrupted`]. A damaged source is no error: see [`Repacked::problems`].
 pub fn repack(
     repository: &Repository,
@@ -270,7 +270,7 @@ impl Repacker<'_> {
         if !open.closed.is_empty() {
             self.out.closed.push(ClosedFrames { pack: pack.id, frames: open.closed });
         }
-        self.made.add(pack)
+        self.made.add(&pack)
     }
 
     fn rebuild(
@@ -334,14 +334,9 @@ impl Repacker<'_> {
         }
         self.close_copied()?;
         for pack in [self.rebuilt.take(), self.tree.take()].into_iter().flatten() {
-            self.made.add(pack.close(self.repository)?)?;
+            self.made.add(&pack.close(self.repository)?)?;
         }
-        // Without encryption a new pack can have the bytes, and so the name, of one of the sources: a cut
-        // run wrote it. That one stays.
-        let listed = self.made.finish()?;
-        let new: BTreeSet<PackId> = listed.packs.iter().copied().collect();
-        self.out.done.retain(|source| !new.contains(source));
-        Ok(Repacked { listed, ..self.out })
+        Ok(Repacked { listed: self.made.finish()?, ..self.out })
     }
 }
 
@@ -353,7 +348,7 @@ fn close_if_full(
     if !pack.is_full(repository.config().pack_bytes) {
         return Ok(Some(pack));
     }
-    made.add(pack.close(repository)?)?;
+    made.add(&pack.close(repository)?)?;
     Ok(None)
 }
 

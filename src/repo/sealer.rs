@@ -129,7 +129,7 @@ fn no_memory(_: std::io::Error) -> RepoError {
 /// A thread that makes a pack durable.
 type Closing<'s, R> = ScopedJoinHandle<'s, Result<R, RepoError>>;
 
-/// What lists packs, or the thread that has it while it closes one.
+/// What will list the packs, or the thread that has it while it closes one.
 enum Lister<'r, 's> {
     Free(Listing<'r>),
     Busy(Closing<'s, Listing<'r>>),
@@ -144,11 +144,11 @@ impl<'r> Lister<'r, '_> {
     }
 }
 
-/// Writes frames into packs until there are no more; every pack is durable before it is listed. The disk takes its
-/// time for that, so a full pack is made durable while the next one is written. Bodies go back to `buffers`.
+/// Writes frames into packs until there are no more; every pack is durable when this returns, and none is listed yet. The
+/// disk takes its time for that, so a full pack is made durable while the next one is written. Bodies go back to `buffers`.
 ///
 /// # Errors
-/// [`RepoError::Store`]; packs that were named before stay, and the next run has their chunks.
+/// [`RepoError::Store`]; packs that were named before stay, and the next run takes them over.
 pub fn write_packs<'r>(
     repository: &'r Repository,
     data_key: Option<&DataKey>,
@@ -179,7 +179,7 @@ pub fn write_packs<'r>(
             }
             let mut listing = lister.wait()?;
             let close = move || {
-                listing.add(pack.close(repository)?)?;
+                listing.add(&pack.close(repository)?)?;
                 Ok(listing)
             };
             lister = Lister::Busy(spawn(scope, close)?);
@@ -187,7 +187,7 @@ pub fn write_packs<'r>(
         let last = [content, tree].into_iter().flatten();
         let last: Vec<_> = last.map(|pack| spawn(scope, move || pack.close(repository))).collect();
         let mut listing = lister.wait()?;
-        last.into_iter().try_for_each(|closing| listing.add(join(closing?)?))?;
+        last.into_iter().try_for_each(|closing| listing.add(&join(closing?)?))?;
         Ok(listing)
     })
 }
@@ -295,7 +295,6 @@ impl OpenPack {
             Ok(()) | Err(StoreError::Taken { .. }) => {} // the same bytes
             Err(e) => return Err(e.into()),
         }
-        self.directory.chunks.shrink_to_fit(); // it is kept until its fragment is full
         Ok(PackEntry { id, bytes: u64::from(self.at), directory: self.directory })
     }
 }

@@ -42,7 +42,7 @@ pub struct Writer<'w> {
 }
 
 /// What a run wrote before its manifest.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Written {
     /// Chunks that were new.
     pub chunks_new: u64,
@@ -58,7 +58,7 @@ impl<'w> Writer<'w> {
     /// is durable in packs, and fragments list them.
     ///
     /// # Errors
-    /// What `body` returns, or why writing failed. Complete packs stay; the next run has their chunks.
+    /// What `body` returns, or why writing failed. Complete packs stay; the next run takes them over.
     pub fn run<'r, R>(
         repository: &'r Repository,
         index: &Index,
@@ -254,7 +254,7 @@ impl<'w> Writer<'w> {
     }
 }
 
-/// Lists what is left of the new packs, and packs that a killed run left.
+/// Makes fragments durable that list the new packs, and packs that a killed run left.
 fn list_packs(
     repository: &Repository,
     index: &Index,
@@ -262,8 +262,8 @@ fn list_packs(
     mut written: Written,
 ) -> Result<Written, RepoError> {
     written.bytes_stored += listing.pack_bytes();
-    let taken_over = index.orphans().iter().filter(|pack| is_whole(repository, pack));
-    taken_over.cloned().try_for_each(|pack| listing.add(pack))?;
+    let mut taken_over = index.orphans().iter().filter(|pack| is_whole(repository, pack));
+    taken_over.try_for_each(|pack| listing.add(pack))?;
     written.listed = listing.finish()?;
     written.bytes_stored += written.listed.fragment_bytes;
     Ok(written)
@@ -277,7 +277,7 @@ fn is_whole(repository: &Repository, pack: &PackEntry) -> bool {
 impl Written {
     /// Returns the packs that were written or taken over.
     pub fn packs(&self) -> Vec<PackId> {
-        self.listed.packs.clone()
+        self.listed.packs().collect()
     }
 }
 
@@ -296,10 +296,10 @@ pub fn commit(
     let (id, bytes) = repository.put_manifest(manifest)?;
     drop(index);
     if let Some(path) = repository.index_path()
-        && !written.listed.packs.is_empty()
+        && written.listed.packs().len() > 0
     {
         let added = |each: &mut EachFragment<'_>| {
-            written.listed.each(repository, each).map_err(|e| CacheError::Failed { what: e.chain() })
+            written.listed.each(each).map_err(|e| CacheError::Failed { what: e.chain() })
         };
         let update = Update { added: &added, gone: &BTreeSet::new(), from_scratch: false };
         let _ = Cache::update(path, repository.id(), &update);

@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use age::x25519::Recipient;
 
 use crate::base::id::PackId;
-use crate::base::limits::FRAGMENT_CHUNKS_MAX;
 use crate::op::check::cache::{CacheState, shown_path};
 use crate::op::check::findings::{Findings, MEND_PACK};
 use crate::op::check::keys::KeysFound;
 use crate::op::check::ledger::Ledger;
 use crate::op::check::pieces::PIECE_BYTES;
 use crate::repo::config::Encryption;
-use crate::repo::index::{Index, put_fragment, read_directory};
+use crate::repo::index::{Index, read_directory};
 use crate::repo::keys::{KeyBody, seal_to_recipients};
+use crate::repo::listing::Listing;
 use crate::repo::{RepoError, Repository};
-use crate::stage::index::{Fragment, PackEntry};
+use crate::stage::index::PackEntry;
 use crate::store::Name;
 
 /// Repairs what can be; returns what was done. `whole` are packs whose bytes were hashed already
@@ -77,8 +77,7 @@ fn list_anew(
     findings: &mut Findings,
     done: &mut Vec<String>,
 ) -> Result<(), RepoError> {
-    let mut fragment = Fragment::default();
-    let mut chunks = 0;
+    let mut listing = Listing::new(repository);
     for (id, pack) in ledger.packs.iter().filter(|(_, pack)| pack.fragment.is_none()) {
         let Some(bytes) = pack.found else { continue };
         if !whole.contains(id) && !is_whole(repository, *id, bytes) {
@@ -87,20 +86,9 @@ fn list_anew(
             continue;
         }
         let Ok(directory) = read_directory(repository, *id, bytes) else { continue };
-        chunks += directory.chunk_count();
-        fragment.packs.push(PackEntry { id: *id, bytes, directory });
-        if chunks >= FRAGMENT_CHUNKS_MAX {
-            put(repository, std::mem::take(&mut fragment), done)?;
-            chunks = 0;
-        }
+        listing.add(&PackEntry { id: *id, bytes, directory })?;
     }
-    put(repository, fragment, done)
-}
-
-fn put(repository: &Repository, fragment: Fragment, done: &mut Vec<String>) -> Result<(), RepoError> {
-    if !fragment.packs.is_empty() {
-        let (id, _) = put_fragment(repository, &fragment)?;
-        let packs = fragment.packs.len();
+    for (id, packs) in listing.finish()?.fragments() {
         done.push(format!("{}: lists {packs} packs that no fragment listed", Name::Fragment(id)));
     }
     Ok(())

@@ -128,13 +128,8 @@ impl<'r> Reclaim<'r> {
         let reader = Reader::new(self.repository, Index::default(), 0);
         let made = repack(self.repository, &reader, &self.plan.sources, self.request.progress)?;
         report.notes.extend(made.problems);
-        let packs = made.listed.packs.len() as u64;
+        let packs = made.listed.packs().len() as u64;
         report.written = Amount { packs, bytes: made.listed.pack_bytes };
-        // Without encryption, what an earlier run wrote before it was cut off has the same name.
-        let new: BTreeSet<PackId> = made.listed.packs.iter().copied().collect();
-        if self.ledger.packs.iter().any(|pack| new.contains(&pack.id)) {
-            settle_marks(self.repository, &self.repository.marks()?, |pack| !new.contains(pack))?;
-        }
         let done: BTreeSet<PackId> = made.done.iter().copied().collect();
         let repacked = self.plan.repack.iter().filter(|place| done.contains(&self.ledger.packs[**place].id));
         let repacked = amount(&self.ledger, repacked);

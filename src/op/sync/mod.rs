@@ -14,7 +14,7 @@ mod reach;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::base::id::{PackId, SnapshotId};
+use crate::base::id::{FragmentId, PackId, SnapshotId};
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::op::sync::bucket::Bucket;
@@ -22,7 +22,7 @@ use crate::op::sync::delete::Delete;
 use crate::op::sync::pass::Pass;
 use crate::op::sync::reach::Reach;
 use crate::repo::bucket_state::BucketState;
-use crate::repo::index::Index;
+use crate::repo::index::{Index, fragments_present};
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, LockingStore, Name, Usage};
@@ -173,10 +173,10 @@ pub fn sync(
     let before = remote.usage();
     let has_locks = refuse_unprotected(remote, request.options)?;
     let mut report = Report::default();
-    let (needing, listed) = read_needs(repository, request.progress, &mut report)?;
+    let (needing, indexed) = read_needs(repository, request.progress, &mut report)?;
     refuse_blind_deletion(request.options, &needing, &report)?;
     let is_in_doubt = !report.problems.is_empty();
-    let wanted = wanted(repository, &needing, &listed, is_in_doubt)?;
+    let wanted = wanted(repository, &needing, &indexed, is_in_doubt)?;
     let bucket = Bucket::read(remote)?;
     hold_to_budget(&bucket, &wanted, request)?;
     let mut known = BucketState::load(repository, &remote.location());
@@ -257,13 +257,20 @@ fn refuse_unprotected(remote: &dyn LockingStore, options: &Options) -> Result<bo
     Ok(is_locking)
 }
 
-/// Returns what each snapshot needs, and the packs that fragments list and that are there.
+/// What is listed: the fragments, and the packs that they list and that are there.
+struct Indexed {
+    fragments: BTreeSet<FragmentId>,
+    packs: BTreeSet<PackId>,
+}
+
+/// Returns what each snapshot needs, and what is listed.
 fn read_needs(
     repository: &Repository,
     progress: &Progress,
     report: &mut Report,
-) -> Result<(Vec<Needing>, BTreeSet<PackId>), RepoError> {
+) -> Result<(Vec<Needing>, Indexed), RepoError> {
     let snapshots = repository.snapshots()?; // before packs: what a backup adds meanwhile waits for the next run
+    let fragments = fragments_present(repository.store())?; // before packs, too
     for (path, error) in snapshots.unreadable {
         let what = format!("{}; heal it with 'snap check --repair-from'", error.chain());
         report.problems.push(Problem { path, what });
@@ -271,7 +278,7 @@ fn read_needs(
     let reader = Reader::new(repository, Index::open(repository)?, TREE_CACHE_BYTES);
     let orphans: BTreeSet<PackId> = reader.index().orphans().iter().map(|pack| pack.id).collect();
     let there = reader.index().packs().filter(|(_, pack, is_lost)| !is_lost && !orphans.contains(&pack.id));
-    let listed = there.map(|(_, pack, _)| pack.id).collect();
+    let indexed = Indexed { fragments, packs: there.map(|(_, pack, _)| pack.id).collect() };
     let mut reach = Reach::new(&reader, progress);
     let mut all = Vec::new();
     for snapshot in snapshots.all {
@@ -283,7 +290,7 @@ fn read_needs(
         }
         all.push(Needing { snapshot, packs: needs.packs, is_known: needs.lacking.is_none() });
     }
-    Ok((all, listed))
+    Ok((all, indexed))
 }
 
 /// A local file that belongs into the bucket.
@@ -295,11 +302,12 @@ pub struct Wanted {
     pub is_needed: bool,
 }
 
-/// Returns the local files that belong into the bucket: all but packs that nothing lists or needs.
+/// Returns the local files that belong into the bucket: all but packs that nothing lists or needs, and what a backup
+/// has added meanwhile.
 fn wanted(
     repository: &Repository,
     needing: &[Needing],
-    listed: &BTreeSet<PackId>,
+    indexed: &Indexed,
     is_in_doubt: bool,
 ) -> Result<BTreeMap<Name, Wanted>, RepoError> {
     let store = repository.store();
@@ -313,11 +321,12 @@ fn wanted(
             let Some(name) = found.name else { continue };
             let is_needed = match name {
                 // Where it is not known what a snapshot needs, everything may be.
-                Name::Pack(id) => needed.contains(&id) || (is_in_doubt && listed.contains(&id)),
+                Name::Pack(id) => needed.contains(&id) || (is_in_doubt && indexed.packs.contains(&id)),
+                Name::Fragment(id) => indexed.fragments.contains(&id),
                 Name::Snapshot(id) => kept.contains(&id),
                 _ => true,
             };
-            let is_listed = matches!(name, Name::Pack(id) if listed.contains(&id));
+            let is_listed = matches!(name, Name::Pack(id) if indexed.packs.contains(&id));
             if is_needed || is_listed {
                 wanted.insert(name, Wanted { bytes: found.bytes, is_needed });
             }

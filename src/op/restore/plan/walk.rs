@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use crate::base::content::{Content, ContentBuf, refs};
+use crate::base::content::{Content, ContentBuf, REF_BYTES, refs};
 use crate::base::entry::{Entry, Kind};
+use crate::base::limits::TREE_CHUNK_BYTES_AVG;
 use crate::base::progress::Done;
 use crate::op::restore::attributes::On;
 use crate::op::restore::fill::{FilePlan, RECORDS_BYTES_MAX};
@@ -18,8 +19,11 @@ use crate::repo::together::{ordered, read_directories};
 use crate::stage::scan;
 use crate::stage::tree::Entries;
 
-/// Bytes of directories that are read together; a larger one is read alone.
-const BATCH_BYTES: u64 = 2 << 20;
+/// Bytes of directories that are read together.
+const BATCH_BYTES: u64 = 1 << 20;
+
+/// A directory of more bytes is read while no others are.
+const ALONE_BYTES: u64 = 4 << 20;
 
 impl Plan<'_> {
     /// Restores one entry that is no directory, right into the target.
@@ -48,18 +52,21 @@ impl Plan<'_> {
                 let contents: Vec<ContentBuf> = batch.iter().map(|(_, content)| content.clone()).collect();
                 read_directories(reader, &contents)
             };
-            ordered(&batches(&depth), self.request.threads, read, |batch, streams| {
-                let mut numbers = batch.iter().map(|(number, _)| *number).zip(streams);
-                numbers.try_for_each(|(number, stream)| match stream {
-                    Ok(stream) => self.directory(number, &stream, &mut below),
-                    Err(e) if e.is_damage() => {
-                        let path = self.directories[number as usize].path.clone();
-                        self.report.lacks.push(lack(&path, e.chain()));
-                        Ok(())
-                    }
-                    Err(e) => Err(e),
-                })
-            })?;
+            let batches = batches(&depth);
+            for some in batches.chunk_by(|a, b| !is_large(a) && !is_large(b)) {
+                ordered(some, self.request.threads, read, |batch, streams| {
+                    let mut numbers = batch.iter().map(|(number, _)| *number).zip(streams);
+                    numbers.try_for_each(|(number, stream)| match stream {
+                        Ok(stream) => self.directory(number, &stream, &mut below),
+                        Err(e) if e.is_damage() => {
+                            let path = self.directories[number as usize].path.clone();
+                            self.report.lacks.push(lack(&path, e.chain()));
+                            Ok(())
+                        }
+                        Err(e) => Err(e),
+                    })
+                })?;
+            }
             depth = below;
         }
         Ok(())
@@ -269,11 +276,20 @@ fn record_of(entry: &Entry<'_>) -> Result<Vec<u8>, RepoError> {
     Ok(record)
 }
 
+/// Returns about how many bytes a directory has: a long list of chunks is in chunks itself.
+fn bytes_of(content: &ContentBuf) -> u64 {
+    let bytes = refs(&content.list).map(|chunk| u64::from(chunk.bytes)).sum::<u64>();
+    let each = u64::from(TREE_CHUNK_BYTES_AVG) / REF_BYTES as u64;
+    bytes.saturating_mul(each.saturating_pow(u32::from(content.depth)))
+}
+
+fn is_large(batch: &[(u32, ContentBuf)]) -> bool {
+    batch.iter().any(|(_, content)| bytes_of(content) > ALONE_BYTES)
+}
+
 /// Returns the directories that are read together.
 fn batches(directories: &[(u32, ContentBuf)]) -> Vec<&[(u32, ContentBuf)]> {
     let mut total = 0;
-    let bytes_of =
-        |content: &ContentBuf| refs(&content.list).map(|chunk| u64::from(chunk.bytes)).sum::<u64>();
     let batches = directories.chunk_by(|(_, before), (_, content)| {
         total += bytes_of(before);
         let fits = total + bytes_of(content) <= BATCH_BYTES;
@@ -291,15 +307,17 @@ mod tests {
 
     #[test]
     fn directories_are_read_together_up_to_the_limit_and_a_large_one_alone() {
-        let content = |bytes: u64| {
-            let chunk = ChunkRef { id: ChunkId::from_bytes([1; ChunkId::BYTES]), bytes: bytes as u32 };
-            ContentBuf { depth: 0, list: chunk.to_bytes().to_vec() }
-        };
+        let list =
+            |bytes: u64| ChunkRef { id: ChunkId::from_bytes([1; ChunkId::BYTES]), bytes: bytes as u32 };
+        let content = |bytes| ContentBuf { depth: 0, list: list(bytes).to_bytes().to_vec() };
         let third = BATCH_BYTES / 3;
         let sizes = [third, third, third, 1, 2 * BATCH_BYTES, third, third, third + 3, 5];
         let directories: Vec<_> = (0..).zip(sizes.map(content)).collect();
         let lengths: Vec<usize> = batches(&directories).iter().map(|batch| batch.len()).collect();
         assert_eq!(lengths, [4, 1, 2, 2]);
         assert!(batches(&[]).is_empty());
+        let nested = |chunks: u64| ContentBuf { depth: 1, list: list(20 * chunks).to_bytes().to_vec() };
+        assert!(!is_large(&[(0, nested(1000))]), "2 MB in chunks of 2 KiB");
+        assert!(is_large(&[(0, content(5)), (1, nested(3000))]), "6 MB");
     }
 }
