@@ -20,7 +20,7 @@ use common::Noise;
 use common::repo::{
     Picture, create_plain, create_sealed, deliver, differences, maildir, open, picture, restore,
 };
-use common::watched::WatchedStore;
+use common::watched::{Moment, WatchedStore};
 use jiff::tz::TimeZone;
 use snap::base::progress::Progress;
 use snap::base::time::Time;
@@ -376,7 +376,8 @@ fn a_backup_that_ends_between_plan_and_sweep_keeps_its_packs() {
     let report = run(&race.open(), keep_last(1), 1, |_| {}).expect("prune");
     assert!(report.condemned.packs >= 3, "{report:?}");
     let end = race.end.take().expect("a backup is under way");
-    let hooked = WatchedStore::with_hook(race.disk.clone(), end);
+    let hooked = WatchedStore::over(race.disk.clone());
+    hooked.before(Moment::LockAlone, end);
     let state = race.folder.path().join("state");
     let repository = open(Arc::new(hooked), &state, None).expect("repository opens");
     let report = run(&repository, keep_last(1), 3, |_| {}).expect("prune");

@@ -16,13 +16,18 @@ use common::Noise;
 use common::cutting::CuttingStore;
 use common::fault::Work;
 use common::repo::{Picture, backup, create_plain, deliver, differences, maildir, open, picture, restore};
+use common::watched::{Moment, WatchedStore};
 use snap::base::progress::Progress;
 use snap::base::time::Time;
+use snap::op::check::{self, check};
 use snap::op::clone;
 use snap::op::sync::{Budget, Options, Report, Request, sync};
 use snap::repo::config::Choices;
+use snap::repo::keys::NoSecrets;
 use snap::repo::{RepoError, Repository};
-use snap::store::{GenuineStore, LockingMemory, LockingStore, MemoryStore, Name, Protection, VersionId};
+use snap::store::{
+    Folder, GenuineStore, LockingMemory, LockingStore, MemoryStore, Name, Protection, Store, VersionId,
+};
 
 /// Noon of a day; backups and syncs of a test happen on days that count from it.
 const START: i64 = 1_767_100_000;
@@ -91,6 +96,20 @@ impl World {
         sync(&self.repository, bucket, &request)
     }
 
+    /// Returns a store over this machine's, in which a backup begins and ends before a folder is listed.
+    fn interrupted_by_backup(&mut self, folder: Folder) -> WatchedStore {
+        let store = WatchedStore::over(self.files.clone());
+        let (files, state) = (self.files.clone(), self.state.path().to_owned());
+        let source = self.source.path().to_owned();
+        deliver(&source, self.mails, 3_000_000, &mut self.noise);
+        self.mails += 1;
+        store.before(Moment::List(folder), move || {
+            let repository = open(Arc::new(files), &state, None).expect("opens");
+            assert!(backup(&repository, &source, START + DAY).expect("backup").is_whole());
+        });
+        store
+    }
+
     fn sync(&self, day: i64) -> Report {
         self.try_sync(day, &Options::default()).expect("sync ends")
     }
@@ -127,15 +146,37 @@ fn put_back(memory: &BTreeMap<PathBuf, Vec<u8>>) {
     memory.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).expect("writes"));
 }
 
+/// A repository's files lack nothing that any of them names.
+#[track_caller]
+fn is_sound(files: &MemoryStore, state: &Path) {
+    let repository = open(Arc::new(files.clone()), state, None).expect("opens");
+    let request = check::Request {
+        read_packs: true,
+        read_data: true,
+        subset: None,
+        seed: 0,
+        repair: false,
+        threads: 2,
+        progress: &Progress::default(),
+    };
+    let report = check(&repository, &NoSecrets, &request).expect("check ends");
+    assert!(report.is_sound(), "{:?} {:?}", report.damages, report.hurt);
+}
+
+/// Clones a bucket.
+#[track_caller]
+fn cloned(bucket: &LockingMemory) -> MemoryStore {
+    let genuine = GenuineStore::open(Arc::new(bucket.clone())).expect("versions list");
+    let copy = MemoryStore::default();
+    let request = clone::Request { threads: 2, progress: &Progress::default() };
+    let _ = clone::clone(&genuine, &copy, &request).expect("clone ends");
+    copy
+}
+
 /// Clones a bucket and restores every snapshot; returns how many there are.
 #[track_caller]
 fn clone_restores(bucket: &LockingMemory, state: &Path, pictures: &BTreeMap<i64, Picture>) -> usize {
-    let genuine = GenuineStore::open(Arc::new(bucket.clone())).expect("versions list");
-    let copy = MemoryStore::default();
-    let progress = Progress::default();
-    let request = clone::Request { threads: 2, progress: &progress };
-    let _ = clone::clone(&genuine, &copy, &request).expect("clone ends");
-    let repository = open(Arc::new(copy), state, None).expect("the clone opens");
+    let repository = open(Arc::new(cloned(bucket)), state, None).expect("the clone opens");
     let snapshots = repository.snapshots().expect("snapshots list").all;
     for snapshot in &snapshots {
         let Some(expected) = pictures.get(&snapshot.manifest.time.seconds) else { continue }; // forgotten
@@ -272,6 +313,38 @@ fn a_bucket_that_protects_nothing_is_refused_unless_told() {
     assert_eq!(report.snapshots[0].lowest, None);
     assert_eq!(world.try_sync(0, &allowed).expect("again").files_put, 0);
     assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+}
+
+#[test]
+fn what_a_backup_adds_while_a_sync_is_under_way_waits_for_the_next_one() {
+    let mut world = World::new();
+    world.backup(0, 0);
+    let store = world.interrupted_by_backup(Folder::Keys);
+    let repository = open(Arc::new(store.clone()), world.state.path(), None).expect("opens");
+    let first = std::mem::replace(&mut world.repository, repository);
+    let _ = world.sync(2);
+    let fragments = |files: &MemoryStore| files.list(Folder::Index).expect("lists").len();
+    assert_eq!((fragments(&world.files), fragments(&cloned(&world.bucket))), (2, 1));
+    is_sound(&cloned(&world.bucket), world.state.path());
+    world.repository = first;
+    let _ = world.sync(3);
+    world.pictures.insert(START + DAY, picture(world.source.path()));
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 2);
+}
+
+#[test]
+fn a_clone_names_nothing_that_it_lacks_when_a_backup_comes_meanwhile() {
+    for folder in [Folder::Snapshots, Folder::Index, Folder::Packs] {
+        let mut world = World::new();
+        world.backup(0, 0);
+        let source = world.interrupted_by_backup(folder);
+        let copy = MemoryStore::default();
+        let request = clone::Request { threads: 2, progress: &Progress::default() };
+        let _ = clone::clone(&source, &copy, &request).expect("clone ends");
+        is_sound(&copy, world.state.path());
+        let _ = clone::clone(&source, &copy, &request).expect("clone ends");
+        assert_eq!(copy.list(Folder::Snapshots).expect("lists").len(), 2, "{folder:?}");
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub fn scan_chunks(
 }
 
 /// Calls `make` with each item, on `threads` threads, and on this one `take` with what it returned, in the order of the
-/// items. Two results a thread wait at most. With one thread, everything happens on this one.
+/// items. One result a thread waits at most. With one thread, everything happens on this one.
 ///
 /// # Errors
 /// What `take` returns: it ends there.
@@ -90,7 +90,7 @@ pub fn ordered<T: Sync, R: Send, E>(
     std::thread::scope(|scope| {
         let make = &make;
         let begin = |first| {
-            let (sender, receiver) = crossbeam_channel::bounded(1);
+            let (sender, receiver) = crossbeam_channel::bounded(0);
             scope.spawn(move || {
                 let mut own = items.iter().skip(first).step_by(threads);
                 own.all(|item| sender.send(make(item)).is_ok())
@@ -199,7 +199,7 @@ mod tests {
             };
             let result = ordered(&items, threads, make, |_, item| if item < 5 { Ok(()) } else { Err(item) });
             assert_eq!(result, Err(5));
-            assert!(made.load(Ordering::Relaxed) <= 6 + 2 * threads as u32);
+            assert!(made.load(Ordering::Relaxed) <= 6 + threads as u32);
         }
     }
 }

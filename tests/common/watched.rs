@@ -1,4 +1,4 @@
-//! A store that remembers what was read of it, and can do something before it gives a lock.
+//! A store that remembers what was read of it, and can do something before a call of a certain kind.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,18 +9,41 @@ type Reads = Vec<(Name, Range<u64>)>;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
+/// A kind of call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// The lock is to be given to one alone.
+    LockAlone,
+    /// A folder is to be listed.
+    List(Folder),
+}
+
 /// A store in memory, and the ranges read of it, in order. Clones share all.
 #[derive(Clone, Default)]
 pub struct WatchedStore {
     inner: MemoryStore,
     reads: Arc<Mutex<Reads>>,
-    hook: Arc<Mutex<Option<Hook>>>,
+    hook: Arc<Mutex<Option<(Moment, Hook)>>>,
 }
 
 impl WatchedStore {
-    /// Does something before `inner` gives the lock to one alone, the first time.
-    pub fn with_hook(inner: MemoryStore, hook: Hook) -> Self {
-        Self { inner, reads: Arc::default(), hook: Arc::new(Mutex::new(Some(hook))) }
+    /// Watches a store.
+    pub fn over(inner: MemoryStore) -> Self {
+        Self { inner, ..Self::default() }
+    }
+
+    /// Does something before the next call of a kind.
+    pub fn before(&self, moment: Moment, hook: impl FnOnce() + Send + 'static) {
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some((moment, Box::new(hook)));
+    }
+
+    fn comes(&self, moment: Moment) {
+        let mut hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = hook.take_if(|(when, _)| *when == moment);
+        drop(hook);
+        if let Some((_, hook)) = due {
+            hook();
+        }
     }
 
     /// Returns what was read since the last call.
@@ -44,16 +67,15 @@ impl Store for WatchedStore {
         self.inner.read_range(name, range)
     }
     fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
+        self.comes(Moment::List(folder));
         self.inner.list(folder)
     }
     fn delete(&self, name: &Name) -> Result<(), StoreError> {
         self.inner.delete(name)
     }
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {
-        let is_exclusive = mode == LockMode::Exclusive;
-        let hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner).take_if(|_| is_exclusive);
-        if let Some(hook) = hook {
-            hook();
+        if mode == LockMode::Exclusive {
+            self.comes(Moment::LockAlone);
         }
         self.inner.lock(mode)
     }

@@ -19,11 +19,9 @@ use crate::repo::together::{ordered, read_directories};
 use crate::stage::scan;
 use crate::stage::tree::Entries;
 
-/// Bytes of directories that are read together.
-const BATCH_BYTES: u64 = 1 << 20;
-
-/// A directory of more bytes is read while no others are.
-const ALONE_BYTES: u64 = 4 << 20;
+/// Bytes of directories that are read together: those that share frames should be. A larger one is read while no others
+/// are.
+const BATCH_BYTES: u64 = 4 << 20;
 
 impl Plan<'_> {
     /// Restores one entry that is no directory, right into the target.
@@ -284,7 +282,7 @@ fn bytes_of(content: &ContentBuf) -> u64 {
 }
 
 fn is_large(batch: &[(u32, ContentBuf)]) -> bool {
-    batch.iter().any(|(_, content)| bytes_of(content) > ALONE_BYTES)
+    batch.iter().any(|(_, content)| bytes_of(content) > BATCH_BYTES)
 }
 
 /// Returns the directories that are read together.
