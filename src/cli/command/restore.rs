@@ -20,7 +20,7 @@ pub fn run(session: &Session, options: Restore) -> Result<Exit, RepoError> {
     let repository = session.open()?;
     let lock = session.lock(&repository)?;
     let snapshot = session.snapshot(&repository, &spec)?;
-    let reader = session.reader_keeping(&repository, session.threads().max(2) * FRAME_CACHE_BYTES)?;
+    let reader = session.reader_keeping(&repository, session.threads().max(4) * FRAME_CACHE_BYTES)?;
     let mut components = options.component;
     if components.iter().any(|name| name == "all") {
         components.clear();

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::base::content::{ChunkRef, REF_BYTES};
 use crate::op::restore::Request;
 use crate::op::restore::attributes::Attributes;
-use crate::op::restore::fill::begun::Begun;
+use crate::op::restore::fill::begun::{Begun, parts_bytes};
 use crate::op::restore::fill::make::Content;
 use crate::op::restore::needs::{Frames, Need, Needs};
 use crate::op::restore::placed::{PLACED_BYTES, placed, push_placed};
@@ -138,7 +138,9 @@ pub struct Fill<'f> {
     pub records: &'f Records,
     /// What has begun, by number of the file.
     begun: Vec<Mutex<HashMap<u32, Begun>>>,
+    /// Bytes of their parts that are kept, and how many may be.
     memory: AtomicUsize,
+    memory_max: usize,
     done: Mutex<Filled>,
     error: Mutex<Option<RepoError>>,
     is_stopped: AtomicBool,
@@ -190,6 +192,7 @@ impl<'f> Fill<'f> {
             records,
             begun: (0..SHARDS).map(|_| Mutex::default()).collect(),
             memory: AtomicUsize::new(0),
+            memory_max: 0,
             done: Mutex::default(),
             error: Mutex::default(),
             is_stopped: AtomicBool::new(false),
@@ -201,7 +204,8 @@ impl<'f> Fill<'f> {
     /// # Errors
     /// [`RepoError::Interrupted`]; [`RepoError::Source`] if the records can't be read again. A file
     /// that can't be made is a lack.
-    pub fn run(self, needs: &mut Needs) -> Result<Filled, RepoError> {
+    pub fn run(mut self, needs: &mut Needs) -> Result<Filled, RepoError> {
+        self.memory_max = parts_bytes(size_of_val(self.files) + needs.len() * size_of::<Need>());
         needs.retain(|file| self.is_wanted(file));
         let frames: Vec<&[Need]> = needs.sorted().chunk_by(Need::shares_frame).collect();
         let groups: Vec<&[&[Need]]> = stretches(self.places, &frames).collect();

@@ -12,11 +12,19 @@ use crate::op::restore::holes::write_around_holes;
 /// bytes, and written at one stroke.
 const MEMORY_FILE_BYTES: u64 = 256 << 10;
 
-/// Bytes of such parts, at most; more go to their files' temporary files.
-const MEMORY_BYTES: usize = 12 << 20;
+/// Bytes of such parts, at most and at least; more go to their files' temporary files.
+const PARTS_BYTES: std::ops::RangeInclusive<usize> = 8 << 20..=20 << 20;
+
+/// Bytes of such parts and of what is noted of files together, within [`PARTS_BYTES`].
+const MEMORY_BYTES: usize = 56 << 20;
 
 /// What keeping a part takes beside its bytes.
 const PART_BYTES: usize = 96;
+
+/// Returns how many bytes of parts are kept beside notes of `noted` bytes.
+pub fn parts_bytes(noted: usize) -> usize {
+    MEMORY_BYTES.saturating_sub(noted).clamp(*PARTS_BYTES.start(), *PARTS_BYTES.end())
+}
 
 /// What has come of a file, while there is more to come from other frames.
 pub enum Begun {
@@ -107,7 +115,7 @@ impl Fill<'_> {
     }
 
     fn has_room(&self, bytes: &[u8]) -> bool {
-        self.memory.load(Ordering::Relaxed) + bytes.len() + PART_BYTES <= MEMORY_BYTES
+        self.memory.load(Ordering::Relaxed) + bytes.len() + PART_BYTES <= self.memory_max
     }
 
     fn keep(&self, parts: &mut Vec<(u64, Box<[u8]>)>, at: u64, bytes: &[u8]) {
