@@ -13,8 +13,11 @@ use crate::stage::index::cache::{
 };
 use crate::stage::index::{Fragment, Location, PackNumber};
 
-/// Rows that are sorted at a time: 32 MB.
+/// Rows that are sorted at a time: 32 MB. More if there would be more than [`PASSES_MAX`] passes.
 const ROWS_MAX: usize = 1_000_000;
+
+/// Passes over the fragments that are added: each may read them all.
+const PASSES_MAX: usize = 16;
 
 /// Rows of a block on average, at most: one fits into a page of redb's, of 4096 bytes.
 const BLOCK_ROWS_MAX: u64 = 112;
@@ -63,7 +66,7 @@ pub fn update_file(path: &Path, repository: RepositoryId, update: &Update<'_>) -
     let new = list_packs(&write, update)?;
     let more = new.values().map(|pack| pack.chunks).sum::<usize>();
     let bits = make_room(&write, more as u64)?;
-    let passes = more.div_ceil(ROWS_MAX);
+    let passes = more.div_ceil(ROWS_MAX).min(PASSES_MAX);
     for pass in 0..passes {
         insert_rows(&write, update, &new, bits, (pass, passes))?;
     }
