@@ -23,6 +23,9 @@ use crate::stage::tree::Entries;
 /// are.
 const BATCH_BYTES: u64 = 4 << 20;
 
+/// So many batches a thread are read before it is looked again how many threads there should be.
+const BATCHES_PER_THREAD: usize = 4;
+
 impl Plan<'_> {
     /// Restores one entry that is no directory, right into the target.
     ///
@@ -51,8 +54,12 @@ impl Plan<'_> {
                 read_directories(reader, &contents)
             };
             let batches = batches(&depth);
-            for some in batches.chunk_by(|a, b| !is_large(a) && !is_large(b)) {
-                ordered(some, self.request.threads, read, |batch, streams| {
+            let most = BATCHES_PER_THREAD * self.request.threads.max(1);
+            let together = batches.chunk_by(|a, b| !is_large(a) && !is_large(b));
+            for some in together.flat_map(|some| some.chunks(most)) {
+                // One core finds out the key meanwhile, in 64 MiB.
+                let threads = self.request.threads.saturating_sub(usize::from(self.is_locked()));
+                ordered(some, threads, read, |batch, streams| {
                     let mut numbers = batch.iter().map(|(number, _)| *number).zip(streams);
                     numbers.try_for_each(|(number, stream)| match stream {
                         Ok(stream) => self.directory(number, &stream, &mut below),
@@ -70,6 +77,11 @@ impl Plan<'_> {
         Ok(())
     }
 
+    /// Returns whether it is still to be found out who has the key.
+    fn is_locked(&self) -> bool {
+        self.entrance.as_ref().is_some_and(|entrance| !entrance.is_open.load(Ordering::Acquire))
+    }
+
     /// Notes what is in a directory; adds the directories in it to `below`.
     fn directory(
         &mut self,
@@ -83,7 +95,7 @@ impl Plan<'_> {
             if self.request.progress.is_cancelled() {
                 return Err(RepoError::Interrupted);
             }
-            if self.entrance.as_ref().is_some_and(|entrance| entrance.is_open.load(Ordering::Acquire)) {
+            if self.entrance.is_some() && !self.is_locked() {
                 _ = self.target()?; // what is wrong with key or target is said soon
             }
             let entry = match entry {
