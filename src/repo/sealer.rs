@@ -1,6 +1,6 @@
 //! Raw frames → sealed frames → packs, each on threads of their own.
 
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::ScopedJoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -127,22 +127,7 @@ fn no_memory(_: std::io::Error) -> RepoError {
 }
 
 /// A thread that makes a pack durable.
-type Closing<'s, R> = ScopedJoinHandle<'s, Result<R, RepoError>>;
-
-/// What will list the packs, or the thread that has it while it closes one.
-enum Lister<'r, 's> {
-    Free(Listing<'r>),
-    Busy(Closing<'s, Listing<'r>>),
-}
-
-impl<'r> Lister<'r, '_> {
-    fn wait(self) -> Result<Listing<'r>, RepoError> {
-        match self {
-            Self::Free(listing) => Ok(listing),
-            Self::Busy(closing) => join(closing),
-        }
-    }
-}
+type Closing<'s> = ScopedJoinHandle<'s, Result<PackEntry, RepoError>>;
 
 /// Writes frames into packs until there are no more; every pack is durable when this returns, and none is listed yet. The
 /// disk takes its time for that, so a full pack is made durable while the next one is written. Bodies go back to `buffers`.
@@ -155,9 +140,18 @@ pub fn write_packs<'r>(
     buffers: &FrameBuffers,
     sealed: &Receiver<SealedFrame>,
 ) -> Result<Listing<'r>, RepoError> {
+    let mut listing = Listing::new(repository);
     let (mut content, mut tree) = (None, None);
     std::thread::scope(|scope| {
-        let mut lister = Lister::Free(Listing::new(repository));
+        let close = |pack: OpenPack| {
+            let closing = std::thread::Builder::new().spawn_scoped(scope, move || pack.close(repository));
+            closing.map_err(|_| RepoError::System { what: "threads" })
+        };
+        let mut list = |closing: Closing<'_>| {
+            let pack = closing.join().map_err(|_| RepoError::System { what: "end of a writing thread" })?;
+            listing.add(&pack?)
+        };
+        let mut closing: Option<Closing<'_>> = None;
         for frame in sealed {
             let open = match frame.kind {
                 FrameKind::Content => &mut content,
@@ -177,31 +171,14 @@ pub fn write_packs<'r>(
                 *open = Some(pack);
                 continue;
             }
-            let mut listing = lister.wait()?;
-            let close = move || {
-                listing.add(&pack.close(repository)?)?;
-                Ok(listing)
-            };
-            lister = Lister::Busy(spawn(scope, close)?);
+            closing.take().map_or(Ok(()), &mut list)?;
+            closing = Some(close(pack)?);
         }
-        let last = [content, tree].into_iter().flatten();
-        let last: Vec<_> = last.map(|pack| spawn(scope, move || pack.close(repository))).collect();
-        let mut listing = lister.wait()?;
-        last.into_iter().try_for_each(|closing| listing.add(&join(closing?)?))?;
-        Ok(listing)
-    })
-}
-
-fn spawn<'s, R: Send + 's>(
-    scope: &'s Scope<'s, '_>,
-    close: impl FnOnce() -> Result<R, RepoError> + Send + 's,
-) -> Result<Closing<'s, R>, RepoError> {
-    let closing = std::thread::Builder::new().spawn_scoped(scope, close);
-    closing.map_err(|_| RepoError::System { what: "threads" })
-}
-
-fn join<R>(closing: Closing<'_, R>) -> Result<R, RepoError> {
-    closing.join().map_err(|_| RepoError::System { what: "end of a writing thread" })?
+        closing.map_or(Ok(()), &mut list)?;
+        let last: Vec<_> = [content, tree].into_iter().flatten().map(close).collect();
+        last.into_iter().try_for_each(|closing| list(closing?))
+    })?;
+    Ok(listing)
 }
 
 /// A pack while it is written. Dropped, it leaves nothing behind.
