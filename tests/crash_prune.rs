@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use common::Noise;
 use common::fault::{Fault, FaultStore, Work};
-use common::repo::{Picture, backup, create_plain, deliver, differences, maildir, open, picture, restore};
+use common::repo::{
+    Picture, backup, check_all, create_plain, deliver, differences, maildir, open, picture, restore,
+};
 use jiff::tz::TimeZone;
 use rustix::io::Errno;
 use snap::base::progress::Progress;
 use snap::base::time::Time;
-use snap::op::check::{self, check};
 use snap::op::prune::{Policy, Report, Request, prune};
 use snap::repo::config::Choices;
 use snap::repo::keys::NoSecrets;
@@ -100,17 +101,7 @@ impl Scene {
     /// Nothing is damaged, and every snapshot that is to stay restores.
     fn is_whole(&self, disk: &MemoryStore, what: &str) {
         let repository = self.open(disk.clone());
-        let progress = Progress::default();
-        let request = check::Request {
-            read_packs: true,
-            read_data: true,
-            subset: None,
-            seed: 0,
-            repair: false,
-            threads: 2,
-            progress: &progress,
-        };
-        let report = check(&repository, &NoSecrets, &request).expect("check ends");
+        let report = check_all(&repository, &NoSecrets);
         assert!(report.is_sound(), "{what}: {:?} {:?}", report.damages, report.hurt);
         let mut left = self.kept.clone();
         for snapshot in repository.snapshots().expect("snapshots list").all {

@@ -17,10 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use common::repo::{differences, picture, restore_request};
+use common::repo::{check_all, differences, picture, restore_request};
 use snap::base::entry::quoted;
 use snap::base::progress::Progress;
-use snap::op::check::{self, check};
 use snap::op::restore::restore;
 use snap::repo::index::Index;
 use snap::repo::keys::{Passphrase, Secrets};
@@ -77,16 +76,7 @@ fn a_repository_of_format_1_is_checked_and_restored() {
             };
             let repository = Repository::open(&opening).expect("repository opens");
             let progress = Progress::default();
-            let request = check::Request {
-                read_packs: true,
-                read_data: true,
-                subset: None,
-                seed: 0,
-                repair: false,
-                threads: 2,
-                progress: &progress,
-            };
-            let report = check(&repository, &Golden, &request).expect("check ends");
+            let report = check_all(&repository, &Golden);
             assert!(report.is_sound(), "{kind}: {report:?}");
             let snapshots = repository.snapshots().expect("snapshots list").all;
             assert_eq!(snapshots.len(), 2);

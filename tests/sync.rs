@@ -15,11 +15,12 @@ use std::sync::Arc;
 use common::Noise;
 use common::cutting::CuttingStore;
 use common::fault::Work;
-use common::repo::{Picture, backup, create_plain, deliver, differences, maildir, open, picture, restore};
+use common::repo::{
+    Picture, backup, check_all, create_plain, deliver, differences, maildir, open, picture, restore,
+};
 use common::watched::{Moment, WatchedStore};
 use snap::base::progress::Progress;
 use snap::base::time::Time;
-use snap::op::check::{self, check};
 use snap::op::clone;
 use snap::op::sync::{Budget, Options, Report, Request, sync};
 use snap::repo::config::Choices;
@@ -150,16 +151,7 @@ fn put_back(memory: &BTreeMap<PathBuf, Vec<u8>>) {
 #[track_caller]
 fn is_sound(files: &MemoryStore, state: &Path) {
     let repository = open(Arc::new(files.clone()), state, None).expect("opens");
-    let request = check::Request {
-        read_packs: true,
-        read_data: true,
-        subset: None,
-        seed: 0,
-        repair: false,
-        threads: 2,
-        progress: &Progress::default(),
-    };
-    let report = check(&repository, &NoSecrets, &request).expect("check ends");
+    let report = check_all(&repository, &NoSecrets);
     assert!(report.is_sound(), "{:?} {:?}", report.damages, report.hurt);
 }
 

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use snap::base::progress::Progress;
 use snap::base::time::Time;
 use snap::op::backup::{self, Component, Rules};
+use snap::op::check;
 use snap::op::restore::{self, Overwrite};
 use snap::repo::config::{Choices, Encryption};
 use snap::repo::index::Index;
-use snap::repo::keys::{NoSecrets, Passphrase};
+use snap::repo::keys::{NoSecrets, Passphrase, Secrets};
 use snap::repo::reader::Reader;
 use snap::repo::{Opening, RepoError, Repository};
 use snap::store::Store;
@@ -107,6 +108,20 @@ pub fn restore_request<'a>(path: &[u8], target: &Path, progress: &'a Progress) -
         threads: 2,
         progress,
     }
+}
+
+/// Checks all that a repository holds, every chunk of it.
+pub fn check_all(repository: &Repository, secrets: &dyn Secrets) -> check::Report {
+    let request = check::Request {
+        read_packs: true,
+        read_data: true,
+        subset: None,
+        seed: 0,
+        repair: false,
+        threads: 2,
+        progress: &Progress::default(),
+    };
+    check::check(repository, secrets, &request).expect("check ends")
 }
 
 /// What a tree looks like: for each path its kind, mode, owner, mtime, content or target, xattrs.
