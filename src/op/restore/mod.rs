@@ -1,6 +1,6 @@
 //! One snapshot → files in a directory.
 //!
-//! The walk notes what is to be made and what it needs, while the key is unwrapped; then directories
+//! The walk notes what is to be made and what it needs; then directories
 //! are made, and the needs met pack by pack, in ascending order, each frame read once; then come hard
 //! links, and the directories' attributes.
 
@@ -16,13 +16,12 @@ mod tidy;
 mod verify;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::base::entry::Kind;
 use crate::base::progress::{Done, Progress};
-use crate::op::restore::plan::{Entrance, Plan};
+use crate::op::restore::plan::Plan;
 use crate::op::restore::target::Target;
 use crate::repo::browse::{Place, find};
 use crate::repo::keys::Secrets;
@@ -126,37 +125,22 @@ pub fn restore(
             return Err(RepoError::Source { path: format!("--component {name}"), reason });
         }
     }
-    let is_unlocked = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let unlocking = scope.spawn(|| {
-            let result = match request.dry_run {
-                true => Ok(()),
-                false => reader.repository().unlock(secrets).map(drop),
-            };
-            is_unlocked.store(true, Ordering::Release);
-            result
-        });
-        let entrance = move || {
-            unlocking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Target::open(&request.target, request.overwrite, request.dry_run)
-        };
-        let entrance = Entrance { is_open: &is_unlocked, enter: Box::new(entrance) };
-        let mut plan = Plan::new(reader, entrance, filter, request, totals);
-        if request.overwrite != Overwrite::Never {
-            _ = plan.target()?; // the walk looks what is there
-        }
-        match place {
-            Place::Root(root) => plan.walk(root)?,
-            Place::Entry(record) => {
-                let entry = record.entry()?;
-                match entry.kind {
-                    Kind::Directory => plan.walk(entry.content.to_owned())?,
-                    _ => plan.single(&entry)?,
-                }
+    if !request.dry_run {
+        reader.repository().unlock(secrets)?;
+    }
+    let target = Target::open(&request.target, request.overwrite, request.dry_run)?;
+    let mut plan = Plan::new(reader, target, filter, request, totals);
+    match place {
+        Place::Root(root) => plan.walk(root)?,
+        Place::Entry(record) => {
+            let entry = record.entry()?;
+            match entry.kind {
+                Kind::Directory => plan.walk(entry.content.to_owned())?,
+                _ => plan.single(&entry)?,
             }
         }
-        plan.finish()
-    })
+    }
+    plan.finish()
 }
 
 /// Which entries are wanted.

@@ -1,10 +1,8 @@
-//! The walk of a restore: notes what is to be made, then makes it. While it only notes, it touches
-//! nothing outside memory: the target is opened when it is needed first.
+//! The walk of a restore: notes what is to be made, then makes it.
 
 mod walk;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::AtomicBool;
 
 use rustix::io::Errno;
 
@@ -65,19 +63,11 @@ pub struct Link {
 /// What two names of one file share: component, file system, inode, size, content.
 type Identity = (usize, u64, u64, u64, [u8; 32]);
 
-/// Leads to the target, for who was found to have the key.
-pub struct Entrance<'p> {
-    /// Whether that was found out.
-    pub is_open: &'p AtomicBool,
-    /// Waits for that, and opens the target.
-    pub enter: Box<dyn FnOnce() -> Result<Target, RepoError> + 'p>,
-}
-
 /// A restore under way.
 pub struct Plan<'p> {
     reader: &'p Reader<'p>,
-    entrance: Option<Entrance<'p>>,
-    target: Option<Target>,
+    /// Where it goes.
+    pub target: Target,
     /// What is wanted.
     pub(crate) filter: Filter,
     /// What was asked for.
@@ -104,7 +94,7 @@ impl<'p> Plan<'p> {
     /// Begins at the target itself.
     pub(crate) fn new(
         reader: &'p Reader<'p>,
-        entrance: Entrance<'p>,
+        target: Target,
         filter: Filter,
         request: &'p Request<'p>,
         components: &'p [Component],
@@ -120,8 +110,7 @@ impl<'p> Plan<'p> {
         };
         Self {
             reader,
-            entrance: Some(entrance),
-            target: None,
+            target,
             filter,
             request,
             components,
@@ -139,45 +128,31 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// Returns the target, and opens it the first time.
-    ///
-    /// # Errors
-    /// What the entrance returns.
-    pub fn target(&mut self) -> Result<&Target, RepoError> {
-        if let Some(entrance) = self.entrance.take() {
-            self.target = Some((entrance.enter)()?);
-        }
-        self.target.as_ref().ok_or(RepoError::Locked)
-    }
-
     /// Makes what is noted, then hard links, sets directories' attributes, removes what is too many.
     ///
     /// # Errors
-    /// [`RepoError::Interrupted`], or as [`Self::target`].
+    /// As [`Self::walk`].
     pub fn finish(mut self) -> Result<Report, RepoError> {
         self.fill()?;
         let met = self.met_at_top.take();
-        self.delete_others(0, met)?;
+        self.delete_others(0, met);
         if !self.request.dry_run {
-            _ = self.target()?;
-            if let Some(target) = self.target.take() {
-                self.link_all(&target);
-                self.finish_directories(&target);
-            }
+            self.link_all();
+            self.finish_directories();
         }
         self.report.warnings = self.attributes.warnings();
         self.report.lacks.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(self.report)
     }
 
-    fn link_all(&mut self, target: &Target) {
+    fn link_all(&mut self) {
         for link in std::mem::take(&mut self.links) {
             let directory = &self.directories[link.directory as usize];
             if !directory.is_made {
                 continue; // said already
             }
             self.request.progress.add(Done { files: 1, bytes: 0 });
-            match self.link(target, &link) {
+            match self.link(&link) {
                 Ok(()) => self.report.files += 1,
                 Err(e) => {
                     let path = directory.path_of(&link.name);
@@ -193,10 +168,10 @@ impl<'p> Plan<'p> {
     }
 
     /// Sets directories' attributes, from the deepest up: what is made in a directory changes its times.
-    fn finish_directories(&mut self, target: &Target) {
+    fn finish_directories(&mut self) {
         for directory in self.directories.iter().rev().filter(|directory| directory.is_made) {
             let Some(record) = &directory.record else { continue };
-            match (target.directory(&directory.path), record.entry()) {
+            match (self.target.directory(&directory.path), record.entry()) {
                 (Ok(fd), Ok(entry)) => self.attributes.set(&On::File(&fd), &entry),
                 (Err(e), _) => self.report.lacks.push(lack(&directory.path, std::io::Error::from(e))),
                 (_, Err(e)) => self.report.lacks.push(lack(&directory.path, e.chain())),
@@ -206,8 +181,7 @@ impl<'p> Plan<'p> {
 
     /// Makes the directories that are wanted and were not tried yet, each after the one that holds it.
     fn make_directories(&mut self) -> Result<(), RepoError> {
-        _ = self.target()?;
-        let Some(target) = &self.target else { return Ok(()) };
+        let target = &self.target;
         for number in 1..self.directories.len() {
             let (before, directory) = self.directories.split_at_mut(number);
             let Some(directory) = directory.first_mut().filter(|d| d.is_wanted && !d.is_tried) else {
@@ -246,10 +220,9 @@ impl<'p> Plan<'p> {
         self.needs.locate(&mut self.files, &self.frames, self.request.threads)?;
         self.make_directories()?;
         self.reader.forget_frames();
-        let Some(target) = &self.target else { return Ok(()) };
         let what = (self.files.as_slice(), &self.records);
         let from = (self.reader, &self.frames);
-        let fill = Fill::new(from, target, &self.directories, &self.attributes, self.request, what);
+        let fill = Fill::new(from, &self.target, &self.directories, &self.attributes, self.request, what);
         let Filled { files, bytes, others, verified, bytes_fetched, lacks } = fill.run(&mut self.needs)?;
         self.files.clear();
         self.records.clear();

@@ -9,7 +9,6 @@ use crate::base::entry::Kind;
 use crate::op::restore::lack;
 use crate::op::restore::plan::{Link, Plan};
 use crate::op::restore::target::{Target, remove};
-use crate::repo::RepoError;
 use crate::stage::scan;
 
 impl Plan<'_> {
@@ -17,7 +16,8 @@ impl Plan<'_> {
     ///
     /// # Errors
     /// As linkat(2).
-    pub fn link(&self, target: &Target, link: &Link) -> Result<(), Errno> {
+    pub fn link(&self, link: &Link) -> Result<(), Errno> {
+        let target = &self.target;
         let parent = target.directory(&self.directories[link.directory as usize].path)?;
         let first = target.directory(&self.directories[link.first.0 as usize].path)?;
         let temporary = target.temporary_name();
@@ -29,17 +29,13 @@ impl Plan<'_> {
     }
 
     /// Removes what lies in a restored directory and was not met; what is excluded stays.
-    ///
-    /// # Errors
-    /// As [`Self::target`].
-    pub fn delete_others(&mut self, number: u32, met: Option<BTreeSet<Vec<u8>>>) -> Result<(), RepoError> {
+    pub fn delete_others(&mut self, number: u32, met: Option<BTreeSet<Vec<u8>>>) {
         let Some(met) = met.filter(|_| self.request.include.is_empty() && self.request.components.is_empty())
         else {
-            return Ok(());
+            return;
         };
-        let path = self.directories[number as usize].path.clone();
-        let Ok(fd) = self.target()?.directory(&path) else { return Ok(()) };
-        let Ok(names) = scan::list(&fd) else { return Ok(()) };
+        let Ok(fd) = self.target.directory(&self.directories[number as usize].path) else { return };
+        let Ok(names) = scan::list(&fd) else { return };
         for name in names.iter().filter(|name| !met.contains(*name)) {
             let path = self.directories[number as usize].path_of(name);
             let is_directory = Target::look(&fd, name).is_some_and(|stat| stat.kind == Some(Kind::Directory));
@@ -53,6 +49,5 @@ impl Plan<'_> {
                 }
             }
         }
-        Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! Notes what is to be made.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 
 use crate::base::content::{Content, ContentBuf, REF_BYTES, refs};
 use crate::base::entry::{Entry, Kind};
@@ -39,7 +38,8 @@ impl Plan<'_> {
     /// directories of each in the order in which they lie in packs.
     ///
     /// # Errors
-    /// [`RepoError::Interrupted`], or as [`Self::target`]. A directory that can't be read is a lack.
+    /// [`RepoError::Interrupted`]; [`RepoError::Source`] if what is noted can't be kept. A directory that can't be read is a
+    /// lack.
     pub fn walk(&mut self, root: ContentBuf) -> Result<(), RepoError> {
         let mut depth = vec![(0, root)];
         while !depth.is_empty() {
@@ -57,9 +57,7 @@ impl Plan<'_> {
             let most = BATCHES_PER_THREAD * self.request.threads.max(1);
             let together = batches.chunk_by(|a, b| !is_large(a) && !is_large(b));
             for some in together.flat_map(|some| some.chunks(most)) {
-                // One core finds out the key meanwhile, in 64 MiB.
-                let threads = self.request.threads.saturating_sub(usize::from(self.is_locked()));
-                ordered(some, threads, read, |batch, streams| {
+                ordered(some, self.request.threads, read, |batch, streams| {
                     let mut numbers = batch.iter().map(|(number, _)| *number).zip(streams);
                     numbers.try_for_each(|(number, stream)| match stream {
                         Ok(stream) => self.directory(number, &stream, &mut below),
@@ -77,11 +75,6 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Returns whether it is still to be found out who has the key.
-    fn is_locked(&self) -> bool {
-        self.entrance.as_ref().is_some_and(|entrance| !entrance.is_open.load(Ordering::Acquire))
-    }
-
     /// Notes what is in a directory; adds the directories in it to `below`.
     fn directory(
         &mut self,
@@ -94,9 +87,6 @@ impl Plan<'_> {
         for entry in Entries::new(stream) {
             if self.request.progress.is_cancelled() {
                 return Err(RepoError::Interrupted);
-            }
-            if self.entrance.is_some() && !self.is_locked() {
-                _ = self.target()?; // what is wrong with key or target is said soon
             }
             let entry = match entry {
                 Ok((_, entry)) => entry,
@@ -114,7 +104,7 @@ impl Plan<'_> {
         }
         match number {
             0 => self.met_at_top = met,
-            _ => self.delete_others(number, met)?,
+            _ => self.delete_others(number, met),
         }
         Ok(())
     }
@@ -184,7 +174,7 @@ impl Plan<'_> {
 
     fn file(&mut self, entry: &Entry<'_>) -> Result<(), RepoError> {
         let here = self.here;
-        if self.request.overwrite == Overwrite::IfChanged && self.is_there(entry)? {
+        if self.request.overwrite == Overwrite::IfChanged && self.is_there(entry) {
             self.report.unchanged += 1;
             self.request.progress.add(Done { files: 1, bytes: entry.size });
             return Ok(());
@@ -243,11 +233,11 @@ impl Plan<'_> {
     fn keep(&mut self, record: &[u8]) -> Result<u64, RepoError> {
         if self.records.is_full(record.len()) {
             if self.records.lacks_file() {
-                let file = self.target()?.nameless_file()?;
+                let file = self.target.nameless_file()?;
                 self.records.give_file(file);
             }
             if let Err(e) = self.records.spill() {
-                return Err(self.target()?.unusable(&e));
+                return Err(self.target.unusable(&e));
             }
         }
         Ok(self.records.push(record))
@@ -255,9 +245,9 @@ impl Plan<'_> {
 
     /// Returns whether the target has the file already, as far as size and mtime tell; sets its
     /// other attributes then.
-    fn is_there(&mut self, entry: &Entry<'_>) -> Result<bool, RepoError> {
-        let path = self.directories[self.here as usize].path.clone();
-        let Ok(parent) = self.target()?.directory(&path) else { return Ok(false) };
+    fn is_there(&self, entry: &Entry<'_>) -> bool {
+        let path = &self.directories[self.here as usize].path;
+        let Ok(parent) = self.target.directory(path) else { return false };
         let is_same = Target::look(&parent, entry.name).is_some_and(|stat| {
             stat.kind == Some(Kind::File) && stat.size == entry.size && stat.mtime == entry.mtime
         });
@@ -267,7 +257,7 @@ impl Plan<'_> {
         {
             self.attributes.set(&On::File(&file), entry);
         }
-        Ok(is_same)
+        is_same
     }
 
     fn component(&self, path: &[u8]) -> usize {
