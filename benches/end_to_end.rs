@@ -87,6 +87,7 @@ fn restore_all(repository: &Repository, target: &Path) {
         exclude: Vec::new(),
         overwrite: restore::Overwrite::Never,
         delete: false,
+        own_directory: None,
         numeric_ids: false,
         dry_run: false,
         verify: false,

@@ -362,6 +362,7 @@ impl Copy<'_> {
             exclude: Vec::new(),
             overwrite: restore::Overwrite::Never,
             delete: false,
+            own_directory: None,
             numeric_ids: true,
             dry_run: false,
             verify: false,

@@ -234,4 +234,10 @@ impl RepoError {
             _ => false,
         }
     }
+
+    /// Returns whether these bytes can't be had while others may be: they are damaged, or the disk can't read them.
+    /// The latter may be had later, on another machine say: nothing is to be given up for it.
+    pub fn is_unreadable(&self) -> bool {
+        self.is_damage() || matches!(self, Self::Store(error) if error.is_unreadable())
+    }
 }

@@ -256,7 +256,7 @@ impl<'r> Reader<'r> {
     fn append_chunk(&self, chunk: ChunkRef, out: &mut Vec<u8>) -> Result<(), RepoError> {
         let first = self.append_from(&self.index, chunk, out);
         match first {
-            Err(e) if e.is_damage() => {
+            Err(e) if e.is_unreadable() => {
                 let second = self.second.get_or_init(|| Index::open_without_cache(self.repository()).ok());
                 let second = second.as_ref().map(|index| self.append_from(index, chunk, out));
                 match second {
@@ -274,11 +274,12 @@ impl<'r> Reader<'r> {
             None => Err(RepoError::UnknownChunk { id: chunk.id }),
         };
         let Err(mut error) = first else { return Ok(()) };
-        if error.is_damage() {
+        if error.is_unreadable() {
             for location in index.others(&chunk.id) {
                 match self.append_at(index, *location, chunk, out) {
                     Ok(()) => return Ok(()),
-                    Err(other) => error = other,
+                    Err(other) if error.is_damage() => error = other,
+                    Err(_) => {} // a disk that fails says nothing of the bytes: that is what counts
                 }
             }
         }

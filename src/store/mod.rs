@@ -15,6 +15,8 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
+use rustix::io::Errno;
+
 use crate::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
 
 pub use both::BothStores;
@@ -200,6 +202,12 @@ impl StoreError {
     pub fn is_full(&self) -> bool {
         let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
         matches!(self, Self::Io { source, .. } if full.contains(&source.kind()))
+    }
+
+    /// Returns whether the disk can't read what it holds: a bad sector, or a broken file system.
+    pub fn is_unreadable(&self) -> bool {
+        let bad = [Errno::IO, Errno::BADMSG, Errno::UCLEAN].map(Errno::raw_os_error);
+        matches!(self, Self::Io { source, .. } if source.raw_os_error().is_some_and(|error| bad.contains(&error)))
     }
 }
 

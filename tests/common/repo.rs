@@ -102,6 +102,7 @@ pub fn restore_request<'a>(path: &[u8], target: &Path, progress: &'a Progress) -
         exclude: Vec::new(),
         overwrite: Overwrite::Never,
         delete: false,
+        own_directory: None,
         numeric_ids: true,
         dry_run: false,
         verify: false,

@@ -1,5 +1,7 @@
-//! A store that remembers what was read of it, and can do something before a call of a certain kind.
+//! A store that remembers what was read of it, can do something before a call of a certain kind, and fails to read what
+//! a test wants.
 
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +10,8 @@ use snap::store::{Folder, Found, Lock, LockMode, MemoryStore, Name, Store, Store
 type Reads = Vec<(Name, Range<u64>)>;
 
 type Hook = Box<dyn FnOnce() + Send>;
+
+type Fails = Box<dyn FnMut(&Name, &Range<u64>) -> bool + Send>;
 
 /// A kind of call.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,7 @@ pub struct WatchedStore {
     inner: MemoryStore,
     reads: Arc<Mutex<Reads>>,
     hook: Arc<Mutex<Option<(Moment, Hook)>>>,
+    fails: Arc<Mutex<Option<Fails>>>,
 }
 
 impl WatchedStore {
@@ -35,6 +40,12 @@ impl WatchedStore {
     /// Does something before the next call of a kind.
     pub fn before(&self, moment: Moment, hook: impl FnOnce() + Send + 'static) {
         *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some((moment, Box::new(hook)));
+    }
+
+    /// Fails, as a disk with a bad sector does, those reads of a range for which `fails` returns true.
+    #[allow(dead_code, reason = "not every test has bad sectors")]
+    pub fn fail_reads(&self, fails: impl FnMut(&Name, &Range<u64>) -> bool + Send + 'static) {
+        *self.fails.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(fails));
     }
 
     fn comes(&self, moment: Moment) {
@@ -64,6 +75,11 @@ impl Store for WatchedStore {
     }
     fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).push((*name, range.clone()));
+        let mut fails = self.fails.lock().unwrap_or_else(PoisonError::into_inner);
+        if fails.as_mut().is_some_and(|fails| fails(name, &range)) {
+            let source = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+            return Err(StoreError::Io { path: name.to_string(), verb: "read", source });
+        }
         self.inner.read_range(name, range)
     }
     fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {

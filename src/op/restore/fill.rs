@@ -299,7 +299,7 @@ impl<'f> Fill<'f> {
         for need in needs {
             let frame = match &frame {
                 Some((pack, place, Ok(()))) => Ok(Some((*pack, *place, raw.as_slice()))),
-                Some((_, _, Err(e))) if !e.is_damage() => Err(e.chain()),
+                Some((_, _, Err(e))) if !e.is_unreadable() => Err(e.chain()),
                 _ => Ok(None), // another copy may be had
             };
             if let Err(e) = self.meet(need, frame, hand) {

@@ -4,12 +4,14 @@
 //! are made, and the needs met pack by pack, in ascending order, each frame read once; then come hard
 //! links, and the directories' attributes.
 
+mod asked;
 mod attributes;
 mod fill;
 mod holes;
 mod needs;
 mod placed;
 mod plan;
+mod removal;
 mod stretch;
 mod target;
 mod tidy;
@@ -33,6 +35,9 @@ use crate::stage::snapshot::Lack;
 /// by side share them. None are kept while files are filled.
 pub const FRAME_CACHE_BYTES: usize = 2 << 20;
 
+/// A folder: its file system's device numbers, and its inode.
+pub type FolderId = ((u32, u32), u64);
+
 /// What to do with what is in the target already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overwrite {
@@ -50,7 +55,7 @@ pub struct Request<'a> {
     pub path: Vec<u8>,
     /// The directory to restore into; made if it is not there.
     pub target: PathBuf,
-    /// Top directories that are wanted; all if empty.
+    /// Components that are wanted; all if empty. Only together with the snapshot's root as path.
     pub components: Vec<String>,
     /// Patterns as in `.gitignore`; only what one of them matches is wanted. All if empty.
     pub include: Vec<String>,
@@ -60,6 +65,8 @@ pub struct Request<'a> {
     pub overwrite: Overwrite,
     /// Remove what is in restored directories and not in the snapshot.
     pub delete: bool,
+    /// The repository's folder, which is never removed; none if it lies in no folder of this machine.
+    pub own_directory: Option<FolderId>,
     /// Owners by number, even where the name is known here.
     pub numeric_ids: bool,
     /// Say what would be done; write nothing.
@@ -94,15 +101,15 @@ pub struct Report {
     pub bytes_fetched: u64,
     /// Entries that are not there as they should be, and why.
     pub lacks: Vec<Lack>,
-    /// Attributes that could not be set, with how many entries each concerns.
+    /// Attributes that could not be set, and what the snapshot itself lacks, with how many entries each concerns.
     pub warnings: Vec<(String, u64)>,
 }
 
 /// Restores.
 ///
 /// # Errors
-/// [`RepoError::Source`] if the target can't be used, [`RepoError::Locked`] or
-/// [`RepoError::WrongPassphrase`] without a key, [`RepoError::NoPath`]. A file that can't be
+/// [`RepoError::Source`] if the target can't be used, or what is asked for can't or should not be done;
+/// [`RepoError::Locked`] or [`RepoError::WrongPassphrase`] without a key, [`RepoError::NoPath`]. A file that can't be
 /// restored is no error: see [`Report::lacks`]. Files appear whole, under their names, or not at all.
 pub fn restore(
     reader: &Reader<'_>,
@@ -110,6 +117,7 @@ pub fn restore(
     secrets: &dyn Secrets,
     request: &Request<'_>,
 ) -> Result<Report, RepoError> {
+    asked::check(&snapshot.manifest, request)?;
     let place = find(reader, snapshot, &request.path)?;
     let filter = Filter::new(request)?;
     let totals = &snapshot.manifest.components;
@@ -118,13 +126,6 @@ pub fn restore(
         files: totals.iter().filter(|c| wanted(&c.name)).map(|c| c.files).sum(),
         bytes: totals.iter().filter(|c| wanted(&c.name)).map(|c| c.bytes).sum(),
     });
-    for name in &request.components {
-        if !totals.iter().any(|component| component.name == *name) {
-            let there: Vec<&str> = totals.iter().map(|component| component.name.as_str()).collect();
-            let reason = format!("no such component in this snapshot; it has: {}", there.join(", "));
-            return Err(RepoError::Source { path: format!("--component {name}"), reason });
-        }
-    }
     if !request.dry_run {
         reader.repository().unlock(secrets)?;
     }
@@ -140,7 +141,9 @@ pub fn restore(
             }
         }
     }
-    plan.finish()
+    let mut report = plan.finish()?;
+    report.warnings.extend(asked::warnings(&snapshot.manifest, request));
+    Ok(report)
 }
 
 /// Which entries are wanted.

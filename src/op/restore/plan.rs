@@ -2,7 +2,7 @@
 
 mod walk;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rustix::io::Errno;
 
@@ -29,7 +29,8 @@ pub struct Directory {
     pub path: Vec<u8>,
     /// Its entry; none for the target itself.
     record: Option<Record>,
-    parent: Option<u32>,
+    /// Number of the one that holds it; none for the target itself.
+    pub parent: Option<u32>,
     /// Whether it is asked for itself, not only on the way to something that is.
     is_chosen: bool,
     /// Whether it is to be there: it is wanted itself, or something in it is.
@@ -73,7 +74,8 @@ pub struct Plan<'p> {
     /// What was asked for.
     pub request: &'p Request<'p>,
     components: &'p [Component],
-    attributes: Attributes,
+    /// What entries get, and what could not be set.
+    pub attributes: Attributes,
     /// What was done.
     pub report: Report,
     /// Directories of the target, each after the one that holds it.
@@ -82,6 +84,8 @@ pub struct Plan<'p> {
     here: u32,
     /// The names met in the target itself.
     met_at_top: Option<BTreeSet<Vec<u8>>>,
+    /// The directory that is the repository, if one of them is, in a restore that removes.
+    pub repository: Option<u32>,
     files: Vec<FilePlan>,
     records: Records,
     needs: Needs,
@@ -99,6 +103,7 @@ impl<'p> Plan<'p> {
         request: &'p Request<'p>,
         components: &'p [Component],
     ) -> Self {
+        let attributes = Attributes::new(request.numeric_ids, target.may_inherit);
         let root = Directory {
             path: Vec::new(),
             record: None,
@@ -114,11 +119,12 @@ impl<'p> Plan<'p> {
             filter,
             request,
             components,
-            attributes: Attributes::new(request.numeric_ids),
+            attributes,
             report: Report::default(),
             directories: vec![root],
             here: 0,
             met_at_top: None,
+            repository: None,
             files: Vec::new(),
             records: Records::default(),
             needs: Needs::default(),
@@ -146,17 +152,24 @@ impl<'p> Plan<'p> {
     }
 
     fn link_all(&mut self) {
-        for link in std::mem::take(&mut self.links) {
+        let links = std::mem::take(&mut self.links);
+        let lacks = self.report.lacks.iter().filter(|_| !links.is_empty());
+        let lacking: HashSet<Vec<u8>> = lacks.map(|lack| lack.path.clone()).collect();
+        for link in links {
             let directory = &self.directories[link.directory as usize];
             if !directory.is_made {
                 continue; // said already
             }
             self.request.progress.add(Done { files: 1, bytes: 0 });
-            match self.link(&link) {
+            let above = &self.directories[link.first.0 as usize];
+            let first = above.path_of(&link.first.1);
+            // What lies there is an older file.
+            let is_lacking = lacking.contains(&first) || above.is_tried && !above.is_made;
+            match if is_lacking { Err(Errno::NOENT) } else { self.link(&link) } {
                 Ok(()) => self.report.files += 1,
                 Err(e) => {
                     let path = directory.path_of(&link.name);
-                    let first = shown(&self.directories[link.first.0 as usize].path_of(&link.first.1));
+                    let first = shown(&first);
                     let reason = match e {
                         Errno::NOENT => format!("its other name {first} was not restored"),
                         e => format!("cannot be linked to {first}: {}", std::io::Error::from(e)),

@@ -12,8 +12,10 @@ use rustix::io::Errno;
 
 use crate::base::entry::Kind;
 use crate::op::restore::Overwrite;
+use crate::op::restore::attributes::DEFAULT_LIST;
 use crate::repo::RepoError;
 use crate::stage::scan::{self, Stat};
+use crate::stage::seal::random;
 
 /// First bytes of the names that files have until they are whole.
 const TEMPORARY: &str = ".snap-restore-";
@@ -23,6 +25,8 @@ pub struct Target {
     path: PathBuf,
     root: Option<OwnedFd>,
     overwrite: Overwrite,
+    /// Whether entries may have access lists that this run did not give them.
+    pub may_inherit: bool,
     /// What temporary names start with.
     prefix: String,
     /// Number of the last temporary name.
@@ -42,7 +46,7 @@ impl Target {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(root) => root,
-            Err(Errno::NOENT) if dry_run => return Ok(Self::with(path, None, overwrite)),
+            Err(Errno::NOENT) if dry_run => return Self::with(path, None, overwrite),
             Err(e) => return Err(fail(format!("target cannot be opened: {}", io::Error::from(e)))),
         };
         let names = scan::list(&root)
@@ -51,12 +55,17 @@ impl Target {
             let reason = "target is not empty; name an empty directory, or allow it with --overwrite if-changed or always";
             return Err(fail(reason.to_owned()));
         }
-        Ok(Self::with(path, Some(root), overwrite))
+        Self::with(path, Some(root), overwrite)
     }
 
-    fn with(path: &Path, root: Option<OwnedFd>, overwrite: Overwrite) -> Self {
-        let prefix = format!("{TEMPORARY}{}-", std::process::id());
-        Self { path: path.to_owned(), root, overwrite, prefix, last: AtomicU64::new(0) }
+    fn with(path: &Path, root: Option<OwnedFd>, overwrite: Overwrite) -> Result<Self, RepoError> {
+        // No process's number: in a container all have the same one, and a killed run may have left files behind.
+        let mut own = [0; 8];
+        random(&mut own).map_err(|_| RepoError::System { what: "random bytes" })?;
+        let prefix = format!("{TEMPORARY}{:016x}-", u64::from_le_bytes(own));
+        let hands_on = |root: &OwnedFd| rustix::fs::fgetxattr(root, DEFAULT_LIST, &mut [0; 0][..]).is_ok();
+        let may_inherit = overwrite != Overwrite::Never || root.as_ref().is_some_and(hands_on);
+        Ok(Self { path: path.to_owned(), root, overwrite, may_inherit, prefix, last: AtomicU64::new(0) })
     }
 
     /// Returns a name under which nothing lies yet.
@@ -144,8 +153,8 @@ impl Target {
             }
             Err(Errno::ISDIR | Errno::NOTEMPTY) if self.overwrite != Overwrite::Never => {
                 // An empty directory gives way to a file; a full one holds what nobody told us to remove.
-                rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?;
-                rustix::fs::renameat(&parent, temporary, &parent, name)
+                rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)
+                    .and_then(|()| rustix::fs::renameat(&parent, temporary, &parent, name))
             }
             other => other,
         };
@@ -172,20 +181,4 @@ pub fn create_file(parent: impl AsFd, name: &str) -> Result<File, Errno> {
 pub fn reopen_file(parent: impl AsFd, name: &str) -> Result<File, Errno> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty()).map(File::from)
-}
-
-/// Removes an entry and all below it; never through a link.
-///
-/// # Errors
-/// As unlinkat(2).
-pub fn remove(parent: &OwnedFd, name: &[u8], is_directory: bool) -> Result<(), Errno> {
-    if !is_directory {
-        return rustix::fs::unlinkat(parent, name, AtFlags::empty());
-    }
-    let fd = scan::open_directory(parent, name)?;
-    for inner in scan::list(&fd)?.iter() {
-        let is_directory = Target::look(&fd, inner).is_some_and(|stat| stat.kind == Some(Kind::Directory));
-        remove(&fd, inner, is_directory)?;
-    }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }

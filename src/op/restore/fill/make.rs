@@ -59,8 +59,11 @@ impl Fill<'_> {
         let fd = self.parent(file.directory, hand).map_err(text)?;
         let name = self.target.temporary_name();
         let out = create_file(fd, &name).map_err(text)?;
-        if !entry.holes.is_empty() {
-            out.set_len(entry.size).map_err(|e| e.to_string())?;
+        if !entry.holes.is_empty()
+            && let Err(e) = out.set_len(entry.size)
+        {
+            let _ = rustix::fs::unlinkat(fd, name.as_str(), AtFlags::empty()); // ours alone
+            return Err(e.to_string());
         }
         Ok((name, out))
     }
@@ -147,6 +150,7 @@ impl Fill<'_> {
         result.map(|()| true)
     }
 
+    /// Makes a file and gives it its name; leaves nothing behind if it can't.
     fn place(
         &self,
         file: &FilePlan,
@@ -154,28 +158,41 @@ impl Fill<'_> {
         content: Content<'_>,
         hand: &mut Hand,
     ) -> Result<(), String> {
-        let (name, out) = match content {
+        let (name, written) = match content {
             Content::Spool(number, name) => {
-                _ = self.spool(number, file, &name, hand)?;
-                let (_, out) = hand.spool.take().ok_or("temporary file is gone")?;
-                (name.as_ref().to_owned(), out)
+                let opened = self.spool(number, file, &name, hand).map(drop);
+                let out = opened.and_then(|()| Ok(hand.spool.take().ok_or("temporary file is gone")?.1));
+                (name, out)
             }
             Content::Bytes(bytes) => {
                 let (name, out) = self.create(file, entry, hand)?;
-                if let Err(e) = write_around_holes(&out, entry, 0, bytes) {
-                    self.discard(Begun::Spool(name.into()), file, hand);
-                    return Err(e.to_string());
-                }
-                (name, out)
+                let written = write_around_holes(&out, entry, 0, bytes).map(|()| out);
+                (name.into(), written.map_err(|e| e.to_string()))
             }
         };
+        let placed = written.and_then(|out| self.finish(out, entry)).and_then(|()| {
+            let fd = self.parent(file.directory, hand).map_err(text)?;
+            self.target.put(fd, &name, entry.name).map_err(|e| match e {
+                Errno::EXIST => {
+                    "something is there already; allow it to be replaced with --overwrite".to_owned()
+                }
+                e => text(e),
+            })
+        });
+        if placed.is_err() {
+            self.discard(Begun::Spool(name), file, hand);
+        }
+        placed
+    }
+
+    /// Gives a file its attributes, and closes it: some file systems say only then that it can't be kept.
+    fn finish(&self, out: File, entry: &Entry<'_>) -> Result<(), String> {
         self.attributes.set(&On::File(&out), entry);
-        drop(out);
-        let fd = self.parent(file.directory, hand).map_err(text)?;
-        self.target.put(fd, &name, entry.name).map_err(|e| match e {
-            Errno::EXIST => "something is there already; allow it to be replaced with --overwrite".to_owned(),
-            e => text(e),
-        })
+        if !entry.holes.is_empty() {
+            // It is as long as it should be from the start: no later restore can tell that bytes are missing.
+            rustix::fs::fdatasync(&out).map_err(text)?;
+        }
+        nix::unistd::close(out).map_err(|e| e.desc().to_owned())
     }
 
     /// Makes a link, FIFO or device.

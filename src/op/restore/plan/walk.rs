@@ -9,9 +9,9 @@ use crate::base::progress::Done;
 use crate::op::restore::attributes::On;
 use crate::op::restore::fill::{FilePlan, RECORDS_BYTES_MAX};
 use crate::op::restore::needs::Lookup;
-use crate::op::restore::plan::{Directory, Link, NEEDS_MAX, Plan};
+use crate::op::restore::plan::{Directory, Identity, Link, NEEDS_MAX, Plan};
 use crate::op::restore::target::Target;
-use crate::op::restore::{Overwrite, lack};
+use crate::op::restore::{Overwrite, asked, lack};
 use crate::repo::RepoError;
 use crate::repo::browse::Record;
 use crate::repo::together::{ordered, read_directories};
@@ -21,9 +21,6 @@ use crate::stage::tree::Entries;
 /// Bytes of directories that are read together: those that share frames should be. A larger one is read while no others
 /// are.
 const BATCH_BYTES: u64 = 4 << 20;
-
-/// So many batches a thread are read before it is looked again how many threads there should be.
-const BATCHES_PER_THREAD: usize = 4;
 
 impl Plan<'_> {
     /// Restores one entry that is no directory, right into the target.
@@ -54,14 +51,13 @@ impl Plan<'_> {
                 read_directories(reader, &contents)
             };
             let batches = batches(&depth);
-            let most = BATCHES_PER_THREAD * self.request.threads.max(1);
             let together = batches.chunk_by(|a, b| !is_large(a) && !is_large(b));
-            for some in together.flat_map(|some| some.chunks(most)) {
+            for some in together {
                 ordered(some, self.request.threads, read, |batch, streams| {
                     let mut numbers = batch.iter().map(|(number, _)| *number).zip(streams);
                     numbers.try_for_each(|(number, stream)| match stream {
                         Ok(stream) => self.directory(number, &stream, &mut below),
-                        Err(e) if e.is_damage() => {
+                        Err(e) if e.is_unreadable() => {
                             let path = self.directories[number as usize].path.clone();
                             self.report.lacks.push(lack(&path, e.chain()));
                             Ok(())
@@ -114,7 +110,9 @@ impl Plan<'_> {
         let is_named = self.request.components.is_empty()
             || self.here != 0
             || self.components.iter().any(|component| {
-                component.directory == entry.name && self.request.components.contains(&component.name)
+                // One without a directory lies in the root itself.
+                let is_its = component.directory.is_empty() || component.directory == entry.name;
+                is_its && self.request.components.contains(&component.name)
             });
         let is_directory = entry.kind == Kind::Directory;
         let (is_chosen, is_above) = self.filter.wants(&path, is_directory);
@@ -173,20 +171,19 @@ impl Plan<'_> {
     }
 
     fn file(&mut self, entry: &Entry<'_>) -> Result<(), RepoError> {
-        let here = self.here;
+        let linked = (entry.links > 1).then(|| (self.identity(entry), (self.here, entry.name.to_vec())));
         if self.request.overwrite == Overwrite::IfChanged && self.is_there(entry) {
+            if let Some((identity, place)) = linked {
+                self.firsts.entry(identity).or_insert(place);
+            }
             self.report.unchanged += 1;
             self.request.progress.add(Done { files: 1, bytes: entry.size });
             return Ok(());
         }
         self.want_here();
-        if entry.links > 1 {
-            let content = blake3::hash(&[&[entry.content.depth], entry.content.list].concat());
-            let component = self.component(&self.path_here(entry.name));
-            let identity = (component, entry.filesystem, entry.inode, entry.size, *content.as_bytes());
-            let place = (here, entry.name.to_vec());
+        if let Some((identity, place)) = linked {
             if let Some(first) = self.firsts.get(&identity) {
-                self.links.push(Link { directory: here, name: place.1, first: first.clone() });
+                self.links.push(Link { directory: place.0, name: place.1, first: first.clone() });
                 self.report.files += u64::from(self.request.dry_run);
                 return Ok(());
             }
@@ -219,6 +216,13 @@ impl Plan<'_> {
             self.fill()?;
         }
         Ok(())
+    }
+
+    /// Returns what all names of a file share.
+    fn identity(&self, entry: &Entry<'_>) -> Identity {
+        let content = blake3::hash(&[&[entry.content.depth], entry.content.list].concat());
+        let component = self.component(&self.path_here(entry.name));
+        (component, entry.filesystem, entry.inode, entry.size, *content.as_bytes())
     }
 
     /// Notes an entry and its chunks; returns its number.
@@ -262,9 +266,8 @@ impl Plan<'_> {
 
     fn component(&self, path: &[u8]) -> usize {
         let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
-        let is_whole = self.request.path.iter().all(|byte| *byte == b'/');
         let found = self.components.iter().position(|component| component.directory == top);
-        if is_whole { found.unwrap_or(usize::MAX) } else { 0 }
+        if asked::is_whole(self.request) { found.unwrap_or(usize::MAX) } else { 0 }
     }
 }
 
