@@ -8,7 +8,8 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,18 +17,23 @@ use common::Noise;
 use common::cutting::CuttingStore;
 use common::fault::Work;
 use common::repo::{
-    Picture, backup, check_all, create_plain, deliver, differences, maildir, open, picture, restore,
+    Picture, backup, check_all, create_plain, create_sealed, deliver, differences, maildir, open, picture,
+    restore,
 };
 use common::watched::{Moment, WatchedStore};
+use jiff::tz::TimeZone;
 use snap::base::progress::Progress;
 use snap::base::time::Time;
 use snap::op::clone;
-use snap::op::sync::{Budget, Options, Report, Request, sync};
+use snap::op::key;
+use snap::op::prune::{self, Policy, prune};
+use snap::op::sync::{Budget, Cost, Options, Prices, Report, Request, sync};
 use snap::repo::config::Choices;
-use snap::repo::keys::NoSecrets;
+use snap::repo::keys::{NoSecrets, Passphrase, Secrets};
 use snap::repo::{RepoError, Repository};
 use snap::store::{
-    Folder, GenuineStore, LockingMemory, LockingStore, MemoryStore, Name, Protection, Store, VersionId,
+    Folder, Found, GenuineStore, Lock, LockMode, LockingMemory, LockingStore, MemoryStore, Name, Protection,
+    Store, StoreError, Upload, Usage, VersionId,
 };
 
 /// Noon of a day; backups and syncs of a test happen on days that count from it.
@@ -111,6 +117,53 @@ impl World {
         store
     }
 
+    /// Opens the local repository over other files.
+    fn reopen(&mut self, store: Arc<dyn Store>) {
+        self.repository = open(store, self.state.path(), None).expect("opens");
+    }
+
+    /// Removes every other mail, backs up, forgets the first snapshot and repacks what is left of its packs.
+    /// Returns the packs that are gone for it, and those that have come.
+    fn repack(&mut self, day: i64) -> (BTreeSet<String>, BTreeSet<String>) {
+        for folder in ["cur", "new"] {
+            let entries = std::fs::read_dir(self.source.path().join(folder)).expect("lists");
+            let mut mails: Vec<PathBuf> = entries.map(|entry| entry.expect("entry").path()).collect();
+            mails.sort();
+            mails.iter().step_by(2).for_each(|mail| std::fs::remove_file(mail).expect("removes"));
+        }
+        self.backup(day, 0);
+        let _ = self.sync(day);
+        let packs = |files: &MemoryStore| -> BTreeSet<String> {
+            files.files().into_keys().filter(|path| path.starts_with("packs/")).collect()
+        };
+        let before = packs(&self.files);
+        let progress = Progress::default();
+        let policy = Policy { keep_last: 1, ..Policy::default() };
+        let now = Time::new(START + day * DAY + 3600, 0);
+        let mut request = prune::Request::new(policy, now, TimeZone::UTC, &progress);
+        (request.at_once, request.force, request.unused_percent_max) = (true, true, 0.0);
+        let report = prune(&self.repository, &request).expect("prune ends");
+        assert!(report.repacked.packs > 0, "{report:?}");
+        let after = packs(&self.files);
+        (before.difference(&after).cloned().collect(), after.difference(&before).cloned().collect())
+    }
+
+    /// Returns what is asked for with a limit of the budget that the bucket has just reached.
+    fn at_limit(&self, options: Options) -> Options {
+        let bytes: u64 = self.bucket.versions().expect("lists").iter().map(|version| version.bytes).sum();
+        let limit = Cost::estimate(&Prices::default(), bytes + 1, &Usage::default()).total();
+        Options { budget: Budget { limit: Some(limit), ..Budget::default() }, ..options }
+    }
+
+    /// Lets this machine forget what it knows of the bucket.
+    fn forget_bucket(&self) {
+        for path in self.memory().into_keys() {
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("bucket-")) {
+                std::fs::remove_file(path).expect("removes");
+            }
+        }
+    }
+
     fn sync(&self, day: i64) -> Report {
         self.try_sync(day, &Options::default()).expect("sync ends")
     }
@@ -140,6 +193,62 @@ impl World {
         };
         latest.map(|version| (version.path.clone(), lock(&version.path, &version.id))).collect()
     }
+}
+
+/// This machine's files, of which one can't be read: a bad sector.
+struct BadSector {
+    inner: MemoryStore,
+    path: String,
+}
+
+impl Store for BadSector {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+    fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
+        self.inner.begin()
+    }
+    fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner.read(name, bytes_max)
+    }
+    fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        match name.to_string() == self.path {
+            true => {
+                let source = std::io::Error::other("bad sector");
+                Err(StoreError::Io { path: self.path.clone(), verb: "read", source })
+            }
+            false => self.inner.read_range(name, range),
+        }
+    }
+    fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
+        self.inner.list(folder)
+    }
+    fn delete(&self, name: &Name) -> Result<(), StoreError> {
+        self.inner.delete(name)
+    }
+    fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {
+        self.inner.lock(mode)
+    }
+    fn sweep_uploads(&self) -> Result<u64, StoreError> {
+        self.inner.sweep_uploads()
+    }
+}
+
+/// Somebody who knows a passphrase.
+struct OnePassphrase(&'static str);
+
+impl Secrets for OnePassphrase {
+    fn passphrase(&self) -> Result<Option<Passphrase>, RepoError> {
+        Ok(Some(Passphrase::new(self.0.to_owned())))
+    }
+    fn identities(&self) -> Result<Vec<age::x25519::Identity>, RepoError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Returns whether a report tells something of a path that says so.
+fn tells(report: &Report, path: &str, says: &str) -> bool {
+    report.problems.iter().any(|one| one.path == path && one.what.contains(says))
 }
 
 /// Puts back what [`World::memory`] returned.
@@ -206,13 +315,7 @@ fn a_machine_that_forgot_what_it_knows_of_the_bucket_puts_nothing_twice() {
     world.backup(0, 10);
     let _ = world.sync(0);
     let locks = world.locks();
-    for entry in std::fs::read_dir(world.repository.secret_file().parent().expect("a folder")).expect("lists")
-    {
-        let path = entry.expect("entry").path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("bucket-")) {
-            std::fs::remove_file(path).expect("removes");
-        }
-    }
+    world.forget_bucket();
     let report = world.sync(0);
     assert_eq!((report.files_put, report.renewed, report.usage.bytes_received), (0, 0, 0));
     assert!(report.is_well());
@@ -668,4 +771,196 @@ fn a_local_repository_that_lost_snapshots_removes_nothing_from_the_bucket() {
     let refused = world.try_sync(90, &delete).expect_err("refused").to_string();
     assert!(refused.contains("holds no snapshot"), "{refused}");
     assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 3);
+}
+
+#[test]
+fn a_pack_stays_in_the_bucket_until_the_one_that_replaces_it_is_there() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let (gone, come) = world.repack(1);
+    assert!(!gone.is_empty() && !come.is_empty());
+    let mut files = world.files.files();
+    come.iter().for_each(|path| files.get_mut(path).expect("it")[500] ^= 1);
+    world.reopen(Arc::new(MemoryStore::of(files)));
+    // Its lock is over; but nobody can tell that it is not needed.
+    let delete = Options { delete: true, ..Options::default() };
+    let first = world.repository.snapshots().expect("lists").all[0].id;
+    for day in [40, 80] {
+        let report = world.try_sync(day, &delete).expect("sync ends");
+        assert_eq!(report.deleted, 0, "{report:?}");
+        let path = Name::Snapshot(first).to_string();
+        assert!(tells(&report, &path, "nothing is removed from the bucket"), "{report:?}");
+        let locks = world.locks();
+        assert!(gone.iter().all(|path| locks[path] == START + (day + 30) * DAY), "locked as long as that");
+    }
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 2);
+    // The replacement is healed: a dry run tells what will be.
+    world.reopen(Arc::new(world.files.clone()));
+    let told = world.try_sync(120, &Options { dry_run: true, ..delete.clone() }).expect("sync ends");
+    let report = world.try_sync(120, &delete).expect("sync ends");
+    assert!(report.is_well(), "{:?}", report.problems);
+    assert_eq!(told.deleted, report.deleted, "{told:?}");
+    assert!(gone.iter().all(|path| !world.locks().contains_key(path)));
+    world.pictures.remove(&START);
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+}
+
+#[test]
+fn above_the_limit_nothing_is_put_and_what_is_there_stays_locked() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let _ = world.sync(0);
+    world.backup(1, 10);
+    let there = world.locks();
+    let report = world.try_sync(12, &world.at_limit(Options::default())).expect("sync ends");
+    assert_eq!(report.files_put, 0);
+    assert!(tells(&report, &world.bucket.location(), "above the limit"), "{report:?}");
+    assert_eq!(report.problems.len(), 1, "told once: {report:?}");
+    let after = world.locks();
+    assert!(after.keys().eq(there.keys()));
+    assert!(after.values().all(|until| *until == START + 42 * DAY), "{after:?}");
+    assert_eq!(report.snapshots.iter().map(|kept| kept.is_whole).collect::<Vec<_>>(), [true, false]);
+    assert!(world.sync(12).is_well());
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 2);
+}
+
+#[test]
+fn above_the_limit_what_nothing_needs_can_be_removed() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    world.lose_all_mail();
+    world.backup(1, 10);
+    let _ = world.sync(1);
+    world.forget_oldest();
+    let _ = world.sync(12);
+    let renewed = START + 42 * DAY;
+    let unneeded: Vec<String> = {
+        let left = world.locks().into_iter().filter(|(_, until)| *until != renewed);
+        left.map(|(path, _)| path).filter(|path| path.starts_with("packs/")).collect()
+    };
+    assert!(!unneeded.is_empty());
+    for path in &unneeded {
+        world.repository.store().delete(&Name::parse(path).expect("a name")).expect("deletes");
+    }
+    world.backup(20, 10);
+    let delete = world.at_limit(Options { delete: true, ..Options::default() });
+    let report = world.try_sync(34, &delete).expect("sync ends");
+    assert_eq!((report.files_put, report.deleted), (0, unneeded.len() as u64 + 1), "{report:?}");
+    let there = world.locks();
+    assert!(unneeded.iter().all(|path| !there.contains_key(path)));
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+    assert!(world.try_sync(34, &delete).expect("there is room now").files_put > 0);
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 2);
+}
+
+#[test]
+fn above_the_limit_nothing_is_removed_whose_replacement_was_not_put() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let (gone, _) = world.repack(1);
+    let delete = Options { delete: true, ..Options::default() };
+    let limited = world.at_limit(delete.clone());
+    let report = world.try_sync(40, &limited).expect("sync ends");
+    assert_eq!((report.files_put, report.deleted), (0, 0), "{report:?}");
+    assert!(report.problems.iter().any(|one| one.what.contains("raise the limit, so that")), "{report:?}");
+    assert!(gone.iter().all(|path| world.locks()[path] == START + 70 * DAY));
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 2);
+    let report = world.try_sync(71, &delete).expect("sync ends");
+    assert!(report.is_well() && report.deleted > gone.len() as u64, "{report:?}");
+}
+
+#[test]
+fn one_local_file_that_cannot_be_read_holds_up_no_other() {
+    let mut world = World::new();
+    (0..2).for_each(|day| world.backup(day, 10));
+    let _ = world.sync(1);
+    world.backup(2, 30);
+    let old = world.locks();
+    let memory = world.memory();
+    let bucket = world.bucket.copy();
+    let paths: Vec<String> = world.files.files().into_keys().collect();
+    for path in paths.into_iter().filter(|path| path.starts_with("packs/")) {
+        world.bucket = bucket.copy();
+        put_back(&memory);
+        world.forget_bucket();
+        world.reopen(Arc::new(BadSector { inner: world.files.clone(), path: path.clone() }));
+        let report = world.sync(12);
+        assert!(tells(&report, &path, "bad sector"), "{path}: {report:?}");
+        let locks = world.locks();
+        assert!(old.keys().all(|old| locks[old] == START + 42 * DAY), "without {path}: {locks:?}");
+        let packs = world.files.files().into_keys().filter(|path| path.starts_with("packs/"));
+        assert!(packs.filter(|pack| *pack != path).all(|pack| locks.contains_key(&pack)), "without {path}");
+        let left = clone_restores(&world.bucket, world.state.path(), &world.pictures);
+        assert!(left == 2 || (left == 3 && old.contains_key(&path)), "without {path}: {left}");
+    }
+}
+
+#[test]
+fn snapshots_that_were_lost_here_are_not_taken_for_forgotten() {
+    let mut world = World::new();
+    (0..6).for_each(|day| world.backup(day, 2));
+    let _ = world.sync(6);
+    for snapshot in world.repository.snapshots().expect("lists").all {
+        world.repository.store().delete(&Name::Snapshot(snapshot.id)).expect("deletes");
+    }
+    world.backup(7, 2);
+    let _ = world.sync(7);
+    let all = world.locks();
+    let delete = Options { delete: true, ..Options::default() };
+    let report = world.try_sync(40, &delete).expect("sync ends");
+    assert_eq!(report.deleted, 0);
+    let bucket = world.bucket.location();
+    assert!(tells(&report, &bucket, "6 of its 7 snapshots"), "{report:?}");
+    assert!(tells(&report, &bucket, "use --force if it is meant"), "{report:?}");
+    assert!(world.locks().keys().eq(all.keys()));
+    let told = world.try_sync(40, &Options { dry_run: true, ..delete.clone() }).expect("sync ends");
+    assert!(told.deleted >= 6 && !told.is_well(), "{told:?}");
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 7);
+    let forced = world.try_sync(40, &Options { force: true, ..delete }).expect("sync ends");
+    assert!(forced.is_well() && forced.deleted == told.deleted, "{forced:?}");
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+}
+
+#[test]
+fn snapshots_that_were_lost_here_are_told_when_the_first_lock_is_over() {
+    let mut world = World::new();
+    for day in 0..6 {
+        world.backup(day, 2);
+        let _ = world.sync(day);
+    }
+    for snapshot in world.repository.snapshots().expect("lists").all {
+        world.repository.store().delete(&Name::Snapshot(snapshot.id)).expect("deletes");
+    }
+    world.backup(7, 2);
+    let delete = Options { delete: true, ..Options::default() };
+    let report = world.try_sync(30, &delete).expect("sync ends");
+    assert_eq!(report.deleted, 0, "one lock is over, and five more in some days");
+    assert!(tells(&report, &world.bucket.location(), "6 of its "), "{report:?}");
+}
+
+#[test]
+fn a_key_file_goes_only_if_one_for_the_same_recipient_is_here() {
+    let mut world = World::new();
+    let files = MemoryStore::default();
+    let state = tempfile::tempdir().expect("temporary folder");
+    world.repository = create_sealed(Arc::new(files.clone()), state.path(), "one").expect("made");
+    (world.files, world.state) = (files, state);
+    let other = age::x25519::Identity::generate().to_public();
+    let now = Time::new(START, 0);
+    let lost = key::add_recipient(&world.repository, &other, "safe", now).expect("added");
+    world.backup(0, 1);
+    let _ = world.sync(0);
+    // Its file is lost here. The passphrase is changed: what the old one wrapped is to go.
+    let keys = world.repository.key_files().expect("lists");
+    let keys: Vec<_> = keys.into_iter().map(|info| info.expect("it reads")).collect();
+    let old = keys.iter().find(|info| info.id != lost && info.recipient().is_some()).expect("one").id;
+    world.repository.store().delete(&Name::Key(lost)).expect("deletes");
+    let secrets = OnePassphrase("one");
+    let new = Passphrase::new("two".to_owned());
+    let _ = key::rotate_passphrase(&world.repository, &secrets, &new, now).expect("changed");
+    let delete = Options { delete: true, ..Options::default() };
+    let report = world.try_sync(90, &delete).expect("sync ends");
+    let there = world.locks();
+    assert!(there.contains_key(&Name::Key(lost).to_string()), "{report:?}");
+    assert!(!there.contains_key(&Name::Key(old).to_string()), "{report:?}");
 }

@@ -13,6 +13,9 @@ pub struct Sync {
     /// Remove versions that no manifest needs and whose lock is over; takes credentials that may
     #[arg(long)]
     pub delete: bool,
+    /// Remove even if more than half of the bucket's snapshots would go
+    #[arg(long, requires = "delete")]
+    pub force: bool,
     /// Read every lock back, not only a sample
     #[arg(long)]
     pub audit: bool,
@@ -31,7 +34,7 @@ pub struct Sync {
     /// Go on although a lifecycle rule removes current versions
     #[arg(long)]
     pub allow_expiry: bool,
-    /// Refuse to put what would make the bucket cost more than so much a month
+    /// Put nothing that would make the bucket cost more than so much a month; what is there stays locked
     #[arg(long, value_name = "AMOUNT", value_parser = amount)]
     pub budget_limit: Option<f64>,
     /// Say so if the bucket costs more than so much a month; may be given several times [default: 10 and 100]

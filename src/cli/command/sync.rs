@@ -70,6 +70,7 @@ fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {
         ),
         audit: given.audit,
         delete: given.delete,
+        force: given.force,
         dry_run: given.dry_run,
         allow_unlocked: given.allow_unlocked,
         allow_expiry: given.allow_expiry,

@@ -102,7 +102,7 @@ impl Local {
 }
 
 /// Judges how a name lies in the bucket. What is remembered needs no look; else a version is compared
-/// with the local file, whose hashes `local` gives, or read and hashed.
+/// with the local file, whose hashes `local` gives; where it gives none, the version is read and hashed.
 ///
 /// # Errors
 /// [`RepoError::Store`].
@@ -111,12 +111,12 @@ pub fn judge(
     name: &Name,
     versions: &[Version],
     known: &BucketState,
-    local: &mut dyn FnMut() -> Result<Option<Local>, RepoError>,
+    local: &mut dyn FnMut() -> Option<Local>,
 ) -> Result<Standing, RepoError> {
     let Some(top) = versions.last() else { return Ok(Standing::Absent) };
     let mut genuine = None;
     for version in versions.iter().rev().filter(|version| !version.is_marker) {
-        if known.until(&version.path, &version.id).is_some() || is_genuine(remote, name, version, local()?)? {
+        if known.until(&version.path, &version.id).is_some() || is_genuine(remote, name, version, local())? {
             genuine = Some(version.clone());
             break;
         }

@@ -8,24 +8,24 @@ mod audit;
 mod bucket;
 mod cost;
 mod delete;
+mod guard;
+mod needs;
 mod pass;
 mod reach;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::base::id::{FragmentId, PackId, SnapshotId};
+use crate::base::id::SnapshotId;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::delete::Delete;
-use crate::op::sync::pass::Pass;
-use crate::op::sync::reach::Reach;
+use crate::op::sync::guard::{over_limit, refuse_blind_deletion, refuse_unprotected};
+use crate::op::sync::needs::{kept, read_needs, shared, wanted};
+use crate::op::sync::pass::{May, Pass, Settled};
 use crate::repo::bucket_state::BucketState;
-use crate::repo::index::{Index, fragments_present};
-use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
-use crate::repo::{RepoError, Repository, Snapshot};
-use crate::store::{Folder, LockingStore, Name, Usage};
+use crate::repo::{RepoError, Repository};
+use crate::store::{LockingStore, Usage};
 
 pub use cost::{Budget, Cost, Prices};
 
@@ -43,6 +43,8 @@ pub struct Options {
     pub audit: bool,
     /// Remove versions that nobody needs and whose lock is over.
     pub delete: bool,
+    /// Remove even so much that it looks like a mistake.
+    pub force: bool,
     /// Change nothing.
     pub dry_run: bool,
     /// Go on although the bucket can't lock.
@@ -62,6 +64,7 @@ impl Default for Options {
             renew_below_days: 23,
             audit: false,
             delete: false,
+            force: false,
             dry_run: false,
             allow_unlocked: false,
             allow_expiry: false,
@@ -88,7 +91,7 @@ pub struct Request<'a> {
 /// Something that is wrong, and was put right or needs somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// A path in the repository.
+    /// A path in the repository, or where the bucket is.
     pub path: String,
     /// What is wrong and what was done, or what to do, in one line.
     pub what: String,
@@ -148,16 +151,6 @@ impl Report {
     }
 }
 
-/// A snapshot, and what it needs.
-pub struct Needing {
-    /// The snapshot.
-    pub snapshot: Snapshot,
-    /// The packs.
-    pub packs: BTreeSet<PackId>,
-    /// Whether those are all.
-    pub is_known: bool,
-}
-
 /// Brings a bucket up to date.
 ///
 /// # Errors
@@ -168,7 +161,7 @@ pub fn sync(
     remote: &Arc<dyn LockingStore>,
     request: &Request<'_>,
 ) -> Result<Report, RepoError> {
-    let shared = remote;
+    let common = remote;
     let remote = remote.as_ref();
     let before = remote.usage();
     let has_locks = refuse_unprotected(remote, request.options)?;
@@ -178,31 +171,35 @@ pub fn sync(
     let is_in_doubt = !report.problems.is_empty();
     let wanted = wanted(repository, &needing, &indexed, is_in_doubt)?;
     let bucket = Bucket::read(remote)?;
-    hold_to_budget(&bucket, &wanted, request)?;
+    let dear = over_limit(&bucket, &wanted, request)?;
+    let may_put = dear.is_none();
+    report.problems.extend(dear.map(|what| Problem { path: remote.location(), what }));
     let mut known = BucketState::load(repository, &remote.location());
     audit::missing(&bucket, &mut known, request.now, &mut report);
     audit::read_back(remote, &mut known, request, &mut report)?;
 
-    let pass = Pass::new(repository, remote, &bucket, request, has_locks, known);
+    let pass = Pass::new(repository, remote, &bucket, request, May { lock: has_locks, put: may_put }, known);
     let mut settled = pass.run(&wanted, &needing);
-    if is_in_doubt {
+    if is_in_doubt || pass.leaves_a_snapshot_broken() {
         settled = settled.and_then(|()| pass.keep_in_doubt(&wanted));
     }
-    let mut known = pass.finish(&mut report);
+    let Settled { mut known, would_put } = pass.finish(&mut report);
     if !request.options.dry_run {
         known.keep(repository)?; // also what an interrupted run has learned
     }
     settled?;
-    report.snapshots = kept(&needing, &wanted, &known);
+    report.snapshots = kept(&needing, &shared(&wanted, may_put), &known);
     let mut removed = 0;
     if request.options.delete {
         let delete = Delete {
             repository,
             local: repository.shared_store(),
-            remote: shared.clone(),
+            remote: common.clone(),
             bucket: &bucket,
             needing: &needing,
             wanted: &wanted,
+            would_put: &would_put,
+            may_put,
             request,
         };
         removed = delete.run(&mut known, &mut report)?;
@@ -216,161 +213,6 @@ pub fn sync(
     report.cost = Cost::estimate(&request.options.prices, report.bytes_stored, &report.usage);
     report.exceeded = request.options.budget.exceeded(report.cost.total());
     Ok(report)
-}
-
-/// Deleting rests on knowing what is needed.
-fn refuse_blind_deletion(options: &Options, needing: &[Needing], report: &Report) -> Result<(), RepoError> {
-    let why = match report.problems.first() {
-        _ if !options.delete => return Ok(()),
-        None if !needing.is_empty() => return Ok(()),
-        None => "the local repository holds no snapshot".to_owned(),
-        Some(problem) => format!("{}: {}", problem.path, problem.what),
-    };
-    let what = format!("nothing is removed from the bucket while it is not known what is needed: {why}");
-    Err(RepoError::Refused { what })
-}
-
-/// Returns whether the bucket can lock.
-fn refuse_unprotected(remote: &dyn LockingStore, options: &Options) -> Result<bool, RepoError> {
-    let location = remote.location();
-    let refuse = |what: String| Err(RepoError::Refused { what });
-    if options.lock_days == 0 || options.renew_below_days >= options.lock_days {
-        return refuse(format!(
-            "locks of {} days that are renewed below {} days: a lock must last longer than the floor below which it is renewed",
-            options.lock_days, options.renew_below_days
-        ));
-    }
-    let protection = remote.protection()?;
-    let is_locking = protection.has_versions && protection.has_locks;
-    if !is_locking && !options.allow_unlocked {
-        let lacks = if protection.has_versions { "Object Lock" } else { "versioning and Object Lock" };
-        return refuse(format!(
-            "{location}: the bucket lacks {lacks}, so whoever has these credentials can destroy the copy; make one with Object Lock (scripts/terraform), or allow it with --allow-unlocked"
-        ));
-    }
-    if !protection.expiring_rules.is_empty() && !options.allow_expiry {
-        return refuse(format!(
-            "{location}: a lifecycle rule ({}) removes current versions by age: old packs hold live mail; remove the rule, or allow it with --allow-expiry",
-            protection.expiring_rules.join(", ")
-        ));
-    }
-    Ok(is_locking)
-}
-
-/// What is listed: the fragments, and the packs that they list and that are there.
-struct Indexed {
-    fragments: BTreeSet<FragmentId>,
-    packs: BTreeSet<PackId>,
-}
-
-/// Returns what each snapshot needs, and what is listed.
-fn read_needs(
-    repository: &Repository,
-    progress: &Progress,
-    report: &mut Report,
-) -> Result<(Vec<Needing>, Indexed), RepoError> {
-    let snapshots = repository.snapshots()?; // before packs: what a backup adds meanwhile waits for the next run
-    let fragments = fragments_present(repository.store())?; // before packs, too
-    for (path, error) in snapshots.unreadable {
-        let what = format!("{}; heal it with 'snap check --repair-from'", error.chain());
-        report.problems.push(Problem { path, what });
-    }
-    let reader = Reader::new(repository, Index::open(repository)?, TREE_CACHE_BYTES);
-    let orphans: BTreeSet<PackId> = reader.index().orphans().iter().map(|pack| pack.id).collect();
-    let there = reader.index().packs().filter(|(_, pack, is_lost)| !is_lost && !orphans.contains(&pack.id));
-    let indexed = Indexed { fragments, packs: there.map(|(_, pack, _)| pack.id).collect() };
-    let mut reach = Reach::new(&reader, progress);
-    let mut all = Vec::new();
-    for snapshot in snapshots.all {
-        let needs = reach.of(&snapshot)?;
-        if let Some(lacking) = &needs.lacking {
-            let what =
-                format!("what it needs is not all there: {lacking}; heal it with 'snap check --repair-from'");
-            report.problems.push(Problem { path: Name::Snapshot(snapshot.id).to_string(), what });
-        }
-        all.push(Needing { snapshot, packs: needs.packs, is_known: needs.lacking.is_none() });
-    }
-    Ok((all, indexed))
-}
-
-/// A local file that belongs into the bucket.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// Length, in bytes.
-    pub bytes: u64,
-    /// Whether a kept snapshot needs it, so that its lock is renewed.
-    pub is_needed: bool,
-}
-
-/// Returns the local files that belong into the bucket: all but packs that nothing lists or needs, and what a backup
-/// has added meanwhile.
-fn wanted(
-    repository: &Repository,
-    needing: &[Needing],
-    indexed: &Indexed,
-    is_in_doubt: bool,
-) -> Result<BTreeMap<Name, Wanted>, RepoError> {
-    let store = repository.store();
-    let needed: BTreeSet<PackId> = needing.iter().flat_map(|one| one.packs.iter().copied()).collect();
-    let kept: BTreeSet<SnapshotId> = needing.iter().map(|one| one.snapshot.id).collect();
-    let mut wanted = BTreeMap::new();
-    let config = store.read(&Name::Config, crate::repo::config::CONFIG_BYTES_MAX)?;
-    wanted.insert(Name::Config, Wanted { bytes: config.len() as u64, is_needed: true });
-    for folder in [Folder::Keys, Folder::Packs, Folder::Index, Folder::Snapshots] {
-        for found in store.list(folder)? {
-            let Some(name) = found.name else { continue };
-            let is_needed = match name {
-                // Where it is not known what a snapshot needs, everything may be.
-                Name::Pack(id) => needed.contains(&id) || (is_in_doubt && indexed.packs.contains(&id)),
-                Name::Fragment(id) => indexed.fragments.contains(&id),
-                Name::Snapshot(id) => kept.contains(&id),
-                _ => true,
-            };
-            let is_listed = matches!(name, Name::Pack(id) if indexed.packs.contains(&id));
-            if is_needed || is_listed {
-                wanted.insert(name, Wanted { bytes: found.bytes, is_needed });
-            }
-        }
-    }
-    Ok(wanted)
-}
-
-fn hold_to_budget(
-    bucket: &Bucket,
-    wanted: &BTreeMap<Name, Wanted>,
-    request: &Request<'_>,
-) -> Result<(), RepoError> {
-    let absent = wanted.iter().filter(|(name, _)| bucket.of(name).is_empty());
-    let more: u64 = absent.map(|(_, wanted)| wanted.bytes).sum();
-    let (prices, budget) = (&request.options.prices, &request.options.budget);
-    let cost = Cost::estimate(prices, bucket.bytes + more, &Usage::default()).total();
-    match budget.limit.filter(|limit| cost > *limit && more > 0) {
-        None => Ok(()),
-        Some(limit) => Err(RepoError::Refused {
-            what: format!(
-                "the bucket would cost about {cost:.0} {currency} a month, above the limit of {limit:.0}; raise the limit, or prune and 'snap sync --delete'",
-                currency = prices.currency
-            ),
-        }),
-    }
-}
-
-fn kept(needing: &[Needing], wanted: &BTreeMap<Name, Wanted>, known: &BucketState) -> Vec<Kept> {
-    let shared = wanted.keys().filter(|name| !matches!(name, Name::Pack(_) | Name::Snapshot(_)));
-    let shared: Vec<Option<i64>> = shared.map(|name| known.latest(&name.to_string())).collect();
-    let each = needing.iter().map(|one| {
-        let own = one.packs.iter().map(|id| Name::Pack(*id)).chain([Name::Snapshot(one.snapshot.id)]);
-        let own = own.map(|name| known.latest(&name.to_string()));
-        let ends: Option<Vec<i64>> = own.chain(shared.iter().copied()).collect();
-        let lowest = ends.as_ref().and_then(|ends| ends.iter().min()).filter(|end| **end > 0);
-        Kept {
-            id: one.snapshot.id,
-            time: one.snapshot.manifest.time,
-            is_whole: one.is_known && ends.is_some(),
-            lowest: lowest.map(|end| Time::new(*end, 0)),
-        }
-    });
-    each.collect()
 }
 
 fn tell_strangers(bucket: &Bucket, report: &mut Report) {

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::base::progress::Done;
 use crate::base::time::Time;
 use crate::op::sync::bucket::{Bucket, Local, Standing, hash, judge};
-use crate::op::sync::{DAY_S, Needing, Problem, Report, Request, Wanted};
+use crate::op::sync::needs::{Needing, Wanted};
+use crate::op::sync::{DAY_S, Problem, Report, Request};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::{RepoError, Repository};
 use crate::store::{Folder, LockingStore, Mode, Name, Overlay, StoreError, Version, VersionId};
@@ -16,16 +17,36 @@ use crate::store::{Folder, LockingStore, Mode, Name, Overlay, StoreError, Versio
 /// Bytes sent to a file's upload at one stroke.
 const PIECE_BYTES: u64 = 4 << 20;
 
+/// After so many files that were put, what is known of the bucket is kept: a run that is killed has not
+/// forgotten them.
+const KEEP_EVERY: u64 = 16;
+
+/// What a pass may do.
+#[derive(Clone, Copy, Debug)]
+pub struct May {
+    /// Whether the bucket can lock.
+    pub lock: bool,
+    /// Whether anything may be put. Else locks are renewed all the same.
+    pub put: bool,
+}
+
 /// One pass over all files.
 pub struct Pass<'p> {
     repository: &'p Repository,
     remote: &'p dyn LockingStore,
     bucket: &'p Bucket,
     request: &'p Request<'p>,
-    /// Whether the bucket can lock.
-    has_locks: bool,
+    may: May,
     known: Mutex<BucketState>,
     did: Mutex<Did>,
+}
+
+/// What is known when a pass has ended.
+pub struct Settled {
+    /// What is known of the bucket.
+    pub known: BucketState,
+    /// What would be there now if it were not a dry run.
+    pub would_put: BTreeSet<Name>,
 }
 
 /// What the pass did so far.
@@ -36,7 +57,9 @@ struct Did {
     renewed: u64,
     put_back: u64,
     problems: Vec<Problem>,
-    /// Files that could not be brought there, because they are damaged here.
+    /// Files that a dry run would put.
+    would_put: BTreeSet<Name>,
+    /// Files that could not be brought there: they are damaged here, or nothing may be put.
     failed: BTreeSet<Name>,
     /// Manifests of which something is not in the bucket.
     lacking: BTreeSet<Name>,
@@ -49,11 +72,11 @@ impl<'p> Pass<'p> {
         remote: &'p dyn LockingStore,
         bucket: &'p Bucket,
         request: &'p Request<'p>,
-        has_locks: bool,
+        may: May,
         known: BucketState,
     ) -> Self {
         let (known, did) = (Mutex::new(known), Mutex::default());
-        Self { repository, remote, bucket, request, has_locks, known, did }
+        Self { repository, remote, bucket, request, may, known, did }
     }
 
     /// Settles all files, folder by folder: nothing is there before what it names.
@@ -82,8 +105,15 @@ impl<'p> Pass<'p> {
         self.settle_all(&manifests.collect::<Vec<_>>())
     }
 
+    /// Returns whether a snapshot that the bucket should hold lacks a pack there. What it has instead, of
+    /// which nothing here knows any more, may be the last good copy.
+    pub fn leaves_a_snapshot_broken(&self) -> bool {
+        // Where nothing may be put, one that is not there breaks nothing.
+        self.did().lacking.iter().any(|name| self.may.put || !self.bucket.of(name).is_empty())
+    }
+
     /// Renews the locks of all that lies in the bucket under names that are not here: where it is not known
-    /// what snapshots need, they may need any of it.
+    /// what snapshots need there, they may need any of it.
     ///
     /// # Errors
     /// [`RepoError::Store`], [`RepoError::Interrupted`].
@@ -103,7 +133,7 @@ impl<'p> Pass<'p> {
     }
 
     /// Ends: returns what is known of the bucket now, and adds to the report.
-    pub fn finish(self, report: &mut Report) -> BucketState {
+    pub fn finish(self, report: &mut Report) -> Settled {
         let did = self.did.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.files_put += did.files_put;
         report.bytes_put += did.bytes_put;
@@ -111,7 +141,8 @@ impl<'p> Pass<'p> {
         report.put_back += did.put_back;
         report.problems.extend(did.problems);
         report.problems.sort_by(|a, b| a.path.cmp(&b.path));
-        self.known.into_inner().unwrap_or_else(PoisonError::into_inner)
+        let known = self.known.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Settled { known, would_put: did.would_put }
     }
 
     fn did(&self) -> MutexGuard<'_, Did> {
@@ -151,17 +182,8 @@ impl<'p> Pass<'p> {
 
     fn settle(&self, name: &Name, wanted: &Wanted) -> Result<(), RepoError> {
         let versions = self.bucket.of(name);
-        let known = self.known().only(&name.to_string());
-        let mut local: Option<Local> = None;
-        let mut read = || {
-            if local.is_none() {
-                local = Some(hash(self.repository.store(), name, wanted.bytes)?);
-            }
-            Ok(local)
-        };
-        let standing = judge(self.remote, name, versions, &known, &mut read)?;
         let mut sent_bytes = 0;
-        match standing {
+        match self.judge(name, wanted, versions)? {
             Standing::Good(version) => self.renew(name, &version, wanted)?,
             Standing::Absent if self.did().lacking.contains(name) => {} // told where the reason is
             Standing::Absent => {
@@ -175,48 +197,87 @@ impl<'p> Pass<'p> {
             }
             Standing::Covered { genuine, is_deleted } => {
                 self.renew(name, &genuine, wanted)?;
-                let what = if is_deleted { "a deletion" } else { "other bytes" };
-                if self.put(name, wanted, Overlay::Allowed)? {
-                    self.did().put_back += 1;
-                    self.problem(
-                        name,
-                        format!("somebody has put {what} on top of it; its genuine version is kept, and was put back on top: look for who has the uploader's credentials"),
-                    );
-                } else {
-                    self.did().failed.remove(name); // what needs it finds the genuine version
-                    self.problem(
-                        name,
-                        format!("somebody has put {what} on top of it; its genuine version is kept"),
-                    );
-                }
+                self.uncover(name, wanted, is_deleted)?;
             }
-            Standing::Spoilt => {
-                if self.put(name, wanted, Overlay::Allowed)? {
-                    self.did().put_back += 1;
-                }
-                self.problem(name, "what lies in the bucket under this name are other bytes; the genuine ones were put on top: look for who has the uploader's credentials");
-            }
+            Standing::Spoilt => self.replace(name, wanted)?,
         }
         self.request.progress.add(Done { files: 1, bytes: sent_bytes });
         Ok(())
     }
 
-    /// Puts a local file there, locked. Returns whether it could: one that is damaged is a problem.
+    /// Judges how a file lies in the bucket. One that can't be read here is a problem, and the bucket's own
+    /// bytes are looked at.
+    fn judge(&self, name: &Name, wanted: &Wanted, versions: &[Version]) -> Result<Standing, RepoError> {
+        let known = self.known().only(&name.to_string());
+        let (mut local, mut unreadable): (Option<Local>, Option<StoreError>) = (None, None);
+        let mut read = || {
+            if local.is_none() && unreadable.is_none() {
+                match hash(self.repository.store(), name, wanted.bytes) {
+                    Ok(found) => local = Some(found),
+                    Err(e) => unreadable = Some(e),
+                }
+            }
+            local
+        };
+        let standing = judge(self.remote, name, versions, &known, &mut read)?;
+        // Else it is to be put, which tells the same.
+        if let (Standing::Good(_), Some(e)) = (&standing, unreadable) {
+            let why = RepoError::Store(e).chain();
+            self.problem(
+                name,
+                format!("is whole in the bucket, and here: {why}; heal it with 'snap check --repair-from'"),
+            );
+        }
+        Ok(standing)
+    }
+
+    /// Puts the genuine bytes back on top of what somebody has put there.
+    fn uncover(&self, name: &Name, wanted: &Wanted, is_deleted: bool) -> Result<(), RepoError> {
+        let what = if is_deleted { "a deletion" } else { "other bytes" };
+        if self.put(name, wanted, Overlay::Allowed)? {
+            self.did().put_back += 1;
+            self.problem(
+                name,
+                format!("somebody has put {what} on top of it; its genuine version is kept, and was put back on top: look for who has the uploader's credentials"),
+            );
+        } else {
+            self.did().failed.remove(name); // what needs it finds the genuine version
+            self.problem(name, format!("somebody has put {what} on top of it; its genuine version is kept"));
+        }
+        Ok(())
+    }
+
+    /// Puts the genuine bytes on top where only others are.
+    fn replace(&self, name: &Name, wanted: &Wanted) -> Result<(), RepoError> {
+        if self.put(name, wanted, Overlay::Allowed)? {
+            self.did().put_back += 1;
+            self.problem(name, "what lies in the bucket under this name are other bytes; the genuine ones were put on top: look for who has the uploader's credentials");
+        } else {
+            self.problem(name, "what lies in the bucket under this name are other bytes, and the genuine ones are not there: look for who has the uploader's credentials");
+        }
+        Ok(())
+    }
+
+    /// Puts a local file there, locked, if anything may be put. Returns whether it could: one that is
+    /// damaged is a problem.
     fn put(&self, name: &Name, wanted: &Wanted, overlay: Overlay) -> Result<bool, RepoError> {
+        if !self.may.put {
+            self.did().failed.insert(*name); // why, is told once for all
+            return Ok(false);
+        }
         if self.request.options.dry_run {
-            let mut did = self.did();
-            did.files_put += 1;
-            did.bytes_put += wanted.bytes;
+            self.did().would_put.insert(*name);
+            self.has_put(wanted);
             return Ok(true);
         }
         let until = self.ends();
-        let mut upload = self.remote.begin_locked(self.has_locks.then_some(until), overlay)?;
+        let mut upload = self.remote.begin_locked(self.may.lock.then_some(until), overlay)?;
         let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
         while at < wanted.bytes {
             let end = wanted.bytes.min(at + PIECE_BYTES);
             let piece = match self.repository.store().read_range(name, at..end) {
                 Ok(piece) => piece,
-                Err(e) => return self.cannot(name, &e.to_string()),
+                Err(e) => return self.cannot(name, &RepoError::Store(e).chain()),
             };
             hasher.update(&piece);
             upload.write(&piece)?;
@@ -230,12 +291,20 @@ impl<'p> Pass<'p> {
             Err(StoreError::Taken { .. }) => return Ok(false), // another machine was faster; the next run looks at it
             Err(e) => return Err(e.into()),
         };
-        let ends = if self.has_locks { until.seconds } else { 0 };
+        let ends = if self.may.lock { until.seconds } else { 0 };
         self.known().learn(&name.to_string(), &id, ends);
+        if self.has_put(wanted).is_multiple_of(KEEP_EVERY) {
+            self.known().keep(self.repository)?;
+        }
+        Ok(true)
+    }
+
+    /// Counts a file that was put, or would be; returns how many there are now.
+    fn has_put(&self, wanted: &Wanted) -> u64 {
         let mut did = self.did();
         did.files_put += 1;
         did.bytes_put += wanted.bytes;
-        Ok(true)
+        did.files_put
     }
 
     fn cannot(&self, name: &Name, why: &str) -> Result<bool, RepoError> {
@@ -247,7 +316,7 @@ impl<'p> Pass<'p> {
     /// Renews a version's lock if it ends too soon and a kept snapshot needs it.
     fn renew(&self, name: &Name, version: &Version, wanted: &Wanted) -> Result<(), RepoError> {
         let path = name.to_string();
-        if !self.has_locks {
+        if !self.may.lock {
             self.known().learn(&path, &version.id, 0);
             return Ok(());
         }

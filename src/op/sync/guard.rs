@@ -1,0 +1,83 @@
+//! What a sync refuses before it begins, and what it does not do because it would cost too much.
+
+use std::collections::BTreeMap;
+
+use crate::op::sync::bucket::Bucket;
+use crate::op::sync::needs::{Needing, Wanted};
+use crate::op::sync::{Cost, Options, Report, Request};
+use crate::repo::RepoError;
+use crate::store::{LockingStore, Name, Usage};
+
+/// Returns whether the bucket can lock.
+///
+/// # Errors
+/// [`RepoError::Refused`] if it protects nothing and that was not allowed; [`RepoError::Store`].
+pub fn refuse_unprotected(remote: &dyn LockingStore, options: &Options) -> Result<bool, RepoError> {
+    let location = remote.location();
+    let refuse = |what: String| Err(RepoError::Refused { what });
+    if options.lock_days == 0 || options.renew_below_days >= options.lock_days {
+        return refuse(format!(
+            "locks of {} days that are renewed below {} days: a lock must last longer than the floor below which it is renewed",
+            options.lock_days, options.renew_below_days
+        ));
+    }
+    let protection = remote.protection()?;
+    let is_locking = protection.has_versions && protection.has_locks;
+    if !is_locking && !options.allow_unlocked {
+        let lacks = if protection.has_versions { "Object Lock" } else { "versioning and Object Lock" };
+        return refuse(format!(
+            "{location}: the bucket lacks {lacks}, so whoever has these credentials can destroy the copy; make one with Object Lock (scripts/terraform), or allow it with --allow-unlocked"
+        ));
+    }
+    if !protection.expiring_rules.is_empty() && !options.allow_expiry {
+        return refuse(format!(
+            "{location}: a lifecycle rule ({}) removes current versions by age: old packs hold live mail; remove the rule, or allow it with --allow-expiry",
+            protection.expiring_rules.join(", ")
+        ));
+    }
+    Ok(is_locking)
+}
+
+/// Deleting rests on knowing what is needed.
+///
+/// # Errors
+/// [`RepoError::Refused`] if it is not known.
+pub fn refuse_blind_deletion(
+    options: &Options,
+    needing: &[Needing],
+    report: &Report,
+) -> Result<(), RepoError> {
+    let why = match report.problems.first() {
+        _ if !options.delete => return Ok(()),
+        None if !needing.is_empty() => return Ok(()),
+        None => "the local repository holds no snapshot".to_owned(),
+        Some(problem) => format!("{}: {}", problem.path, problem.what),
+    };
+    let what = format!("nothing is removed from the bucket while it is not known what is needed: {why}");
+    Err(RepoError::Refused { what })
+}
+
+/// Says why nothing may be put, if what the bucket lacks would make it cost more than the limit.
+///
+/// # Errors
+/// [`RepoError::Refused`] if nothing is there yet that could go on being locked.
+pub fn over_limit(
+    bucket: &Bucket,
+    wanted: &BTreeMap<Name, Wanted>,
+    request: &Request<'_>,
+) -> Result<Option<String>, RepoError> {
+    let absent = wanted.iter().filter(|(name, _)| bucket.of(name).is_empty());
+    let more: u64 = absent.map(|(_, wanted)| wanted.bytes).sum();
+    let (prices, budget) = (&request.options.prices, &request.options.budget);
+    let cost = Cost::estimate(prices, bucket.bytes + more, &Usage::default()).total();
+    let Some(limit) = budget.limit.filter(|limit| cost > *limit && more > 0) else { return Ok(None) };
+    let currency = &prices.currency;
+    let what =
+        format!("the bucket would cost about {cost:.0} {currency} a month, above the limit of {limit:.0}");
+    match bucket.names.is_empty() {
+        true => Err(RepoError::Refused { what: format!("{what}; raise the limit") }),
+        false => Ok(Some(format!(
+            "{what}, so nothing is put; what is there stays locked; raise the limit, or remove what nothing needs with 'snap prune' and 'snap sync --delete'"
+        ))),
+    }
+}
