@@ -587,11 +587,9 @@ fn without_the_key_partly_dead_frames_are_closed_and_die_once_backups_have_store
     assert_eq!(differences(&picture(&source), &picture(target.path())), Vec::<String>::new());
 }
 
-#[test]
-fn frames_of_several_runs_move_into_one_pack_sealed_as_they_are() {
-    let folder = tempfile::tempdir().expect("temporary folder");
-    let (source, state) = (folder.path().join("mail"), folder.path().join("state"));
-    let disk = MemoryStore::default();
+/// Makes four packs of four runs, each sealed with a key of its own and half dead, and a snapshot that needs the rest.
+fn four_runs(folder: &Path, disk: &MemoryStore) -> PathBuf {
+    let (source, state) = (folder.join("mail"), folder.join("state"));
     let store = || Arc::new(disk.clone());
     create_sealed(store(), &state, "correct horse").expect("repository is made");
     let mut noise = Noise::new(15);
@@ -610,6 +608,25 @@ fn frames_of_several_runs_move_into_one_pack_sealed_as_they_are() {
     }
     let locked = open(store(), &state, None).expect("repository opens");
     let _ = common::repo::backup(&locked, &source, START + 4 * DAY).expect("backup");
+    source
+}
+
+/// Restores the newest snapshot with the passphrase; returns what differs from the source.
+fn lost(disk: &MemoryStore, folder: &Path) -> Vec<String> {
+    let unlocked = open_with_passphrase(Arc::new(disk.clone()), &folder.join("state"));
+    let last = unlocked.snapshots().expect("snapshots list").all.pop().expect("there is one");
+    let target = tempfile::tempdir().expect("temporary folder");
+    let lacks = restore(&unlocked, &last, target.path()).expect("restore ends").lacks;
+    let lacks = lacks.into_iter().map(|lack| lack.reason);
+    lacks.chain(differences(&picture(&folder.join("mail")), &picture(target.path()))).collect()
+}
+
+#[test]
+fn frames_of_several_runs_move_into_one_pack_sealed_as_they_are() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let disk = MemoryStore::default();
+    _ = four_runs(folder.path(), &disk);
+    let locked = open(Arc::new(disk.clone()), &folder.path().join("state"), None).expect("repository opens");
     let report = run(&locked, keep_last(1), 5, |request| request.at_once = true).expect("prune");
     assert!(locked.identities().is_none() && report.repacked.packs >= 4, "{report:?}");
     let index = Index::open_without_cache(&locked).expect("index opens");
@@ -619,12 +636,38 @@ fn frames_of_several_runs_move_into_one_pack_sealed_as_they_are() {
     let keys: Vec<usize> = keys.collect();
     assert_eq!(keys, [4], "one pack, with the keys of four runs");
     is_sound(&locked);
-    let unlocked = open_with_passphrase(store(), &state);
-    let last = unlocked.snapshots().expect("snapshots list").all.pop().expect("there is one");
-    let target = tempfile::tempdir().expect("temporary folder");
-    let lacks = restore(&unlocked, &last, target.path()).expect("restore ends").lacks;
-    assert!(lacks.is_empty(), "{lacks:?}");
-    assert_eq!(differences(&picture(&source), &picture(target.path())), Vec::<String>::new());
+    assert_eq!(lost(&disk, folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn no_frame_moves_to_where_its_key_is_not() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let disk = MemoryStore::default();
+    _ = four_runs(folder.path(), &disk);
+    let files = disk.files();
+    let state = folder.path().join("state");
+    let names = disk.list(Folder::Packs).expect("lists").into_iter().filter_map(|found| found.name);
+    let mut struck = 0;
+    // Each read at the start of a pack fails once, and only once: its keys are there.
+    for (name, which) in names.flat_map(|name| (0..3).map(move |which| (name, which))) {
+        let disk = MemoryStore::of(files.clone());
+        let watched = WatchedStore::over(disk.clone());
+        let mut count = 0;
+        let (tell, told) = std::sync::mpsc::channel();
+        watched.fail_reads(move |read, range| {
+            count += usize::from(*read == name && range.start == 0);
+            let fails = *read == name && range.start == 0 && count == which + 1;
+            if fails {
+                let _ = tell.send(());
+            }
+            fails
+        });
+        let locked = open(Arc::new(watched), &state, None).expect("repository opens");
+        let _ = run(&locked, keep_last(1), 5, |request| request.at_once = true);
+        struck += usize::from(told.try_recv().is_ok());
+        assert_eq!(lost(&disk, folder.path()), Vec::<String>::new(), "{name} {which}");
+    }
+    assert!(struck >= 4, "reads failed: {struck}");
 }
 
 #[test]

@@ -5,19 +5,20 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, statvfs, statx};
 
-/// Returns whether `path` is a mount point: not just a directory in which one lies.
+/// Returns whether another file system is mounted at `path` than where it lies. A directory that is mounted onto itself, as
+/// systemd does with what a unit may write to, is not: on it lies what lies on the disk of the system.
 ///
 /// # Errors
 /// As statx(2).
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
     let about = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS)?;
-    if about.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
-        return Ok(about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
-    }
-    // Linux before 5.8: another device than the directory above, or the root itself.
     let above = statx(CWD, path.join(".."), AtFlags::empty(), StatxFlags::BASIC_STATS)?;
     let device = |about: &rustix::fs::Statx| (about.stx_dev_major, about.stx_dev_minor);
-    Ok(device(&about) != device(&above) || about.stx_ino == above.stx_ino)
+    let is_root = device(&about) == device(&above) && about.stx_ino == above.stx_ino;
+    // Linux before 5.8 does not say; a subvolume of btrfs has a device of its own and is no mount point.
+    let is_told = about.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    let is_mounted = !is_told || about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Ok(is_root || is_mounted && device(&about) != device(&above))
 }
 
 /// How full a file system is.

@@ -6,7 +6,11 @@ use crate::job::notice::Stale;
 use crate::repo::Snapshot;
 use crate::stage::snapshot::Status;
 
-/// Returns the components whose newest whole backup from `host` is older than `max_age`, or missing.
+/// How far a clock may be ahead, in seconds.
+const AHEAD_MAX: i64 = 15 * 60;
+
+/// Returns the components whose newest whole backup from `host` is older than `max_age`, or missing. One that is dated in
+/// the future, by a clock that was wrong, does not hide that none came after those before it.
 pub fn stale<'c>(
     snapshots: &[Snapshot],
     host: &str,
@@ -15,13 +19,16 @@ pub fn stale<'c>(
     now: Time,
 ) -> Vec<Stale> {
     let limit = i64::try_from(max_age.seconds()).unwrap_or(i64::MAX);
+    let is_past = |time: &Time| time.seconds <= now.seconds.saturating_add(AHEAD_MAX);
     let rows = components.into_iter().map(|name| {
         let own = snapshots.iter().filter(|snapshot| snapshot.manifest.host == host);
         let whole = own.filter(|snapshot| {
             let mut parts = snapshot.manifest.components.iter();
             parts.any(|part| part.name == name && part.status == Status::Complete)
         });
-        Stale { component: name.to_owned(), last: whole.map(|snapshot| snapshot.manifest.time).max() }
+        let times: Vec<Time> = whole.map(|snapshot| snapshot.manifest.time).collect();
+        let last = times.iter().filter(|time| is_past(time)).max().or(times.iter().max());
+        Stale { component: name.to_owned(), last: last.copied() }
     });
     rows.filter(|row| row.last.is_none_or(|last| now.seconds.saturating_sub(last.seconds) > limit)).collect()
 }
@@ -80,6 +87,13 @@ mod tests {
             stale(&all, "mx1", ["mail"], age, Time::new(0, 0)),
             [],
             "a clock that was set back is no alarm"
+        );
+        let wrong = snapshot(900_000, "mx1", &[("mail", Status::Complete)]);
+        let all = [&all[..], &[wrong]].concat();
+        assert_eq!(
+            stale(&all, "mx1", ["mail"], age, Time::new(9000, 0)),
+            [row("mail", Some(Time::new(5000, 0)))],
+            "one that is dated in the future hides nothing"
         );
     }
 }

@@ -15,7 +15,8 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
-/// Removes the cache and makes it anew; packs that no fragment lists get one.
+/// Removes the cache and makes it anew; packs that no fragment lists get one, if they are what their names stand for: each is
+/// read once.
 ///
 /// # Errors
 /// [`RepoError::Store`]; the cache is made anew by the next command then.
@@ -29,7 +30,8 @@ pub fn rebuild_index(repository: &Repository) -> Result<Report, RepoError> {
             _ => {}
         }
     }
-    let index = Index::open(repository)?;
+    let mut index = Index::open(repository)?;
+    let bad = index.prove_orphans(repository);
     let packs = index.orphans().to_vec();
     let packs_found = packs.len() as u64;
     let index = match packs.is_empty() {
@@ -45,6 +47,10 @@ pub fn rebuild_index(repository: &Repository) -> Result<Report, RepoError> {
     Ok(Report {
         packs: index.packs().filter(|(_, _, is_lost)| !is_lost).count() as u64,
         packs_found,
-        problems: index.problems().iter().map(|(path, error)| format!("{path}: {error}")).collect(),
+        problems: bad
+            .iter()
+            .chain(index.problems())
+            .map(|(path, error)| format!("{path}: {error}"))
+            .collect(),
     })
 }

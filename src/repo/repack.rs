@@ -101,7 +101,11 @@ pub fn repack(
         made: Listing::new(repository),
         out: Repacked::default(),
     };
-    let keys: Vec<Vec<SealedKey>> = sources.iter().map(|source| used_keys(repository, source)).collect();
+    let keys = sources.iter().map(|source| match used_keys(repository, source) {
+        Err(e) if e.is_damage() => Ok(Vec::new()), // found out again when the source is read
+        keys => keys,
+    });
+    let keys: Vec<Vec<SealedKey>> = keys.collect::<Result<_, _>>()?;
     for (place, source) in sources.iter().enumerate() {
         if progress.is_cancelled() {
             return Err(RepoError::Interrupted);
@@ -151,25 +155,34 @@ fn has(keys: &[SealedKey], id: KeyId) -> bool {
     keys.iter().any(|key| key.key_id == id)
 }
 
-/// Returns the keys that the frames of a source which are copied are sealed with. What can't be read
-/// is found out again when the source is.
-fn used_keys(repository: &Repository, source: &Source) -> Vec<SealedKey> {
-    let Ok(header) = read_pack_header(repository, source.pack) else { return Vec::new() };
+/// Returns the keys that the frames of a source which are copied are sealed with.
+fn used_keys(repository: &Repository, source: &Source) -> Result<Vec<SealedKey>, RepoError> {
+    let header = read_pack_header(repository, source.pack)?;
     if header.keys.len() < 2 {
-        return header.keys;
+        return Ok(header.keys);
     }
-    let Ok(directory) = read_directory(repository, source.pack, source.bytes) else { return header.keys };
+    let directory = read_directory(repository, source.pack, source.bytes)?;
     let mut used = BTreeSet::new();
     for (row, fate) in directory.frames.iter().zip(&source.frames) {
         if let FrameFate::Copy { .. } = fate {
             let start = u64::from(row.offset);
             let range = start..start + FRAME_HEADER_BYTES as u64;
-            let head = repository.store().read_range(&Name::Pack(source.pack), range).ok();
-            let head = head.and_then(|head| FrameHeader::from_bytes(head.first_chunk()?).ok());
-            used.extend(head.map(|head| head.key_id));
+            let head = repository.store().read_range(&Name::Pack(source.pack), range)?;
+            used.insert(frame_header(source.pack, row.offset, &head)?.key_id);
         }
     }
-    header.keys.into_iter().filter(|key| used.contains(&key.key_id)).collect()
+    Ok(header.keys.into_iter().filter(|key| used.contains(&key.key_id)).collect())
+}
+
+fn frame_header(pack: PackId, offset: u32, frame: &[u8]) -> Result<FrameHeader, RepoError> {
+    let head =
+        frame.first_chunk().ok_or(RepoError::Content { what: "a frame is shorter than its header" })?;
+    let path = || Name::Pack(pack).to_string();
+    FrameHeader::from_bytes(head).map_err(|source| RepoError::Frame {
+        path: path(),
+        offset: u64::from(offset),
+        source,
+    })
 }
 
 /// A pack of copied frames, and what its header and its frames say.
@@ -256,12 +269,19 @@ impl Repacker<'_> {
                 CopiedPack { pack, keys, closed: Vec::new() }
             }
         };
-        let number = open.pack.push_stored(bytes, row, chunks)?;
-        if is_closed {
-            open.closed.push(number);
+        // Nobody could open a frame whose key is nowhere.
+        let header =
+            ahead.sources.first().map(|source| frame_header(source.pack, row.offset, bytes)).transpose()?;
+        let is_lost = header.is_some_and(|header| header.sealed && !has(&open.keys, header.key_id));
+        let pushed = match is_lost {
+            true => Err(RepoError::Content { what: "the key of a frame is not in the header of its pack" }),
+            false => open.pack.push_stored(bytes, row, chunks).map(Some),
+        };
+        if let (Ok(Some(number)), true) = (&pushed, is_closed) {
+            open.closed.push(*number);
         }
         self.copied = Some(open);
-        Ok(())
+        pushed.map(drop)
     }
 
     fn close_copied(&mut self) -> Result<(), RepoError> {

@@ -15,15 +15,13 @@ use crate::repo::config::Encryption;
 use crate::repo::index::Index;
 use crate::repo::keys::DataKey;
 use crate::repo::listing::{Listed, Listing};
-use crate::repo::open::read_named;
 use crate::repo::sealer::{FrameBuffers, seal_frames, write_packs};
 use crate::repo::{RepoError, Repository};
 use crate::stage::dedup::Claims;
 use crate::stage::frame::RawFrame;
-use crate::stage::index::{Cache, CacheError, EachFragment, PackEntry, Update};
+use crate::stage::index::{Cache, CacheError, EachFragment, Update};
 use crate::stage::snapshot::Manifest;
 use crate::stage::tree::Stream;
-use crate::store::Name;
 
 /// Frames that wait for a free sealer, for each sealer.
 const FRAMES_WAITING: usize = 1;
@@ -129,7 +127,7 @@ impl<'w> Writer<'w> {
         });
         let listing = listing?.ok_or(RepoError::System { what: "end of a writing thread" })?;
         let answer = answer?;
-        let written = list_packs(repository, index, listing, written)?;
+        let written = list_packs(index, listing, written)?;
         Ok((answer, written))
     }
 
@@ -255,23 +253,12 @@ impl<'w> Writer<'w> {
 }
 
 /// Makes fragments durable that list the new packs, and packs that a killed run left.
-fn list_packs(
-    repository: &Repository,
-    index: &Index,
-    mut listing: Listing<'_>,
-    mut written: Written,
-) -> Result<Written, RepoError> {
+fn list_packs(index: &Index, mut listing: Listing<'_>, mut written: Written) -> Result<Written, RepoError> {
     written.bytes_stored += listing.pack_bytes();
-    let mut taken_over = index.orphans().iter().filter(|pack| is_whole(repository, pack));
-    taken_over.try_for_each(|pack| listing.add(pack))?;
+    index.proven_orphans().try_for_each(|pack| listing.add(pack))?;
     written.listed = listing.finish()?;
     written.bytes_stored += written.listed.fragment_bytes;
     Ok(written)
-}
-
-/// Returns whether a pack's bytes are what its name stands for.
-fn is_whole(repository: &Repository, pack: &PackEntry) -> bool {
-    read_named(repository.store(), &Name::Pack(pack.id), pack.bytes).is_ok()
 }
 
 impl Written {

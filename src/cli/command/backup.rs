@@ -181,6 +181,9 @@ fn component(options: &Backup) -> Result<Component, RepoError> {
     if named.is_some() {
         let mut names: Vec<&OsStr> = component.paths.iter().filter_map(|path| path.file_name()).collect();
         names.sort_unstable();
+        if names.len() < component.paths.len() && component.paths.len() > 1 {
+            return Err(bad("/", "has no name to lie under beside other paths: back it up by itself"));
+        }
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(bad(
                 "--component",

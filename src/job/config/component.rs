@@ -101,6 +101,10 @@ impl Component {
                 return Err((path.span(), key, "must be an absolute path".to_owned()));
             }
             let base = path.get_ref().file_name().unwrap_or_default();
+            if base.is_empty() && self.paths.len() + self.streams.len() > 1 {
+                let what = "has no name to lie under beside other sources: make it a component of its own";
+                return Err((path.span(), key, what.to_owned()));
+            }
             self.take(base.as_encoded_bytes(), &mut names).or(Err((
                 path.span(),
                 key,

@@ -7,7 +7,7 @@ use rayon::Scope;
 use rustix::io::Errno;
 
 use crate::base::content::ContentBuf;
-use crate::base::entry::Kind;
+use crate::base::entry::{Kind, quoted};
 use crate::op::backup::mailbox::{Inside, Side};
 use crate::op::backup::pending::{Pending, Up};
 use crate::op::backup::rename::old_directory;
@@ -29,6 +29,8 @@ pub struct Child<'s> {
     pub slot: u32,
     /// Its name.
     pub name: Vec<u8>,
+    /// Its inode, when it was listed.
+    pub inode: u64,
     /// Its path below the component's root, for excludes.
     pub inside: Vec<u8>,
     /// What the parent snapshot has in its place.
@@ -50,9 +52,17 @@ impl<'s> Child<'s> {
         let (stat, fd) = match opened {
             Ok(opened) => opened,
             Err(e) => {
-                if e != Errno::NOENT {
-                    let reason = format!("directory cannot be opened: {}", std::io::Error::from(e));
-                    self.run.lack(Some(&self.part), path, reason);
+                match (e, self.new_name(parent)) {
+                    (Errno::NOENT, None) => self.run.skip(path, "removed during the backup"),
+                    (Errno::NOENT, Some(new)) => {
+                        let reason =
+                            format!("renamed to {} during the backup; the next one has it", quoted(&new));
+                        self.run.lack(Some(&self.part), path, reason);
+                    }
+                    _ => {
+                        let reason = format!("directory cannot be opened: {}", std::io::Error::from(e));
+                        self.run.lack(Some(&self.part), path, reason);
+                    }
                 }
                 return self.directory.put(self.run, self.slot, None);
             }
@@ -67,6 +77,16 @@ impl<'s> Child<'s> {
         let Self { run, part, inside, only, mailbox, .. } = self;
         visit(scope, run, Visit { directory, part, fd, inside, mailbox, only });
         Ok(())
+    }
+
+    /// Returns the name that the directory has now, if it is still beside where it was.
+    fn new_name(&self, parent: &OwnedFd) -> Option<Vec<u8>> {
+        let names = scan::list(parent).ok()?;
+        let mut same = names.iter_with_inodes().filter(|(_, inode)| *inode == self.inode);
+        same.find_map(|(name, _)| {
+            let stat = scan::stat_at(parent, name).ok()?;
+            (stat.kind == Some(Kind::Directory) && stat.inode == self.inode).then(|| name.to_vec())
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::base::content::ChunkRef;
 use crate::base::entry::{Hole, Kind};
 use crate::base::kind::FrameKind;
 use crate::base::progress::{Done, Progress};
-use crate::op::backup::links::{Read as LinkRead, Waiting};
+use crate::op::backup::links::{Identity, Read as LinkRead, Waiting};
 use crate::op::backup::pending::Pending;
 use crate::op::backup::run::{Part, Run, Scanned, count};
 use crate::repo::RepoError;
@@ -126,7 +126,7 @@ impl<'r> Cutter<'r> {
                 false => Some(waiting),
             };
             let Some(waiting) = waiting else { continue };
-            let identity = (waiting.scanned.stat.filesystem, waiting.scanned.stat.inode);
+            let identity = Identity::from(&waiting.scanned.stat);
             let read = self.file(&waiting.scanned, &batch.fd, batch.mailbox.as_deref());
             let read = match read {
                 Ok(read) => Some(read),

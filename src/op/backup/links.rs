@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::content::ContentBuf;
 use crate::base::entry::Hole;
+use crate::base::time::Time;
 use crate::op::backup::pending::Pending;
 use crate::op::backup::run::{Run, Scanned};
 use crate::repo::RepoError;
@@ -43,8 +44,23 @@ enum State {
     Done(Read),
 }
 
-/// Device, inode: what two names of one file share.
-type Identity = ((u32, u32), u64);
+/// What two names of one file share. An inode alone may be another file's by now: it is free again when the last name is
+/// gone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    filesystem: (u32, u32),
+    inode: u64,
+    made: Option<Time>,
+    changed: Time,
+    size: u64,
+}
+
+impl From<&Stat> for Identity {
+    fn from(stat: &Stat) -> Self {
+        let Stat { filesystem, inode, btime, mtime, size, .. } = *stat;
+        Self { filesystem, inode, made: btime, changed: mtime, size }
+    }
+}
 
 /// All files with several names that this run has met.
 #[derive(Default)]
@@ -59,12 +75,12 @@ impl Links {
     /// # Errors
     /// What building the name's directory meets.
     pub fn claim(&self, run: &Run<'_>, waiting: Waiting) -> Result<Option<Waiting>, RepoError> {
-        let stat = waiting.scanned.stat;
+        let identity = Identity::from(&waiting.scanned.stat);
         let read = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            match known.get_mut(&(stat.filesystem, stat.inode)) {
+            match known.get_mut(&identity) {
                 None => {
-                    known.insert((stat.filesystem, stat.inode), State::Reading(Vec::new()));
+                    known.insert(identity, State::Reading(Vec::new()));
                     return Ok(Some(waiting));
                 }
                 Some(State::Reading(others)) => {
@@ -135,5 +151,31 @@ impl Waiting {
             part.bytes.fetch_sub(self.scanned.size, Ordering::Relaxed);
         }
         self.directory.put(run, self.slot, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::scan::stat_at;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a test's own files need not be durable")]
+    fn names_of_one_file_share_an_identity_and_another_file_with_its_inode_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("a"), "one").unwrap();
+        std::fs::hard_link(path("a"), path("b")).unwrap();
+        let fd = std::fs::File::open(folder.path()).unwrap();
+        let (a, b) = (stat_at(&fd, b"a").unwrap(), stat_at(&fd, b"b").unwrap());
+        assert!(Identity::from(&a) == Identity::from(&b));
+        let later = |time: Time| Time::new(time.seconds + 1, 0);
+        for other in [
+            Stat { btime: a.btime.map(later), mtime: later(a.mtime), ..a },
+            Stat { mtime: later(a.mtime), ..a },
+            Stat { size: a.size + 1, ..a },
+        ] {
+            assert!(Identity::from(&a) != Identity::from(&other));
+        }
     }
 }

@@ -117,6 +117,11 @@ impl Report {
     }
 }
 
+/// Says that a pack which a run left that was cut off is not what its name stands for.
+fn left_out((path, error): (String, RepoError)) -> String {
+    format!("{path}: no fragment lists it, and nothing is taken from it: {}", error.chain())
+}
+
 /// Backs up the components into one snapshot.
 ///
 /// # Errors
@@ -129,8 +134,9 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
     }
     repository.store().sweep_uploads()?;
     let snapshots = repository.snapshots()?;
-    let reader = Reader::new(repository, Index::open(repository)?, TREE_CACHE_BYTES);
-    let mut problems: Vec<String> = Vec::new();
+    let mut index = Index::open(repository)?;
+    let mut problems: Vec<String> = index.prove_orphans(repository).into_iter().map(left_out).collect();
+    let reader = Reader::new(repository, index, TREE_CACHE_BYTES);
     problems.extend(snapshots.unreadable.iter().map(|(_, error)| error.to_string()));
     problems.extend(reader.index().problems().iter().map(|(path, error)| format!("{path}: {error}")));
     let parents = Parents::find(&reader, &snapshots.all, &request);
@@ -182,7 +188,11 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
     let all_failed = !parts.is_empty() && parts.iter().all(|part| part.status == Status::Failed);
     if all_failed {
         let first = lacks.first().map(|lack| (crate::base::entry::quoted(&lack.path), lack.reason.clone()));
-        let (path, reason) = first.unwrap_or_default();
+        let (path, reason) = first.unwrap_or_else(|| {
+            let source = sources.first().and_then(|paths| paths.first());
+            let path = source.map_or_else(String::new, |path| crate::base::entry::quoted(path));
+            (path, "nothing of it can be read".to_owned())
+        });
         return Err(RepoError::Source { path, reason });
     }
     let component = |(number, part): (usize, &PartReport)| snapshot::Component {

@@ -288,8 +288,8 @@ impl Tasks<'_> {
     ) -> Result<(), RepoError> {
         let mut sources: BTreeMap<Vec<u8>, Option<PathBuf>> = BTreeMap::new();
         for path in tried.paths {
-            let name = path.file_name().map_or(&b"root"[..], |name| name.as_bytes());
-            sources.insert(name.to_vec(), Some(path.clone()));
+            let Some(name) = path.file_name() else { continue }; // only one that is alone has none
+            sources.insert(name.as_bytes().to_vec(), Some(path.clone()));
         }
         sources.extend(component.streams.iter().map(|stream| (stream.name.clone(), None)));
         let mut announced = Vec::new();

@@ -197,6 +197,12 @@ impl<'s> Walk<'s> {
         old: Option<(Slot, &Entry<'_>)>,
     ) -> Result<(), RepoError> {
         let Some(kind) = stat.kind else { return Ok(()) };
+        if kind != Kind::Directory && Wanted::below(&self.only, name).is_some() {
+            let reason =
+                "not a directory: what was asked for below it is not there; name the path that it leads to";
+            self.run.lack(Some(&self.part), self.path_of(name), reason);
+            return Ok(());
+        }
         match kind {
             Kind::Directory => self.subdirectory(scope, name, stat, old.map(|(_, old)| old)),
             Kind::File => self.file(name, stat, old),
@@ -214,7 +220,8 @@ impl<'s> Walk<'s> {
         let old = old.filter(|old| old.kind == Kind::Directory).map(|old| old.content.to_owned());
         let slot = self.next_slot(Slot::Later);
         let filesystem = self.run.filesystem(&self.part, stat.filesystem, &self.fd);
-        if self.run.rules.one_file_system && filesystem != 0 {
+        // What was named, and what leads there, is entered wherever it lies.
+        if self.run.rules.one_file_system && self.only.is_none() && self.is_mounted_here(&stat) {
             let scanned = self.run.scanned(name, stat, filesystem, Kind::Directory);
             self.directory.put_now(slot, scanned.encode(no_content())?);
             return Ok(());
@@ -231,10 +238,16 @@ impl<'s> Walk<'s> {
         let only = Wanted::below(&self.only, &name);
         let mailbox = self.mailbox.as_ref().map(|mailbox| mailbox.below(&name));
         scope.spawn(move |scope| {
-            let child = Child { run, directory, part, slot, name, inside, old, only, mailbox };
+            let inode = stat.inode;
+            let child = Child { run, directory, part, slot, name, inode, inside, old, only, mailbox };
             run.check(child.open(scope, &parent));
         });
         Ok(())
+    }
+
+    /// Returns whether a directory lies on another file system than the one that it is in.
+    fn is_mounted_here(&self, stat: &Stat) -> bool {
+        scan::stat_of(&*self.fd).is_ok_and(|here| here.filesystem != stat.filesystem)
     }
 
     fn inside_of(&self, name: &[u8]) -> Vec<u8> {
@@ -304,7 +317,7 @@ pub fn visit_sources<'s>(
             mailbox: None,
             messages: None,
             listed: Vec::new(),
-            only: None,
+            only: Some(Wanted(BTreeMap::from([(name.clone(), Wanted::default())]))),
             slots,
             batch: Vec::new(),
             batch_bytes: 0,

@@ -1,6 +1,7 @@
 //! Finding a chunk: the cache, brought up to date with the fragments, and what no fragment lists.
 
 mod files;
+mod orphans;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -56,6 +57,8 @@ pub struct Index {
     /// Frames that new snapshots keep away from.
     closed: HashSet<(PackNumber, u16)>,
     orphans: Vec<PackEntry>,
+    /// Packs that no fragment lists and that nobody has hashed yet.
+    unproven: HashSet<PackNumber>,
     problems: Vec<(String, RepoError)>,
 }
 
@@ -208,7 +211,8 @@ impl Index {
             match read_directory(repository, id, bytes) {
                 Ok(directory) => {
                     let pack = PackEntry { id, bytes, directory };
-                    self.add(&pack, Presence::Whole);
+                    let number = self.add(&pack, Presence::Whole);
+                    self.unproven.insert(number);
                     if !condemned.contains_key(&id) {
                         self.orphans.push(pack);
                     }
@@ -236,8 +240,8 @@ impl Index {
     }
 
     /// Adds a pack that is not in the cache. Chunks of a pack that is cut are among
-    /// [`Self::others`] only; those of one that is gone are nowhere.
-    pub fn add(&mut self, pack: &PackEntry, presence: Presence) {
+    /// [`Self::others`] only; those of one that is gone are nowhere. Returns its number.
+    pub fn add(&mut self, pack: &PackEntry, presence: Presence) -> PackNumber {
         let number = PackNumber(OVERLAY_START.saturating_add(u32::try_from(self.packs.len()).unwrap_or(0)));
         self.packs.insert(number, pack.row());
         let (overlay, others) = (&mut self.overlay, &mut self.others);
@@ -255,6 +259,7 @@ impl Index {
         if presence != Presence::Whole {
             self.lost.insert(number);
         }
+        number
     }
 
     /// Returns the chunks that are not in the cache and that a pack holds, in the order in which they lie in
@@ -281,8 +286,8 @@ impl Index {
         }
     }
 
-    /// Returns where a chunk lies that a new snapshot may refer to: not in a pack that is condemned,
-    /// nor in a frame that is closed.
+    /// Returns where a chunk lies that a new snapshot may refer to: not in a pack that is condemned, nor in a frame that
+    /// is closed, nor in a pack that no fragment lists and that was not hashed.
     ///
     /// # Errors
     /// [`RepoError::Cache`].
@@ -290,6 +295,7 @@ impl Index {
         Ok(self.pick(id, |location| {
             !self.condemned.contains(&location.pack)
                 && !self.closed.contains(&(location.pack, location.frame))
+                && !self.unproven.contains(&location.pack)
         }))
     }
 
@@ -335,12 +341,6 @@ impl Index {
     /// no such chunk: if an earlier snapshot needs it after all, prune lets it be.
     pub fn has_losses(&self) -> bool {
         !self.lost.is_empty() || !self.closed.is_empty()
-    }
-
-    /// Returns the packs that no fragment lists: a run was killed, or a fragment is gone. Those that are
-    /// condemned are not among them.
-    pub fn orphans(&self) -> &[PackEntry] {
-        &self.orphans
     }
 
     /// Returns the fragments and packs that could not be read, and why.

@@ -88,9 +88,10 @@ impl Mailbox {
         match self.hold_still(&mut looks, &mut seen) {
             true => looks.iter_mut().map(|look| look.take().map(|look| look.names)).collect(),
             false => {
+                let can_be_listed: Vec<bool> = looks.iter().map(Option::is_some).collect();
                 looks.iter_mut().for_each(|look| *look = None);
                 drop(looks);
-                self.union(seen)
+                self.union(seen, &can_be_listed)
             }
         }
     }
@@ -128,16 +129,19 @@ impl Mailbox {
         look.as_ref().is_some_and(|look| look.stamp.is_settled && look.stamp.at == stamp.at)
     }
 
-    /// Of all names seen, returns those that are there; of the names of one message, one.
-    fn union(&self, seen: Seen) -> Vec<Option<Names>> {
-        let mut files: HashMap<u64, Vec<(usize, Place)>> = HashMap::new();
-        for (place, (round, inode)) in seen.places {
-            files.entry(inode).or_default().push((round, place));
-        }
+    /// Of all names seen, returns those that are there; of the names of one message, one. None for a directory that
+    /// could not be listed last.
+    fn union(&self, seen: Seen, can_be_listed: &[bool]) -> Vec<Option<Names>> {
         let fds: Vec<_> = (0..self.sides.len()).map(|side| self.open(side).ok()).collect();
         let stat = |(side, name): &Place| stat_at(fds[*side].as_ref()?, name).ok();
-        let mut kept: Vec<Option<Names>> =
-            fds.iter().map(|fd| fd.as_ref().map(|_| Names::default())).collect();
+        // Which file a name is now is what stat says: listings of some file systems say nothing of use.
+        let mut files: HashMap<u64, Vec<(usize, Place, Option<Stat>)>> = HashMap::new();
+        for (place, (round, inode)) in seen.places {
+            let stat = stat(&place);
+            files.entry(stat.map_or(inode, |stat| stat.inode)).or_default().push((round, place, stat));
+        }
+        let listed = fds.iter().zip(can_be_listed).map(|(fd, can_be)| fd.is_some() && *can_be);
+        let mut kept: Vec<Option<Names>> = listed.map(|is_listed| is_listed.then(Names::default)).collect();
         let mut keep = |(side, name): &Place, inode: u64| {
             if let Some(names) = kept[*side].as_mut() {
                 names.push(name, inode);
@@ -145,12 +149,12 @@ impl Mailbox {
         };
         let mut linked: Vec<(u64, Vec<Place>)> = Vec::new();
         for (inode, mut places) in files {
-            places.sort_unstable_by(|a, b| b.cmp(a)); // the place seen last is the likeliest
-            let there = places.iter().filter_map(|(_, place)| Some((place, stat(place)?)));
-            let there: Vec<(&Place, Stat)> = there.filter(|(_, stat)| stat.inode == inode).collect();
+            places.sort_unstable_by(|(round, place, _), (other, at, _)| (other, at).cmp(&(round, place)));
+            let there = places.iter().filter_map(|(_, place, stat)| Some((place, (*stat)?)));
+            let there: Vec<(&Place, Stat)> = there.collect();
             if there.is_empty() {
-                // On its way, or gone: whoever walks this side looks for it.
-                places.first().into_iter().for_each(|(_, place)| keep(place, inode));
+                // On its way, or gone: whoever walks this side looks for it. The place seen last is the likeliest.
+                places.first().into_iter().for_each(|(_, place, _)| keep(place, inode));
             }
             // One link under two names was renamed between two looks.
             let mut single = HashSet::new();
@@ -393,6 +397,27 @@ mod tests {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn a_union_has_each_file_that_is_there_whatever_inode_a_listing_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mailbox = mailbox(folder.path());
+        let mut seen = Seen::default();
+        for name in ["1.host:2,S", "2.host:2,S", "3.host:2,S"] {
+            fs::File::create(folder.path().join("cur").join(name)).unwrap();
+            seen.places.insert((1, name.into()), (1, 7));
+        }
+        let found = mailbox.union(seen, &[true; SIDES.len()]);
+        assert_eq!(names(&found).len(), 3);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_listed_is_not_taken_for_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mailbox = mailbox(folder.path());
+        let found = mailbox.union(Seen::default(), &[true, false, true, true]);
+        assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true, true]);
     }
 
     #[test]
