@@ -134,11 +134,10 @@ impl Mailbox {
     fn union(&self, seen: Seen, can_be_listed: &[bool]) -> Vec<Option<Names>> {
         let fds: Vec<_> = (0..self.sides.len()).map(|side| self.open(side).ok()).collect();
         let stat = |(side, name): &Place| stat_at(fds[*side].as_ref()?, name).ok();
-        // Which file a name is now is what stat says: listings of some file systems say nothing of use.
-        let mut files: HashMap<u64, Vec<(usize, Place, Option<Stat>)>> = HashMap::new();
-        for (place, (round, inode)) in seen.places {
-            let stat = stat(&place);
-            files.entry(stat.map_or(inode, |stat| stat.inode)).or_default().push((round, place, stat));
+        let Seen { places, inodes } = seen;
+        let mut files: HashMap<u64, Vec<(usize, Place)>> = HashMap::new();
+        for (place, (round, inode)) in places {
+            files.entry(inode).or_default().push((round, place));
         }
         let listed = fds.iter().zip(can_be_listed).map(|(fd, can_be)| fd.is_some() && *can_be);
         let mut kept: Vec<Option<Names>> = listed.map(|is_listed| is_listed.then(Names::default)).collect();
@@ -149,12 +148,19 @@ impl Mailbox {
         };
         let mut linked: Vec<(u64, Vec<Place>)> = Vec::new();
         for (inode, mut places) in files {
-            places.sort_unstable_by(|(round, place, _), (other, at, _)| (other, at).cmp(&(round, place)));
-            let there = places.iter().filter_map(|(_, place, stat)| Some((place, (*stat)?)));
-            let there: Vec<(&Place, Stat)> = there.collect();
+            places.sort_unstable_by(|a, b| b.cmp(a)); // the place seen last is the likeliest
+            let there = places.iter().filter_map(|(_, place)| Some((place, stat(place)?)));
+            let (there, others): (Vec<(&Place, Stat)>, Vec<_>) =
+                there.partition(|(_, stat)| stat.inode == inode);
+            // What a listing says of inodes is of no use on some file systems: no file may be lost for that.
+            let unknown = others.iter().filter(|(_, stat)| !inodes.contains(&stat.inode));
+            let unknown: Vec<&(&Place, Stat)> = unknown.collect();
+            unknown.iter().for_each(|(place, stat)| keep(place, stat.inode));
             if there.is_empty() {
-                // On its way, or gone: whoever walks this side looks for it. The place seen last is the likeliest.
-                places.first().into_iter().for_each(|(_, place, _)| keep(place, inode));
+                // On its way, or gone: whoever walks this side looks for it.
+                let first = places.first().map(|(_, place)| place);
+                let first = first.filter(|first| unknown.iter().all(|(place, _)| place != first));
+                first.into_iter().for_each(|place| keep(place, inode));
             }
             // One link under two names was renamed between two looks.
             let mut single = HashSet::new();
@@ -336,6 +342,11 @@ mod tests {
         let count = 300;
         for n in 0..count {
             fs::write(root.join(format!("new/{n}.host")), n.to_string()).unwrap();
+        }
+        // One that came at the moment of the scan can't be told from one that came later with its inode.
+        let made = clock(ClockId::Realtime);
+        while clock(ClockId::RealtimeCoarse) <= made {
+            std::thread::yield_now();
         }
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
