@@ -8,79 +8,33 @@
 
 mod common;
 
-use std::collections::HashSet;
 use std::fs;
-use std::ops::Range;
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use common::repo::{backup, create_plain, restore_request};
+use common::watched::WatchedStore;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use snap::base::progress::Progress;
-use snap::op::restore::{FolderId, Overwrite, Report, Request, restore};
+use snap::op::restore::{Overwrite, Report, Request, restore};
 use snap::repo::config::Choices;
 use snap::repo::index::Index;
 use snap::repo::keys::NoSecrets;
 use snap::repo::reader::Reader;
 use snap::repo::{RepoError, Repository, Snapshot};
+use snap::stage::scan::folder_id;
 use snap::stage::snapshot::Status;
-use snap::store::{Folder, Found, Lock, LockMode, MemoryStore, Name, Store, StoreError, Upload};
+use snap::store::Name;
 use tempfile::TempDir;
-
-/// A store in memory of which some files can't be read. Clones share all.
-#[derive(Clone, Default)]
-struct BadDisk {
-    inner: MemoryStore,
-    bad: Arc<Mutex<HashSet<Name>>>,
-}
-
-impl BadDisk {
-    fn spoil(&self, name: Name) {
-        self.bad.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
-    }
-}
-
-impl Store for BadDisk {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
-        self.inner.begin()
-    }
-    fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.inner.read(name, bytes_max)
-    }
-    fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        match self.bad.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
-            true => {
-                let (path, source) = (name.to_string(), Errno::IO.into());
-                Err(StoreError::Io { path, verb: "read", source })
-            }
-            false => self.inner.read_range(name, range),
-        }
-    }
-    fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
-        self.inner.list(folder)
-    }
-    fn delete(&self, name: &Name) -> Result<(), StoreError> {
-        self.inner.delete(name)
-    }
-    fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {
-        self.inner.lock(mode)
-    }
-    fn sweep_uploads(&self) -> Result<u64, StoreError> {
-        self.inner.sweep_uploads()
-    }
-}
 
 /// A source, a repository and a target.
 struct Place {
     folder: TempDir,
-    disk: BadDisk,
+    disk: WatchedStore,
     repository: Repository,
 }
 
@@ -90,7 +44,7 @@ impl Place {
         for name in ["source", "target", "state"] {
             fs::create_dir(folder.path().join(name)).expect("folder is made");
         }
-        let disk = BadDisk::default();
+        let disk = WatchedStore::default();
         let repository =
             create_plain(Arc::new(disk.clone()), &folder.path().join("state"), Choices::default())
                 .expect("repository is made");
@@ -124,6 +78,11 @@ impl Place {
         (snapshot, [names(trees), names(content)])
     }
 
+    /// Lets no pack of these be read any more: bad sectors.
+    fn spoil(&self, packs: Vec<Name>) {
+        self.disk.fail_reads(move |name, _| packs.contains(name).then(|| Errno::IO.into()));
+    }
+
     fn packs(&self) -> Vec<(Name, bool)> {
         let index = Index::open(&self.repository).expect("index opens");
         index.packs().map(|(_, pack, _)| (Name::Pack(pack.id), pack.is_tree)).collect()
@@ -143,12 +102,6 @@ impl Place {
         change(&mut request);
         restore(&reader, snapshot, &NoSecrets, &request)
     }
-}
-
-fn id_of(path: &Path) -> FolderId {
-    let about = fs::metadata(path).expect("folder is there");
-    let device = about.st_dev();
-    ((rustix::fs::major(device), rustix::fs::minor(device)), about.st_ino())
 }
 
 /// Returns what a report lacks, each as path and reason.
@@ -174,7 +127,7 @@ fn delete_never_removes_the_repository_nor_what_leads_to_it() {
         place.write(&format!("{repo}/packs/ab/pack"), "precious");
         place.write("target/old/deep/junk", "goes");
         place.write("target/old/junk", "goes");
-        let own = Some(id_of(&place.path(repo)));
+        let own = folder_id(&place.path(repo));
         let reports = [true, false].map(|dry_run| {
             let report = place.restore(&snapshot, |request| {
                 (request.delete, request.own_directory, request.dry_run) = (true, own, dry_run);
@@ -191,7 +144,7 @@ fn delete_never_removes_the_repository_nor_what_leads_to_it() {
         fs::remove_dir_all(place.path("target")).expect("target goes");
     }
     place.write("target/packs/file", "precious");
-    let own = Some(id_of(&place.path("target")));
+    let own = folder_id(&place.path("target"));
     for below in ["target", "target/packs"] {
         let target = place.path(below);
         let refused = place.restore(&snapshot, |request| {
@@ -349,7 +302,7 @@ fn a_file_that_is_not_restored_gets_no_second_name() {
     place.write("source/a", "new");
     fs::hard_link(place.path("source/a"), place.path("source/b")).expect("link is made");
     let (snapshot, [_, content]) = place.backup(1);
-    content.into_iter().for_each(|pack| place.disk.spoil(pack));
+    place.spoil(content);
     place.write("target/a", "of last year");
     let report = place.restore(&snapshot, |request| request.overwrite = Overwrite::Always).expect("restore");
     let lacks = lacks(&report);
@@ -379,7 +332,7 @@ fn a_bad_sector_in_a_tree_pack_costs_a_directory_and_not_the_restore() {
     let (_, [trees, _]) = place.backup(1);
     place.write("source/b/file", "kept");
     let (snapshot, _) = place.backup(2);
-    trees.into_iter().for_each(|pack| place.disk.spoil(pack));
+    place.spoil(trees);
     place.write("target/a/file", "of last year");
     place.write("target/a/other", "of last year");
     let report = place.restore(&snapshot, |request| request.delete = true).expect("restore");

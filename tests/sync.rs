@@ -9,7 +9,6 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,8 +31,7 @@ use snap::repo::config::Choices;
 use snap::repo::keys::{NoSecrets, Passphrase, Secrets};
 use snap::repo::{RepoError, Repository};
 use snap::store::{
-    Folder, Found, GenuineStore, Lock, LockMode, LockingMemory, LockingStore, MemoryStore, Name, Protection,
-    Store, StoreError, Upload, Usage, VersionId,
+    Folder, GenuineStore, LockingMemory, LockingStore, MemoryStore, Name, Protection, Store, Usage, VersionId,
 };
 
 /// Noon of a day; backups and syncs of a test happen on days that count from it.
@@ -164,6 +162,16 @@ impl World {
         }
     }
 
+    /// Makes two snapshots that share no mail, and brings them into the bucket.
+    fn of_two_days() -> Self {
+        let mut world = Self::new();
+        world.backup(0, 10);
+        world.lose_all_mail();
+        world.backup(1, 10);
+        let _ = world.sync(1);
+        world
+    }
+
     fn sync(&self, day: i64) -> Report {
         self.try_sync(day, &Options::default()).expect("sync ends")
     }
@@ -192,45 +200,6 @@ impl World {
             found.map_or(0, |found| found.until.seconds)
         };
         latest.map(|version| (version.path.clone(), lock(&version.path, &version.id))).collect()
-    }
-}
-
-/// This machine's files, of which one can't be read: a bad sector.
-struct BadSector {
-    inner: MemoryStore,
-    path: String,
-}
-
-impl Store for BadSector {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
-        self.inner.begin()
-    }
-    fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.inner.read(name, bytes_max)
-    }
-    fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        match name.to_string() == self.path {
-            true => {
-                let source = std::io::Error::other("bad sector");
-                Err(StoreError::Io { path: self.path.clone(), verb: "read", source })
-            }
-            false => self.inner.read_range(name, range),
-        }
-    }
-    fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
-        self.inner.list(folder)
-    }
-    fn delete(&self, name: &Name) -> Result<(), StoreError> {
-        self.inner.delete(name)
-    }
-    fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {
-        self.inner.lock(mode)
-    }
-    fn sweep_uploads(&self) -> Result<u64, StoreError> {
-        self.inner.sweep_uploads()
     }
 }
 
@@ -324,11 +293,7 @@ fn a_machine_that_forgot_what_it_knows_of_the_bucket_puts_nothing_twice() {
 
 #[test]
 fn what_kept_snapshots_reach_is_renewed_and_nothing_else() {
-    let mut world = World::new();
-    world.backup(0, 10);
-    world.lose_all_mail();
-    world.backup(1, 10);
-    let _ = world.sync(1);
+    let mut world = World::of_two_days();
     let before = world.locks();
     world.forget_oldest();
     let quiet = world.sync(7);
@@ -641,11 +606,7 @@ fn a_damaged_local_pack_does_not_let_the_locks_of_its_snapshot_run_out() {
 
 #[test]
 fn a_damaged_manifest_leaves_nothing_unlocked_that_its_snapshot_may_need() {
-    let mut world = World::new();
-    world.backup(0, 10);
-    world.lose_all_mail();
-    world.backup(1, 10);
-    let _ = world.sync(1);
+    let mut world = World::of_two_days();
     let first = world.repository.snapshots().expect("lists").all.remove(0).id;
     let mut files = world.files.files();
     files.get_mut(&Name::Snapshot(first).to_string()).expect("it")[100] ^= 1;
@@ -681,11 +642,7 @@ fn a_manifest_that_another_one_replaces_is_no_loss() {
 
 #[test]
 fn what_no_manifest_needs_is_removed_when_its_lock_is_over_and_nothing_else() {
-    let mut world = World::new();
-    world.backup(0, 10);
-    world.lose_all_mail();
-    world.backup(1, 10);
-    let _ = world.sync(1);
+    let mut world = World::of_two_days();
     world.bucket.plant("readme.txt", b"hello");
     // The first snapshot is forgotten and its own packs are gone, as prune leaves it.
     let all: Vec<String> = world.locks().into_keys().collect();
@@ -721,11 +678,7 @@ fn what_no_manifest_needs_is_removed_when_its_lock_is_over_and_nothing_else() {
 
 #[test]
 fn a_manifest_that_cannot_be_read_keeps_every_pack_and_lost_keys_are_not_removed() {
-    let mut world = World::new();
-    world.backup(0, 10);
-    world.lose_all_mail();
-    world.backup(1, 10);
-    let _ = world.sync(1);
+    let mut world = World::of_two_days();
     world.forget_oldest();
     let _ = world.sync(12);
     let renewed = START + 42 * DAY;
@@ -826,11 +779,7 @@ fn above_the_limit_nothing_is_put_and_what_is_there_stays_locked() {
 
 #[test]
 fn above_the_limit_what_nothing_needs_can_be_removed() {
-    let mut world = World::new();
-    world.backup(0, 10);
-    world.lose_all_mail();
-    world.backup(1, 10);
-    let _ = world.sync(1);
+    let mut world = World::of_two_days();
     world.forget_oldest();
     let _ = world.sync(12);
     let renewed = START + 42 * DAY;
@@ -883,7 +832,12 @@ fn one_local_file_that_cannot_be_read_holds_up_no_other() {
         world.bucket = bucket.copy();
         put_back(&memory);
         world.forget_bucket();
-        world.reopen(Arc::new(BadSector { inner: world.files.clone(), path: path.clone() }));
+        let disk = WatchedStore::over(world.files.clone());
+        let bad = path.clone();
+        disk.fail_reads(move |name, _| {
+            (name.to_string() == bad).then(|| std::io::Error::other("bad sector"))
+        });
+        world.reopen(Arc::new(disk));
         let report = world.sync(12);
         assert!(tells(&report, &path, "bad sector"), "{path}: {report:?}");
         let locks = world.locks();

@@ -134,6 +134,11 @@ struct Ahead<'a> {
 }
 
 impl Ahead<'_> {
+    /// Returns the keys of the first source.
+    fn own(&self) -> &[SealedKey] {
+        self.keys.first().map_or(&[], Vec::as_slice)
+    }
+
     /// Returns the keys that a pack needs to take what comes next, until it is full.
     fn keys(&self, pack_bytes: u32) -> Vec<SealedKey> {
         let mut all: Vec<SealedKey> = Vec::new();
@@ -225,6 +230,12 @@ impl Repacker<'_> {
                     let start = u64::from(frame.offset);
                     let bytes =
                         self.repository.store().read_range(&name, start..start + u64::from(frame.bytes))?;
+                    let header = frame_header(source.pack, frame.offset, &bytes)?;
+                    if header.sealed && row.kind() == FrameKind::Content && !has(ahead.own(), header.key_id) {
+                        // Nobody could open it where it would lie.
+                        let what = "the key of a frame is not in the header of its pack";
+                        return Err(RepoError::Content { what });
+                    }
                     self.copy(&bytes, frame, &chunks, row.kind(), *is_closed, ahead)?;
                 }
                 FrameFate::Rebuild(live) => {
@@ -256,8 +267,7 @@ impl Repacker<'_> {
             self.tree = close_if_full(self.repository, pack, &mut self.made)?;
             return Ok(());
         }
-        let own = ahead.keys.first().map_or(&[][..], Vec::as_slice);
-        let fits = |open: &CopiedPack| own.iter().all(|key| has(&open.keys, key.key_id));
+        let fits = |open: &CopiedPack| ahead.own().iter().all(|key| has(&open.keys, key.key_id));
         if self.copied.as_ref().is_some_and(|open| open.pack.is_full(pack_bytes) || !fits(open)) {
             self.close_copied()?;
         }
@@ -269,19 +279,12 @@ impl Repacker<'_> {
                 CopiedPack { pack, keys, closed: Vec::new() }
             }
         };
-        // Nobody could open a frame whose key is nowhere.
-        let header =
-            ahead.sources.first().map(|source| frame_header(source.pack, row.offset, bytes)).transpose()?;
-        let is_lost = header.is_some_and(|header| header.sealed && !has(&open.keys, header.key_id));
-        let pushed = match is_lost {
-            true => Err(RepoError::Content { what: "the key of a frame is not in the header of its pack" }),
-            false => open.pack.push_stored(bytes, row, chunks).map(Some),
-        };
-        if let (Ok(Some(number)), true) = (&pushed, is_closed) {
-            open.closed.push(*number);
+        let number = open.pack.push_stored(bytes, row, chunks)?;
+        if is_closed {
+            open.closed.push(number);
         }
         self.copied = Some(open);
-        pushed.map(drop)
+        Ok(())
     }
 
     fn close_copied(&mut self) -> Result<(), RepoError> {

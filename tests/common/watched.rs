@@ -11,7 +11,7 @@ type Reads = Vec<(Name, Range<u64>)>;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-type Fails = Box<dyn FnMut(&Name, &Range<u64>) -> bool + Send>;
+type Fails = Box<dyn FnMut(&Name, &Range<u64>) -> Option<io::Error> + Send>;
 
 /// A kind of call.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,9 +42,9 @@ impl WatchedStore {
         *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some((moment, Box::new(hook)));
     }
 
-    /// Fails, as a disk with a bad sector does, those reads of a range for which `fails` returns true.
+    /// Fails those reads of a range for which `fails` returns an error, as of a disk with a bad sector.
     #[allow(dead_code, reason = "not every test has bad sectors")]
-    pub fn fail_reads(&self, fails: impl FnMut(&Name, &Range<u64>) -> bool + Send + 'static) {
+    pub fn fail_reads(&self, fails: impl FnMut(&Name, &Range<u64>) -> Option<io::Error> + Send + 'static) {
         *self.fails.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(fails));
     }
 
@@ -76,8 +76,7 @@ impl Store for WatchedStore {
     fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).push((*name, range.clone()));
         let mut fails = self.fails.lock().unwrap_or_else(PoisonError::into_inner);
-        if fails.as_mut().is_some_and(|fails| fails(name, &range)) {
-            let source = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+        if let Some(source) = fails.as_mut().and_then(|fails| fails(name, &range)) {
             return Err(StoreError::Io { path: name.to_string(), verb: "read", source });
         }
         self.inner.read_range(name, range)

@@ -18,6 +18,7 @@ use crate::job::clock::now;
 use crate::op::backup::{Care, Component, Input, Report, Request, Rules, Stream, backup};
 use crate::repo::{RepoError, Repository};
 use crate::stage::command::Command;
+use crate::stage::scan::folder_id;
 use crate::store::DryStore;
 
 fn bad(path: &str, reason: impl ToString) -> RepoError {
@@ -105,18 +106,13 @@ fn tags(options: &Backup) -> Result<Vec<String>, RepoError> {
 }
 
 fn rules(session: &Session, options: &Backup) -> Result<Rules, RepoError> {
-    let own = std::fs::metadata(session.location()?).ok().map(|metadata| {
-        use std::os::linux::fs::MetadataExt;
-        let device = metadata.st_dev();
-        ((rustix::fs::major(device), rustix::fs::minor(device)), metadata.st_ino())
-    });
     let names = options.exclude_if_present.iter();
     Ok(Rules {
         exclude_if_present: names.map(|name| name.as_bytes().to_vec()).collect(),
         one_file_system: options.one_file_system,
         ignore_ctime: options.ignore_ctime,
         ignore_inode: options.ignore_inode,
-        own_directory: own,
+        own_directory: folder_id(session.location()?),
     })
 }
 

@@ -1,7 +1,5 @@
 //! `snap restore`
 
-use std::os::linux::fs::MetadataExt;
-
 use serde_json::json;
 
 use crate::cli::args::{self, Restore};
@@ -9,8 +7,9 @@ use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lacks};
 use crate::cli::session::{Session, split_place};
-use crate::op::restore::{FRAME_CACHE_BYTES, FolderId, Overwrite, Report, Request, restore};
+use crate::op::restore::{FRAME_CACHE_BYTES, Overwrite, Report, Request, restore};
 use crate::repo::{RepoError, Snapshot};
+use crate::stage::scan::folder_id;
 
 /// Restores, and says what was done.
 ///
@@ -39,7 +38,7 @@ pub fn run(session: &Session, options: Restore) -> Result<Exit, RepoError> {
             args::Overwrite::Always => Overwrite::Always,
         },
         delete: options.delete,
-        own_directory: own_directory(session)?,
+        own_directory: folder_id(session.location()?),
         numeric_ids: options.numeric_ids,
         dry_run: options.dry_run,
         verify: options.verify,
@@ -55,14 +54,6 @@ pub fn run(session: &Session, options: Restore) -> Result<Exit, RepoError> {
     let report = report?;
     show(session, &request, &snapshot, &report, started.elapsed().as_secs_f64())?;
     Ok(if report.lacks.is_empty() { Exit::Done } else { Exit::Partial })
-}
-
-/// Returns which folder the repository is; none if it lies in a bucket.
-fn own_directory(session: &Session) -> Result<Option<FolderId>, RepoError> {
-    Ok(std::fs::metadata(session.location()?).ok().map(|metadata| {
-        let device = metadata.st_dev();
-        ((rustix::fs::major(device), rustix::fs::minor(device)), metadata.st_ino())
-    }))
 }
 
 fn show(

@@ -52,17 +52,15 @@ impl<'s> Child<'s> {
         let (stat, fd) = match opened {
             Ok(opened) => opened,
             Err(e) => {
-                match (e, self.new_name(parent)) {
-                    (Errno::NOENT, None) => self.run.skip(path, "removed during the backup"),
-                    (Errno::NOENT, Some(new)) => {
-                        let reason =
-                            format!("renamed to {} during the backup; the next one has it", quoted(&new));
-                        self.run.lack(Some(&self.part), path, reason);
-                    }
-                    _ => {
-                        let reason = format!("directory cannot be opened: {}", std::io::Error::from(e));
-                        self.run.lack(Some(&self.part), path, reason);
-                    }
+                let reason = match e {
+                    Errno::NOENT => self.new_name(parent).map(|new| {
+                        format!("renamed to {} during the backup; the next one has it", quoted(&new))
+                    }),
+                    e => Some(format!("directory cannot be opened: {}", std::io::Error::from(e))),
+                };
+                match reason {
+                    Some(reason) => self.run.lack(Some(&self.part), path, reason),
+                    None => self.run.skip(path, "removed during the backup"),
                 }
                 return self.directory.put(self.run, self.slot, None);
             }

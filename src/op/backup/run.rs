@@ -17,7 +17,7 @@ use crate::op::backup::rename::Renames;
 use crate::repo::RepoError;
 use crate::repo::reader::Reader;
 use crate::repo::writer::Writer;
-use crate::stage::scan::{Stat, Xattrs};
+use crate::stage::scan::{FolderId, Stat, Xattrs};
 use crate::stage::snapshot::{Lack, Totals};
 use crate::stage::tree;
 
@@ -33,7 +33,7 @@ pub struct Rules {
     /// A changed inode number alone does not make a file changed.
     pub ignore_inode: bool,
     /// A directory that is left out: the repository itself. File system and inode.
-    pub own_directory: Option<((u32, u32), u64)>,
+    pub own_directory: Option<FolderId>,
 }
 
 /// A component while it is read.

@@ -1,10 +1,10 @@
 //! Refuses what a restore can't do or should not, and says what the snapshot itself lacks.
 
-use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 
-use crate::op::restore::{FolderId, Request};
+use crate::op::restore::Request;
 use crate::repo::RepoError;
+use crate::stage::scan::{FolderId, folder_id};
 use crate::stage::snapshot::{Component, Manifest, Status};
 
 /// Checks what is asked for against what the snapshot has.
@@ -82,10 +82,7 @@ pub fn is_whole(request: &Request<'_>) -> bool {
 /// Returns whether a directory, or one above it, is the folder `own`.
 fn lies_in(path: &Path, own: FolderId) -> bool {
     let Ok(path) = path.canonicalize() else { return false }; // not made yet
-    path.ancestors().filter_map(|above| std::fs::metadata(above).ok()).any(|about| {
-        let device = about.st_dev();
-        own == ((rustix::fs::major(device), rustix::fs::minor(device)), about.st_ino())
-    })
+    path.ancestors().any(|above| folder_id(above) == Some(own))
 }
 
 fn refused(what: &str, reason: impl ToString) -> RepoError {

@@ -29,14 +29,12 @@ use crate::repo::browse::{Place, find};
 use crate::repo::keys::Secrets;
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
+use crate::stage::scan::FolderId;
 use crate::stage::snapshot::Lack;
 
 /// Memory for frames that a restore's reader should keep for each of its threads, in bytes: directories that lie side
 /// by side share them. None are kept while files are filled.
 pub const FRAME_CACHE_BYTES: usize = 2 << 20;
-
-/// A folder: its file system's device numbers, and its inode.
-pub type FolderId = ((u32, u32), u64);
 
 /// What to do with what is in the target already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2, unlinkat};
 use rustix::io::Errno;
 
 use crate::base::entry::Kind;
-use crate::op::restore::{Filter, FolderId, Request, lack};
-use crate::stage::scan::{self, Stat};
+use crate::op::restore::{Filter, Request, lack};
+use crate::stage::scan::{self, FolderId, Stat};
 use crate::stage::snapshot::Lack;
 
 /// Why a directory stays, with all that is in it.

@@ -10,12 +10,24 @@ pub use list::{Names, list, list_stable};
 pub use mailbox::{Mailbox, unique_name};
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::fs::MetadataExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, openat, statx};
 use rustix::io::Errno;
 
 use crate::base::entry::Kind;
 use crate::base::time::Time;
+
+/// A folder: its file system's device numbers, and its inode.
+pub type FolderId = ((u32, u32), u64);
+
+/// Returns which folder a path leads to, through links; none if there is none.
+pub fn folder_id(path: &Path) -> Option<FolderId> {
+    let about = std::fs::metadata(path).ok()?;
+    let device = about.st_dev();
+    Some(((rustix::fs::major(device), rustix::fs::minor(device)), about.st_ino()))
+}
 
 /// What `statx` says of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
