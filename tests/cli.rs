@@ -182,6 +182,91 @@ fn a_variable_that_is_set_and_empty_counts_as_not_set() {
 }
 
 #[test]
+fn variables_of_other_programs_and_empty_ones_are_in_nobody_s_way() {
+    let place = Place::made(&["--encryption", "none"]);
+    for (name, value) in [("AWS_MAX_ATTEMPTS", "25"), ("SNAP_LOCK_WAIT", ""), ("SNAP_LIMIT_UPLOAD", "")] {
+        let listed = place.command(&["snapshots"]).env(name, value).output().expect("runs");
+        assert!(listed.status.success(), "{name}={value}: {}", text(&listed.stderr));
+    }
+}
+
+/// A thief of the disk learns no chunk's id and no length: the cache tells both.
+#[test]
+fn the_index_cache_lies_beside_the_writer_secret_for_its_owner_alone() {
+    let place = Place::made(&["--encryption", "none"]);
+    fs::write(place.path("a"), Noise::new(1).bytes(100_000)).expect("writes");
+    place.json(&["backup", "a"]);
+    let index = common::index_cache(place.folder.path());
+    assert_eq!(fs::metadata(&index).expect("is there").permissions().mode() & 0o777, 0o600);
+    let inside: Vec<_> = fs::read_dir(place.path("repo"))
+        .expect("lists")
+        .map(|entry| entry.expect("reads").file_name())
+        .collect();
+    assert!(inside.iter().all(|name| !name.to_string_lossy().ends_with(".redb")), "{inside:?}");
+    place.json(&["backup", "a", "--index", "here.redb"]);
+    assert!(place.path("here.redb").exists(), "where it is said");
+}
+
+#[test]
+fn a_time_has_the_zone_that_is_said() {
+    let place = Place::made(&["--encryption", "none"]);
+    fs::write(place.path("a"), "x").expect("writes");
+    let source = place.path("a");
+    for time in ["2026-01-05T03:00[America/New_York]", "2026-01-05T03:00-05:00", "2026-01-05T08:00Z"] {
+        place.json(&["backup", source.to_str().expect("text"), "--time", time]);
+        let listed = place.json(&["snapshots"]);
+        assert_eq!(
+            listed["time"].as_str().and_then(|at| at.parse().ok()),
+            Some("2026-01-05T08:00:00Z".parse::<jiff::Timestamp>().expect("is a time")),
+            "{time}: {listed}"
+        );
+    }
+}
+
+#[test]
+fn whoever_stops_listening_is_told_nothing() {
+    let place = Place::made(&["--encryption", "none"]);
+    fs::write(place.path("large"), Noise::new(1).bytes(4 << 20)).expect("writes");
+    let source = place.path("large");
+    place.json(&["backup", source.to_str().expect("text"), "--component", "c"]);
+    let mut child = place
+        .command(&["cat", "latest:c/large"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()));
+}
+
+#[test]
+fn a_stream_that_never_comes_does_not_keep_a_signal_waiting() {
+    let place = Place::made(&["--encryption", "none"]);
+    let mut child = place
+        .command(&["backup", "--stdin-name", "dump.sql"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let stdin = child.stdin.take().expect("is piped");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("fits")).expect("a process");
+    // It has its handler once it has taken the repository's lock.
+    let status = PathBuf::from(format!("/proc/{}/status", child.id()));
+    let handles = || {
+        let status = fs::read_to_string(&status).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:").map(str::trim));
+        mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & (1 << 14) != 0)
+    };
+    while !handles() {
+        std::thread::yield_now();
+    }
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signal is sent");
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    drop(stdin);
+}
+
+#[test]
 fn a_component_lies_in_its_own_directory_and_is_restored_alone() {
     let place = Place::made(&["--encryption", "none"]);
     fs::create_dir(place.path("config")).expect("folder is made");
@@ -282,6 +367,92 @@ fn diff_shows_a_rename_as_a_rename() {
     place.json(&["backup", "d", "--component", "d"]);
     let shown = text(&place.snap(&["diff", "latest~1", "latest", "--quiet"]).stdout);
     assert_eq!(shown, "+ d/added\nM d/changed\n- d/gone\nR d/renamed -> d/to\n");
+}
+
+#[test]
+fn diff_shows_what_lay_below_what_is_no_directory_any_more() {
+    let place = Place::made(&["--encryption", "none"]);
+    for folder in ["d/was", "d/same"] {
+        fs::create_dir_all(place.path(folder)).expect("folder is made");
+    }
+    for name in ["d/was/gone", "d/was/moved", "d/is", "d/same/file"] {
+        fs::write(place.path(name), name).expect("file is written");
+    }
+    place.json(&["backup", "d", "--component", "d"]);
+    fs::rename(place.path("d/was/moved"), place.path("d/moved")).expect("file moves");
+    fs::remove_dir_all(place.path("d/was")).expect("folder goes");
+    fs::write(place.path("d/was"), b"by now a file").expect("file is written");
+    fs::remove_file(place.path("d/is")).expect("file goes");
+    fs::create_dir(place.path("d/is")).expect("folder is made");
+    fs::write(place.path("d/is/come"), b"x").expect("file is written");
+    place.json(&["backup", "d", "--component", "d"]);
+    let shown = text(&place.snap(&["diff", "latest~1", "latest", "--quiet"]).stdout);
+    assert_eq!(shown, "T d/is\n+ d/is/come\nR d/was/moved -> d/moved\nT d/was\n- d/was/gone\n");
+    let summary = place.json(&["diff", "latest~1", "latest"]);
+    assert_eq!((&summary["bytes_added"], &summary["bytes_removed"]), (&(13 + 1).into(), &(10 + 4).into()));
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_does_not_end_a_listing() {
+    let place = Place::made(&["--encryption", "none"]);
+    for folder in ["d/a", "d/b"] {
+        fs::create_dir_all(place.path(folder)).expect("folder is made");
+        fs::write(place.path(folder).join("old"), folder).expect("file is written");
+    }
+    place.json(&["backup", "d", "--component", "d"]);
+    let packs = below(&place.path("repo/packs"));
+    fs::write(place.path("d/b/new"), b"x").expect("file is written");
+    place.json(&["backup", "d", "--component", "d"]);
+    packs.iter().for_each(|pack| fs::remove_file(pack).expect("pack goes"));
+    let listed = place.snap(&["ls", "-R"]);
+    assert_eq!(text(&listed.stdout), "d\nd/a\nd/b\nd/b/new\nd/b/old\n");
+    assert_eq!(listed.status.code(), Some(1));
+    let error = text(&listed.stderr);
+    assert!(error.lines().count() == 1 && error.contains(":d/a: directory cannot be read"), "{error}");
+    let found = place.snap(&["find", "new"]);
+    assert_eq!((text(&found.stdout).lines().count(), found.status.code()), (1, Some(1)));
+    let error = text(&found.stderr);
+    assert!(error.contains(":/: directory cannot be read"), "nothing of the first is left: {error}");
+    assert!(error.lines().count() == 2 && error.contains(":d/a: directory cannot be read"), "{error}");
+    assert!(
+        place.refused(&["ls", "latest:d/a"], 2).contains("in no pack"),
+        "what was asked for is not there"
+    );
+}
+
+/// Returns all files below a folder.
+fn below(root: &Path) -> Vec<PathBuf> {
+    let (mut files, mut todo) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(&folder).expect("folder lists") {
+            let path = entry.expect("entry reads").path();
+            if path.is_dir() { todo.push(path) } else { files.push(path) }
+        }
+    }
+    files
+}
+
+#[test]
+fn a_snapshot_whose_tagging_was_cut_off_and_that_is_tagged_again_is_there_once() {
+    let place = Place::made(&["--encryption", "none"]);
+    fs::write(place.path("file"), b"x").expect("file is written");
+    place.json(&["backup", "file"]);
+    let old = below(&place.path("repo/snapshots"));
+    let bytes = fs::read(&old[0]).expect("manifest reads");
+    place.json(&["tag", "latest", "--add", "a"]);
+    fs::write(&old[0], bytes).expect("manifest is written"); // as if the power had gone before it was removed
+    let tagged = place.json(&["tag", "latest", "--add", "b/c"]);
+    assert_eq!(tagged["tags"], serde_json::json!(["a", "b/c"]));
+    let listed = text(&place.snap(&["--json", "snapshots"]).stdout);
+    assert_eq!((listed.lines().count(), below(&place.path("repo/snapshots")).len()), (1, 1), "{listed}");
+}
+
+#[test]
+fn a_tag_that_no_directory_can_be_called_is_refused() {
+    let place = Place::made(&["--encryption", "none"]);
+    for tag in ["daily/", "/daily", "a//b", "..", "a/../b", "."] {
+        assert!(place.refused(&["tag", "latest", "--add", tag], 2).contains("a tag is text"), "{tag}");
+    }
 }
 
 #[test]
@@ -434,11 +605,12 @@ fn a_lost_index_is_made_anew_and_losing_every_fragment_too() {
     let place = Place::made(&["--encryption", "none"]);
     maildir(&place.path("mail"), 20, 2000, &mut Noise::new(1));
     place.json(&["backup", "mail", "--component", "mail"]);
-    fs::remove_file(place.path("repo/index.redb")).expect("index goes");
+    let index = common::index_cache(place.folder.path());
+    fs::remove_file(&index).expect("index goes");
     fs::remove_dir_all(place.path("repo/index")).expect("fragments go");
     let again = place.json(&["backup", "mail", "--component", "mail"]);
     assert_eq!((again["bytes_added"].clone(), again["packs_taken_over"].clone()), (0.into(), 2.into()));
-    fs::write(place.path("repo/index.redb"), b"not a database").expect("index is spoilt");
+    fs::write(&index, b"not a database").expect("index is spoilt");
     let rebuilt = place.json(&["rebuild-index"]);
     assert_eq!((rebuilt["packs"].clone(), rebuilt["packs_found"].clone()), (2.into(), 0.into()));
     place.json(&["restore", "latest:mail", "--target", "out"]);
@@ -446,6 +618,96 @@ fn a_lost_index_is_made_anew_and_losing_every_fragment_too() {
         differences(&picture(&place.path("mail")), &picture(&place.path("out"))),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn content_that_no_key_at_hand_opens_is_told_and_the_check_is_done_in_part() {
+    let (own, stranger) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
+    let place = Place::made(&["--recipient", &own.to_public().to_string()]);
+    for (name, identity) in [("own", own), ("stranger", stranger)] {
+        let secret = age::secrecy::ExposeSecret::expose_secret(&identity.to_string()).to_owned();
+        fs::write(place.path(name), secret).expect("identity is written");
+    }
+    maildir(&place.path("mail"), 20, 2000, &mut Noise::new(71));
+    place.json(&["backup", "mail", "--component", "mail"]);
+    let whole = place.snap(&["check", "--read-data", "--identity", "own"]);
+    assert_eq!(whole.status.code(), Some(0), "{}", text(&whole.stderr));
+    assert!(text(&whole.stdout).contains("everything is there and reads as it was written"));
+    let part = place.snap(&["check", "--read-data", "--identity", "stranger"]);
+    let said = text(&part.stdout);
+    assert_eq!(part.status.code(), Some(1), "{said}{}", text(&part.stderr));
+    assert!(said.contains("could not be opened with the keys at hand") && said.contains("checked as bytes"));
+    assert!(!said.contains("reads as it was written"), "{said}");
+    let output = place.snap(&["--json", "check", "--read-data", "--identity", "stranger"]);
+    assert_eq!(output.status.code(), Some(1));
+    let summary = last_json(&output);
+    assert_eq!(summary["sound"], true, "nothing is known to be damaged");
+    assert!(summary["frames_closed"].as_u64().is_some_and(|frames| frames > 0), "{summary}");
+    // Whoever does not ask to open them misses nothing.
+    assert_eq!(place.snap(&["check", "--read-packs"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_check_of_a_part_says_of_which() {
+    let place = Place::made(&["--encryption", "none", "--pack-size", "1MiB"]);
+    maildir(&place.path("mail"), 60, 60_000, &mut Noise::new(72));
+    place.json(&["backup", "mail", "--component", "mail"]);
+    for arguments in [&["check", "--subset", "5%"][..], &["check", "--read-data", "--subset", "5%"]] {
+        let output = place.snap(arguments);
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(
+            said.contains("in the part that was read: 1 of ") && said.contains("(--subset 5%)"),
+            "{said}"
+        );
+        assert!(!said.contains("every pack") && !said.contains("everything"), "{said}");
+    }
+    assert_eq!(place.json(&["check", "--subset", "1/3"])["subset"], "1/3");
+}
+
+#[test]
+fn what_is_damaged_is_shown_though_the_other_copy_cannot_give_it() {
+    let place = Place::made(&["--encryption", "none", "--pack-size", "1MiB"]);
+    maildir(&place.path("mail"), 60, 60_000, &mut Noise::new(73));
+    place.json(&["backup", "mail", "--component", "mail"]);
+    let copied = Command::new("cp").args(["-a", "repo", "copy"]).current_dir(place.folder.path()).status();
+    assert!(copied.expect("cp runs").success());
+    let mut packs = Vec::new();
+    for folder in fs::read_dir(place.path("repo/packs")).expect("folder lists") {
+        let folder = folder.expect("entry reads").path();
+        packs.extend(fs::read_dir(folder).expect("folder lists").map(|entry| entry.expect("entry").path()));
+    }
+    packs.sort();
+    for pack in &packs[..2] {
+        let mut bytes = fs::read(pack).expect("pack reads");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(pack, bytes).expect("pack is written");
+    }
+    // The copy lists it and does not give it.
+    let names =
+        packs.iter().map(|pack| pack.strip_prefix(place.path("repo")).expect("lies below").to_owned());
+    let names: Vec<PathBuf> = names.collect();
+    let lost = place.path("copy").join(&names[0]);
+    fs::remove_file(&lost).expect("file goes");
+    std::os::unix::fs::symlink("nowhere", &lost).expect("link is made");
+    let output = place.snap(&["check", "--read-packs", "--repair-from", "copy"]);
+    let (said, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(3), "{said}{errors}");
+    assert!(errors.contains(&format!("damaged: {}", names[0].display())), "{errors}");
+    assert!(said.contains(&format!("repaired: {}: brought from copy", names[1].display())), "{said}");
+    assert!(said.contains(&format!("{}: not healed: the other copy does not give it", names[0].display())));
+    assert!(!errors.contains(&names[1].display().to_string()), "what was healed is whole: {errors}");
+}
+
+#[test]
+fn an_index_that_cannot_be_kept_is_an_error_and_not_made_anew() {
+    let place = Place::made(&["--encryption", "none"]);
+    maildir(&place.path("mail"), 20, 2000, &mut Noise::new(74));
+    place.json(&["backup", "mail", "--component", "mail"]);
+    let error = place.refused(&["rebuild-index", "--index", "nowhere/index.redb"], 2);
+    assert!(error.contains("nowhere/index.redb: the index cannot be kept here"), "{error}");
+    assert!(text(&place.snap(&["rebuild-index"]).stdout).contains("index made anew: 2 packs"));
 }
 
 #[test]

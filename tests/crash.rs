@@ -16,6 +16,7 @@ use std::sync::Arc;
 use common::Noise;
 use common::fault::{Fault, FaultStore, Work};
 use common::repo::{backup, create_plain, deliver, differences, maildir, open, picture, restore};
+use snap::base::progress::Progress;
 use snap::repo::config::Choices;
 use snap::store::MemoryStore;
 
@@ -148,7 +149,7 @@ fn a_pack_of_a_cut_run_is_taken_over_only_if_it_is_what_its_name_stands_for() {
     assert!(damaged > 0);
     let disk = MemoryStore::of(files);
     let repository = open(Arc::new(disk.clone()), state.path(), None).expect("repository opens");
-    let found = snap::op::rebuild_index::rebuild_index(&repository).expect("index");
+    let found = snap::op::rebuild_index::rebuild_index(&repository, &Progress::default()).expect("index");
     assert_eq!(found.problems.len(), damaged, "{:?}", found.problems);
     let report = backup(&repository, source.path(), 1_767_200_000).expect("backup");
     assert_eq!(report.problems.len(), damaged, "{:?}", report.problems);

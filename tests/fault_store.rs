@@ -95,6 +95,20 @@ fn a_call_that_did_its_work_and_failed_has_done_it() {
 }
 
 #[test]
+fn a_file_that_is_replaced_is_one_call_and_stays_if_that_fails() {
+    for work in [Work::Undone, Work::Done] {
+        let (store, files) = over(Fault::Once { call: 5, error: Errno::IO, work });
+        store.put_new(&name(1), b"old").expect("the fault lies behind");
+        let mut upload = store.begin().expect("begins");
+        upload.write(b"new").expect("writes");
+        assert!(upload.replace(&name(1)).is_err());
+        let expected = if work == Work::Done { b"new" } else { b"old" };
+        assert_eq!(files.files(), BTreeMap::from([(name(1).to_string(), expected.to_vec())]));
+        assert_eq!(store.struck(), Some(format!("replace {}", name(1)).as_str()));
+    }
+}
+
+#[test]
 fn a_full_disk_takes_nothing_and_gives_everything() {
     let (store, _) = over(Fault::DiskFull { call: 3 });
     store.put_new(&name(1), b"one").expect("there is room yet");

@@ -109,6 +109,7 @@ for_every_locking_store! {
     a_locked_version_cannot_be_deleted_and_an_unlocked_one_can,
     a_lock_is_extended_and_never_shortened,
     a_taken_name_is_refused_unless_it_may_be_covered,
+    what_is_replaced_lies_below_and_is_not_deleted,
     versions_are_listed_oldest_first_with_markers_and_md5,
     of_versions_that_lie_on_each_other_the_genuine_one_is_shown,
     what_is_not_there_is_missing,
@@ -188,6 +189,18 @@ fn a_taken_name_is_refused_unless_it_may_be_covered(place: &dyn Place) {
     assert!(matches!(refused, StoreError::Taken { .. }), "{refused:?}");
     put(place, &name, b"bytes", 30, Overlay::Allowed).expect("puts on top");
     assert_eq!(place.store().read(&name, 10).expect("reads"), b"bytes");
+}
+
+fn what_is_replaced_lies_below_and_is_not_deleted(place: &dyn Place) {
+    let name = name_of(b"bytes");
+    place.plant(&name.to_string(), b"damaged");
+    let mut upload = place.store().begin().expect("begins");
+    upload.write(b"bytes").expect("writes");
+    upload.replace(&name).expect("replaces");
+    assert_eq!(place.store().read(&name, 10).expect("reads"), b"bytes");
+    let all = place.store().versions().expect("lists");
+    let seen: Vec<_> = all.iter().map(|one| (one.is_marker, one.is_latest, one.bytes)).collect();
+    assert_eq!(seen, [(false, false, 7), (false, true, 5)]);
 }
 
 fn versions_are_listed_oldest_first_with_markers_and_md5(place: &dyn Place) {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::repo::{deliver, differences, maildir, picture};
-use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, server};
+use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, own_server, server};
 use common::{Noise, summary};
 use serde_json::Value;
 
@@ -180,6 +180,43 @@ fn a_bucket_without_object_lock_is_refused_with_what_to_do() {
     let report = machine.summary(&["sync", &store, "--allow-unlocked"]);
     assert_eq!(report["well"], true, "{report}");
     machine.run(&["clone", &store, "--repo", "copy"]);
+}
+
+#[test]
+fn an_object_in_an_archive_does_not_keep_the_others_from_being_cloned() {
+    let Some(server) = own_server("archives") else { return };
+    let Some(mut machine) = Machine::new() else { return };
+    machine.bucket = server.bucket(Kind::Plain);
+    let store = machine.bucket.location();
+    machine.run(&["init", "--encryption", "none", "--pack-size", "1MiB"]);
+    machine.run(&["backup", "source/mail", "--component", "mail"]);
+    machine.run(&["sync", &store, "--allow-unlocked"]);
+    let pack = files(&machine, "packs").remove(0);
+    let bytes = fs::read(machine.path("repository").join(&pack)).expect("file reads");
+    let request = server.client.put_object().bucket(&machine.bucket.name).key(machine.bucket.key(&pack));
+    let request = request.storage_class(aws_sdk_s3::types::StorageClass::Glacier).body(bytes.into());
+    server.wait(request.send()).expect("object is put");
+    let clone = ["clone", &store, "--repo", "copy", "--state-dir", "other"];
+    let said = ended(&machine.snap(&clone), 1);
+    let told = said.lines().find(|line| line.starts_with(&format!("ERROR: {pack}: "))).expect("it is told");
+    assert!(told.contains("InvalidObjectState") && told.contains("restore-object"), "{told}");
+    assert_eq!(said.matches("ERROR").count(), 1, "{said}");
+    machine.run(&["snapshots", "--repo", "copy", "--state-dir", "other"]);
+    // Once it can be read again, the clone goes on.
+    machine.bucket.plant(&pack, &fs::read(machine.path("repository").join(&pack)).expect("file reads"));
+    machine.run(&clone);
+    machine.run(&["check", "--read-data", "--repo", "copy", "--state-dir", "other"]);
+}
+
+#[test]
+fn a_storage_class_that_is_an_archive_is_refused_with_what_to_do() {
+    let Some(machine) = Machine::new() else { return };
+    let store = machine.bucket.location();
+    machine.run(&["init", "--encryption", "none"]);
+    machine.run(&["backup", "source/config", "--component", "config"]);
+    let said = ended(&machine.snap(&["sync", &store, "--s3-storage-class", "DEEP_ARCHIVE"]), 2);
+    assert!(said.contains("storage class -> DEEP_ARCHIVE") && said.contains("--allow-expiry"), "{said}");
+    assert_eq!(machine.bucket.files(), [""; 0]);
 }
 
 /// Returns the files of the local repository in a folder, sorted.

@@ -8,11 +8,14 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::proxy::{Break, Proxy};
@@ -24,7 +27,7 @@ use snap::base::progress::Progress;
 use snap::op::check::{Request, check};
 use snap::repo::config::Choices;
 use snap::repo::keys::NoSecrets;
-use snap::store::{LockMode, LockingStore, Name, S3Options, Store, StoreError};
+use snap::store::{Lease, LockMode, LockingStore, Name, S3Keys, S3Options, S3Store, Store, StoreError};
 
 fn choices() -> Choices {
     Choices { pack_bytes: 1 << 20, ..Choices::default() }
@@ -62,6 +65,103 @@ fn snap(bucket: &Bucket, home: &Path, arguments: &[&str]) -> Output {
     program(bucket, home, arguments).output().expect("snap runs")
 }
 
+/// Returns what was told to somebody whose run ended with this error.
+fn said(error: StoreError) -> String {
+    snap::repo::RepoError::Store(error).chain()
+}
+
+/// Objects by key.
+type Objects = BTreeMap<String, Vec<u8>>;
+
+/// Returns a store on a server of a few objects, for what a real one does too seldom: `rule` sees each request's
+/// head and key before it is done, may change the objects, and may refuse with a status.
+fn on_fake_server(
+    objects: Objects,
+    lease: Lease,
+    rule: impl Fn(&str, &str, &mut Objects) -> Option<u16> + Send + Sync + 'static,
+) -> S3Store {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let endpoint = format!("http://{}", listener.local_addr().expect("it has an address"));
+    let objects = Arc::new(Mutex::new(objects));
+    let rule = Arc::new(rule);
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let (objects, rule) = (objects.clone(), rule.clone());
+            std::thread::spawn(move || serve(client, &objects, &*rule));
+        }
+    });
+    let options = S3Options {
+        endpoint: Some(endpoint),
+        region: Some(REGION.to_owned()),
+        path_style: true,
+        credentials: Some(S3Keys::new(ACCESS_KEY, SECRET_KEY)),
+        attempts: 1,
+        lease,
+        ..S3Options::default()
+    };
+    S3Store::open("s3://bucket/some/where".parse().expect("a location"), options).expect("the store opens")
+}
+
+/// Answers one request; none if the connection breaks.
+fn serve(
+    mut client: TcpStream,
+    objects: &Mutex<Objects>,
+    rule: &dyn Fn(&str, &str, &mut Objects) -> Option<u16>,
+) -> Option<()> {
+    let mut from = BufReader::new(client.try_clone().ok()?);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if from.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let header = |name: &str| {
+        let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+        let found = headers.find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.trim().to_owned())
+    };
+    let mut body = vec![0; header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)];
+    from.read_exact(&mut body).ok()?;
+    let mut words = head.split([' ', '?']);
+    let (method, key) = (words.next()?, words.next()?.strip_prefix("/bucket")?.trim_start_matches('/'));
+    let mut objects = objects.lock().expect("nobody panics");
+    let refused = rule(&head, key, &mut objects);
+    let tag = |bytes: &Vec<u8>| format!("\"{}\"", blake3::hash(bytes));
+    let (mut length, mut etag) = (0, objects.get(key).map(tag).unwrap_or_default());
+    let mut text = String::new();
+    let status = match method {
+        _ if refused.is_some() => refused?,
+        "PUT" if header("if-match").is_some_and(|wanted| wanted != etag) => 412,
+        "PUT" => {
+            etag = tag(&body);
+            objects.insert(key.to_owned(), body);
+            200
+        }
+        "DELETE" => {
+            objects.remove(key);
+            204
+        }
+        "HEAD" => {
+            length = objects.get(key).map_or(0, Vec::len);
+            if objects.contains_key(key) { 200 } else { 404 }
+        }
+        _ => {
+            let row = |(key, bytes): (&String, &Vec<u8>)| {
+                let (time, size) = ("2026-01-01T00:00:00.000Z", bytes.len());
+                format!(
+                    "<Contents><Key>{key}</Key><LastModified>{time}</LastModified><Size>{size}</Size></Contents>"
+                )
+            };
+            let rows: String = objects.iter().map(row).collect();
+            text = format!("<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>");
+            length = text.len();
+            200
+        }
+    };
+    let lines = format!("Content-Length: {length}\r\nETag: {etag}\r\nConnection: close\r\n");
+    client.write_all(format!("HTTP/1.1 {status} so\r\n{lines}\r\n{text}").as_bytes()).ok()
+}
+
 #[track_caller]
 fn done(output: Output) -> String {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -84,13 +184,7 @@ fn every_verb_works_on_a_repository_on_s3() {
     deliver(&source, 40, 40_000, &mut Noise::new(2));
     let summary = summary(&run(&["backup", path, "--component", "mail", "--json"]));
     assert_eq!(summary["files_new"], 1, "{summary}");
-    assert!(
-        home.path()
-            .join("state")
-            .read_dir()
-            .expect("state lists")
-            .any(|entry| { entry.expect("entry").file_name().to_string_lossy().ends_with(".redb") })
-    );
+    assert!(common::index_cache(home.path()).exists());
     assert_eq!(run(&["snapshots", "--json"]).lines().count(), 2);
     assert!(run(&["ls", "latest", "-R"]).contains("cur"));
     assert!(run(&["find", "*S=40*"]).contains("new"));
@@ -375,6 +469,132 @@ fn a_run_whose_lock_was_broken_writes_nothing_more() {
     let refused = refused.expect("it finds out").to_string();
     assert!(started.elapsed() < Duration::from_secs(20), "{refused}");
     assert!(store.delete(&Name::Config).is_err());
+}
+
+#[test]
+fn what_is_under_way_when_the_lock_runs_out_does_not_arrive() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let lease = Lease { lasts: Duration::from_secs(4), renewed_every: Duration::from_secs(1000) };
+    let store =
+        bucket.store_with(S3Options { lease, upload_bytes_per_s: Some(256 << 10), ..bucket.options() });
+    let _lock = store.lock(LockMode::Shared).expect("free");
+    let started = Instant::now();
+    let refused = store.put_new(&Name::Config, &Noise::new(3).bytes(8 << 20)).expect_err("takes too long");
+    let refused = said(refused);
+    assert!(refused.contains("could not be renewed in time"), "{refused}");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(!bucket.files().contains(&Name::Config.to_string()));
+}
+
+#[test]
+fn a_lock_that_ran_out_while_the_network_was_gone_is_not_revived() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let proxy = Proxy::start(&server.endpoint, 0, 0, Break::Cut);
+    let store = bucket.store_with(S3Options {
+        endpoint: Some(proxy.endpoint.clone()),
+        lease: Lease { lasts: Duration::from_secs(3), renewed_every: Duration::from_secs(1) },
+        attempts: 1,
+        connect_timeout: Duration::from_secs(2),
+        read_timeout: Duration::from_secs(5),
+        ..bucket.options()
+    });
+    let _lock = store.lock(LockMode::Shared).expect("free");
+    let renewed = || {
+        let listing = server.client.list_objects_v2().bucket(&bucket.name).prefix(bucket.key("locks/"));
+        let listing = server.wait(listing.send()).expect("objects list");
+        let lock = listing.contents().first().expect("the lock's object is there");
+        lock.last_modified().expect("it has a time").secs()
+    };
+    proxy.break_next(i64::MAX);
+    std::thread::sleep(Duration::from_secs(5)); // nothing tells that time has passed but that it has
+    let before = renewed();
+    proxy.break_next(0);
+    let mended = Instant::now();
+    while renewed() == before && mended.elapsed() < Duration::from_secs(4) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let refused = store.put_new(&Name::Config, b"config").expect_err("another run may have begun");
+    let refused = said(refused);
+    assert!(refused.contains("could not be renewed in time"), "{refused}");
+    assert_eq!(renewed(), before);
+}
+
+#[test]
+fn who_removes_a_lock_while_it_is_being_renewed_has_removed_it() {
+    let is_due = Arc::new(AtomicBool::new(false));
+    let due = is_due.clone();
+    let lease = Lease { lasts: Duration::from_secs(60), renewed_every: Duration::from_secs(1) };
+    let store = on_fake_server(Objects::new(), lease, move |head, key, objects| {
+        // Between the look that a renewal begins with, and its put.
+        if head.starts_with("PUT") && key.contains("/locks/") && due.swap(false, Ordering::SeqCst) {
+            objects.remove(key);
+        }
+        None
+    });
+    let _lock = store.lock(LockMode::Shared).expect("free");
+    is_due.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    loop {
+        let refused = store.delete(&Name::Config).expect_err("there is none");
+        if said(refused).contains("could not be renewed in time") {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "the lock was put there again");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_server_that_knows_no_condition_has_its_locks_renewed_all_the_same() {
+    let is_asked = Arc::new(AtomicBool::new(false));
+    let asked = is_asked.clone();
+    let lease = Lease { lasts: Duration::from_secs(3), renewed_every: Duration::from_secs(1) };
+    let store = on_fake_server(Objects::new(), lease, move |head, _, _| {
+        let is_conditional = head.to_ascii_lowercase().contains("\r\nif-match:");
+        asked.fetch_or(is_conditional, Ordering::SeqCst);
+        is_conditional.then_some(501)
+    });
+    let _lock = store.lock(LockMode::Shared).expect("free");
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        let refused = store.delete(&Name::Config).expect_err("there is none");
+        assert!(refused.is_missing(), "{refused:?}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(is_asked.load(Ordering::SeqCst), "it was asked with the condition first");
+}
+
+#[test]
+fn a_lock_that_cannot_be_removed_is_not_called_removed() {
+    let lock = ("some/where/locks/shared-host-1-ab".to_owned(), b"held".to_vec());
+    let store = on_fake_server(Objects::from([lock]), Lease::default(), |head, _, _| {
+        (!head.starts_with("GET")).then_some(403)
+    });
+    let refused = said(store.break_locks().expect_err("nobody may"));
+    assert!(refused.contains("locks/shared-host-1-ab: cannot remove: AccessDenied"), "{refused}");
+}
+
+#[test]
+fn uploads_that_share_a_slow_line_all_arrive() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let store = bucket.store_with(S3Options {
+        upload_bytes_per_s: Some(64 << 10),
+        read_timeout: Duration::from_secs(1),
+        attempts: 1,
+        ..bucket.options()
+    });
+    let bytes = Noise::new(4).bytes(256 << 10);
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let (store, bytes) = (&store, &bytes);
+            let name = Name::Pack(PackId::from_bytes([n; 32]));
+            scope.spawn(move || store.put_new(&name, bytes).map_err(said).expect("it arrives"));
+        }
+    });
+    assert_eq!(bucket.files().len(), 8);
 }
 
 #[test]

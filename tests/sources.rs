@@ -102,6 +102,50 @@ fn a_path_behind_a_link_that_leads_nowhere_is_an_error() {
 }
 
 #[test]
+fn what_was_named_is_not_left_out() {
+    let place = made();
+    let source = tempfile::tempdir().expect("temporary folder");
+    let mail = source.path().join("mail");
+    fs::create_dir_all(mail.join("mail")).expect("directory");
+    fs::write(mail.join("message"), "x").expect("writes");
+    fs::write(mail.join("mail/inner"), "x").expect("writes");
+    let (status, summary) = backup(&place, &[text(&mail), "--exclude", "mail", "--exclude", "tmp"]);
+    assert_eq!(status, Some(0), "{summary}");
+    let restored = restored(&place);
+    let inside = restored.path().join(mail.strip_prefix("/").expect("absolute"));
+    assert!(inside.join("message").exists() && !inside.join("mail").exists());
+}
+
+/// A mailbox that has been moved to a larger disk, with a link where it was.
+#[test]
+fn a_named_link_to_a_directory_stands_for_what_it_leads_to() {
+    let place = made();
+    let source = tempfile::tempdir().expect("temporary folder");
+    let (disk, mail, keys) =
+        (source.path().join("disk"), source.path().join("mail"), source.path().join("keys"));
+    for (folder, file) in [(&disk, "message"), (&keys, "dkim")] {
+        fs::create_dir_all(folder.join("deeper")).expect("directory");
+        fs::write(folder.join("deeper").join(file), "x").expect("writes");
+    }
+    symlink(&disk, &mail).expect("link");
+    symlink("message", disk.join("deeper/inner")).expect("link");
+    let both = ["-x", "--component", "both", text(&mail), text(&keys)];
+    for sources in [&both[..], &both, &["--component", "both", text(&mail)]] {
+        assert_eq!(backup(&place, sources).0, Some(0), "{sources:?}");
+        let target = restored(&place);
+        let inside = if sources.len() > 3 { "both/mail/deeper" } else { "both/deeper" };
+        let inside = target.path().join(inside);
+        assert_eq!(fs::read_to_string(inside.join("message")).expect("is restored"), "x", "{sources:?}");
+        assert!(inside.join("inner").is_symlink(), "what lies inside stays what it is");
+    }
+    fs::rename(&disk, source.path().join("unplugged")).expect("moves");
+    let (status, summary) = backup(&place, &both);
+    assert_eq!(status, Some(1), "{summary}");
+    assert!(summary["errors"].to_string().contains("/mail"), "{summary}");
+    assert!(!restored(&place).path().join("both/mail").is_symlink());
+}
+
+#[test]
 fn the_root_directory_lies_beside_nothing() {
     let place = made();
     let output = snap(&place, &["backup", "--component", "system", "/", text(place.path())]);

@@ -160,6 +160,7 @@ for_every_store! {
     a_listing_is_sorted_and_whole,
     foreign_files_are_listed_without_a_name,
     a_deleted_file_is_missing_and_its_name_free,
+    a_file_that_is_replaced_has_its_old_bytes_until_then,
     shared_locks_stand_beside_each_other_and_an_exclusive_one_alone,
     a_lock_that_was_refused_is_not_held,
     sweeping_touches_no_named_file_and_no_live_upload,
@@ -436,6 +437,21 @@ fn a_deleted_file_is_missing_and_its_name_free(place: &dyn Place) {
     assert_eq!(place.files().len(), 5);
 }
 
+fn a_file_that_is_replaced_has_its_old_bytes_until_then(place: &dyn Place) {
+    for name in names(4) {
+        put(place.store(), &name, b"damaged");
+        let mut upload = place.store().begin().expect("begins");
+        upload.write(b"good").expect("writes");
+        assert_eq!(read(place.again().as_ref(), &name), b"damaged");
+        upload.replace(&name).expect("replaces");
+        assert_eq!(read(place.again().as_ref(), &name), b"good");
+        assert_eq!(place.again().read_range(&name, 0..4).expect("reads"), b"good");
+    }
+    place.store().begin().expect("begins").replace(&pack(5)).expect("a free name is given as well");
+    assert_eq!(read(place.store(), &pack(5)), b"");
+    assert_eq!(place.files().len(), 6, "no temporary file is left");
+}
+
 fn is_locked<T>(result: Result<T, StoreError>) -> bool {
     match result {
         Ok(_) => false,
@@ -497,6 +513,7 @@ fn a_dry_store_shows_every_file_and_changes_none() {
     let dry = DryStore::new(std::sync::Arc::new(files.clone()));
     put(&dry, &pack(2), b"forgotten");
     dry.delete(&pack(1)).expect("says that it did");
+    dry.begin().expect("begins").replace(&pack(1)).expect("says that it did");
     dry.sweep_uploads().expect("sweeps");
     assert_eq!(files.files(), before);
     assert_eq!(read(&dry, &pack(1)), b"there");

@@ -9,8 +9,11 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::Noise;
 use common::cutting::CuttingStore;
@@ -31,7 +34,8 @@ use snap::repo::config::Choices;
 use snap::repo::keys::{NoSecrets, Passphrase, Secrets};
 use snap::repo::{RepoError, Repository};
 use snap::store::{
-    Folder, GenuineStore, LockingMemory, LockingStore, MemoryStore, Name, Protection, Store, Usage, VersionId,
+    Folder, Found, GenuineStore, Lock, LockMode, Lockable, LockingMemory, LockingStore, MemoryStore, Name,
+    Overlay, Protection, Retention, Store, StoreError, Upload, Usage, Version, VersionId,
 };
 
 /// Noon of a day; backups and syncs of a test happen on days that count from it.
@@ -191,6 +195,17 @@ impl World {
         self.pictures.remove(&oldest.manifest.time.seconds);
     }
 
+    /// Returns the path of a pack.
+    fn pack(&self) -> String {
+        self.files.files().into_keys().find(|path| path.starts_with("packs/")).expect("a pack")
+    }
+
+    /// Returns the version of a path that a read gets.
+    fn version(&self, path: &str) -> VersionId {
+        let all = self.bucket.versions().expect("versions list");
+        all.into_iter().find(|one| one.path == path && one.is_latest).expect("it is there").id
+    }
+
     /// Returns until when each version is locked that a read gets, by path.
     fn locks(&self) -> BTreeMap<String, i64> {
         let versions = self.bucket.versions().expect("versions list");
@@ -200,6 +215,109 @@ impl World {
             found.map_or(0, |found| found.until.seconds)
         };
         latest.map(|version| (version.path.clone(), lock(&version.path, &version.id))).collect()
+    }
+}
+
+/// A bucket that does not do all that it is asked to.
+struct OddBucket {
+    inner: LockingMemory,
+    /// Versions that can't be read, as if they lay in an archive.
+    unreadable: BTreeSet<VersionId>,
+    /// Versions whose lock can't be renewed.
+    unlockable: BTreeSet<VersionId>,
+    /// Whether a key service's keys seal: what looks like an MD5 is none.
+    is_sealed: bool,
+    /// Whether the connection is lost together with the first version that can't be read.
+    is_weak: bool,
+    is_gone: AtomicBool,
+}
+
+impl OddBucket {
+    fn over(inner: &LockingMemory) -> Self {
+        Self {
+            inner: inner.clone(),
+            unreadable: BTreeSet::new(),
+            unlockable: BTreeSet::new(),
+            is_sealed: false,
+            is_weak: false,
+            is_gone: AtomicBool::new(false),
+        }
+    }
+
+    fn ask<T>(&self, work: impl FnOnce(&LockingMemory) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match self.is_gone.load(Ordering::SeqCst) {
+            true => Err(failed("bucket", "reach", "the connection is lost")),
+            false => work(&self.inner),
+        }
+    }
+}
+
+fn failed(path: &str, verb: &'static str, reason: &str) -> StoreError {
+    StoreError::Io { path: path.to_owned(), verb, source: io::Error::other(reason.to_owned()) }
+}
+
+impl Store for OddBucket {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+    fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
+        self.ask(Store::begin)
+    }
+    fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        self.ask(|inner| inner.read(name, bytes_max))
+    }
+    fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        self.ask(|inner| inner.read_range(name, range))
+    }
+    fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
+        self.ask(|inner| inner.list(folder))
+    }
+    fn delete(&self, name: &Name) -> Result<(), StoreError> {
+        self.ask(|inner| inner.delete(name))
+    }
+    fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {
+        self.ask(|inner| inner.lock(mode))
+    }
+    fn sweep_uploads(&self) -> Result<u64, StoreError> {
+        self.ask(Store::sweep_uploads)
+    }
+}
+
+impl LockingStore for OddBucket {
+    fn protection(&self) -> Result<Protection, StoreError> {
+        self.ask(LockingStore::protection)
+    }
+    fn begin_locked(&self, until: Option<Time>, overlay: Overlay) -> Result<Box<dyn Lockable>, StoreError> {
+        self.ask(|inner| inner.begin_locked(until, overlay))
+    }
+    fn versions(&self) -> Result<Vec<Version>, StoreError> {
+        let mut all = self.ask(LockingStore::versions)?;
+        for version in all.iter_mut().filter(|_| self.is_sealed) {
+            version.md5 = version.md5.map(|md5| md5.map(|byte| !byte));
+        }
+        Ok(all)
+    }
+    fn retention(&self, path: &str, id: &VersionId) -> Result<Option<Retention>, StoreError> {
+        self.ask(|inner| inner.retention(path, id))
+    }
+    fn extend(&self, path: &str, id: &VersionId, until: Time) -> Result<(), StoreError> {
+        match self.unlockable.contains(id) {
+            true => Err(failed(path, "lock", "not allowed")),
+            false => self.ask(|inner| inner.extend(path, id, until)),
+        }
+    }
+    fn read_version(&self, path: &str, id: &VersionId, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        if self.unreadable.contains(id) {
+            self.is_gone.store(self.is_weak, Ordering::SeqCst);
+            return Err(failed(path, "read", "it lies in an archive"));
+        }
+        self.ask(|inner| inner.read_version(path, id, range))
+    }
+    fn delete_version(&self, path: &str, id: &VersionId) -> Result<(), StoreError> {
+        self.ask(|inner| inner.delete_version(path, id))
+    }
+    fn usage(&self) -> Usage {
+        self.inner.usage()
     }
 }
 
@@ -351,9 +469,11 @@ fn a_bucket_that_protects_nothing_is_refused_unless_told() {
     let good = Protection { has_versions: true, has_locks: true, ..Protection::default() };
     let none = Protection::default();
     let expiring = Protection { expiring_rules: vec!["old".to_owned()], ..good.clone() };
+    let archiving = Protection { archiving: vec!["cold -> GLACIER".to_owned()], ..good.clone() };
     refused(none.clone(), Options::default(), "lacks versioning and Object Lock");
     refused(Protection { has_versions: true, ..none.clone() }, Options::default(), "lacks Object Lock");
     refused(expiring.clone(), Options::default(), "a lifecycle rule (old) removes current versions");
+    refused(archiving, Options::default(), "goes into an archive (cold -> GLACIER)");
     refused(good.clone(), Options { renew_below_days: 30, ..Options::default() }, "must last longer");
     let limit = Budget { limit: Some(0.000_1), ..Budget::default() };
     refused(good, Options { budget: limit, ..Options::default() }, "above the limit");
@@ -408,6 +528,78 @@ fn a_clone_names_nothing_that_it_lacks_when_a_backup_comes_meanwhile() {
 }
 
 #[test]
+fn one_file_of_a_source_that_cannot_be_read_does_not_end_a_clone() {
+    let mut world = World::new();
+    (0..2).for_each(|day| world.backup(day, 10));
+    let bad = world.pack();
+    let disk = WatchedStore::over(world.files.clone());
+    let sector = bad.clone();
+    disk.fail_reads(move |name, _| (name.to_string() == sector).then(|| io::Error::from_raw_os_error(5)));
+    let copy = MemoryStore::default();
+    let request = clone::Request { threads: 2, progress: &Progress::default() };
+    let report = clone::clone(&disk, &copy, &request).expect("clone ends");
+    assert_eq!(report.lost.iter().map(|(path, _)| path).collect::<Vec<_>>(), [&bad]);
+    assert!(report.lost[0].1.contains("os error 5"), "{report:?}");
+    let mut expected = world.files.files();
+    expected.remove(&bad);
+    assert!(copy.files() == expected, "all others, and config");
+    let again = clone::clone(&world.files, &copy, &request).expect("clone ends");
+    assert_eq!((again.files, again.lost.len()), (1, 0));
+    assert!(copy.files() == world.files.files());
+}
+
+#[test]
+fn a_source_of_which_no_file_can_be_read_makes_no_repository() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let disk = WatchedStore::over(world.files.clone());
+    disk.fail_reads(|_, _| Some(io::Error::from_raw_os_error(5)));
+    let copy = MemoryStore::default();
+    let request = clone::Request { threads: 2, progress: &Progress::default() };
+    let error = clone::clone(&disk, &copy, &request).expect_err("nothing can be read");
+    assert!(error.is_unreadable(), "{error:?}");
+    assert!(copy.files().is_empty());
+}
+
+#[test]
+fn a_connection_that_is_lost_ends_a_clone_and_no_file_is_called_lost() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let _ = world.sync(0);
+    let mut odd = OddBucket::over(&world.bucket);
+    odd.unreadable.insert(world.version(&world.pack()));
+    odd.is_weak = true;
+    let genuine = GenuineStore::open(Arc::new(odd)).expect("versions list");
+    let copy = MemoryStore::default();
+    let request = clone::Request { threads: 2, progress: &Progress::default() };
+    clone::clone(&genuine, &copy, &request).expect_err("the connection is lost");
+    assert!(copy.read(&Name::Config, 1 << 20).expect_err("it comes last").is_missing());
+}
+
+#[test]
+fn a_version_that_cannot_be_read_is_not_the_genuine_one() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let pack = world.pack();
+    world.bucket.plant(&pack, b"junk");
+    let junk = world.version(&pack);
+    let _ = world.sync(0); // lays the genuine bytes on top
+    let own = world.version(&pack);
+    let open = |unreadable: &[&VersionId], is_weak: bool| {
+        let mut odd = OddBucket::over(&world.bucket);
+        odd.unreadable.extend(unreadable.iter().map(|id| (*id).clone()));
+        odd.is_weak = is_weak;
+        GenuineStore::open(Arc::new(odd))
+    };
+    let genuine = open(&[&junk], false).expect("versions list");
+    assert!(genuine.lost().is_empty(), "{:?}", genuine.lost());
+    let name = Name::parse(&pack).expect("a name");
+    assert!(genuine.read(&name, 64 << 20).expect("reads") == world.files.files()[&pack]);
+    assert_eq!(open(&[&junk, &own], false).expect("versions list").lost(), [pack]);
+    assert!(open(&[&junk], true).is_err(), "where nothing answers, nothing is known");
+}
+
+#[test]
 fn a_dry_run_changes_nothing_and_tells_the_same() {
     let mut world = World::new();
     world.backup(0, 5);
@@ -443,6 +635,79 @@ fn a_lock_that_the_storage_shortened_is_found_and_set_anew() {
     let report = world.sync(0);
     assert!(report.problems.iter().any(|problem| problem.what.contains("is gone although")), "{report:?}");
     assert_eq!(report.files_put, 1);
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+}
+
+#[test]
+fn locks_that_somebody_made_longer_hold_up_nothing() {
+    let mut world = World::new();
+    (0..8).for_each(|day| world.backup(day, 10));
+    let _ = world.sync(8);
+    let lengthen = |world: &World, until: Time| {
+        for version in world.bucket.versions().expect("versions list") {
+            world.bucket.extend(&version.path, &version.id, until).expect("who may lock may lock for longer");
+        }
+    };
+    let longer = Time::new(START + 100 * DAY, 0);
+    lengthen(&world, longer);
+    let report = world.sync(20);
+    assert!(report.is_well(), "{:?}", report.problems);
+    assert!(report.audited < world.locks().len() as u64, "most were found out when they were refused");
+    assert_eq!(report.renewed, 0);
+    assert!(report.snapshots.iter().all(|kept| kept.lowest == Some(longer)), "{:?}", report.snapshots);
+    // An audit learns of it long before they are to be renewed.
+    let longest = Time::new(START + 200 * DAY, 0);
+    lengthen(&world, longest);
+    let audit = Options { audit: true, ..Options::default() };
+    let report = world.try_sync(21, &audit).expect("sync ends");
+    assert!(report.is_well(), "{:?}", report.problems);
+    assert!(report.snapshots.iter().all(|kept| kept.lowest == Some(longest)), "{:?}", report.snapshots);
+}
+
+#[test]
+fn a_lock_that_cannot_be_renewed_is_told_and_all_others_are_renewed() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let _ = world.sync(0);
+    let pack = world.pack();
+    let mut odd = OddBucket::over(&world.bucket);
+    odd.unlockable.insert(world.version(&pack));
+    let odd: Arc<dyn LockingStore> = Arc::new(odd);
+    let report = world.sync_to(&odd, 12, &Options::default()).expect("sync ends");
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    assert!(tells(&report, &pack, "can't be renewed"), "{:?}", report.problems);
+    for (path, until) in world.locks() {
+        let day = if path == pack { 30 } else { 42 };
+        assert_eq!(until, START + day * DAY, "{path}");
+    }
+}
+
+#[test]
+fn where_a_key_service_seals_the_bytes_tell_and_not_what_looks_like_an_md5() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let pack = world.pack();
+    let sealed = |world: &World, unreadable: Vec<VersionId>| -> Arc<dyn LockingStore> {
+        let mut odd = OddBucket::over(&world.bucket);
+        odd.is_sealed = true;
+        odd.unreadable.extend(unreadable);
+        Arc::new(odd)
+    };
+    let _ = world.sync_to(&sealed(&world, Vec::new()), 0, &Options::default()).expect("sync ends");
+    world.forget_bucket();
+    let report = world.sync_to(&sealed(&world, Vec::new()), 0, &Options::default()).expect("sync ends");
+    assert!(report.is_well(), "{:?}", report.problems);
+    assert_eq!((report.files_put, report.put_back), (0, 0));
+    // As many bytes, and others: such as can be read, and such as can't.
+    let other = vec![0; world.files.files()[&pack].len()];
+    for is_readable in [true, false] {
+        world.bucket.plant(&pack, &other);
+        let unreadable = if is_readable { Vec::new() } else { vec![world.version(&pack)] };
+        let bucket = sealed(&world, unreadable);
+        let report = world.sync_to(&bucket, 1, &Options::default()).expect("sync ends");
+        assert_eq!(report.put_back, 1, "{:?}", report.problems);
+        assert!(tells(&report, &pack, "somebody has put other bytes"), "{:?}", report.problems);
+    }
     assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
 }
 

@@ -7,6 +7,9 @@ use crate::base::layout::FRAME_HEADER_BYTES;
 use crate::base::limits::{FRAME_BYTES_CAP, FRAME_CHUNKS_MAX, PACK_BYTES_CAP, PACK_FRAMES_MAX};
 use crate::base::wire::WireError;
 
+/// Longest frame that is read, header included, in bytes: one whose header says more is refused.
+pub const FRAME_STORED_BYTES_CAP: usize = FRAME_HEADER_BYTES + FRAME_BYTES_CAP as usize + 1024;
+
 /// Where a frame lies in its pack, and what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct FrameRow {
@@ -36,6 +39,7 @@ pub struct Directory {
 enum Problem {
     Count,
     Overlap,
+    Size,
     Length,
 }
 
@@ -72,6 +76,7 @@ impl Directory {
             None => return Ok(()),
             Some(Problem::Count) => "number of frames or chunks is wrong",
             Some(Problem::Overlap) => "frames overlap or lie outside the pack",
+            Some(Problem::Size) => "a frame is longer than any may be",
             Some(Problem::Length) => "chunks do not fill their frame",
         };
         Err(WireError::record(format!("pack directory: {what}")))
@@ -93,6 +98,9 @@ impl Directory {
             let is_apart = u64::from(row.offset) >= at && end <= pack_bytes && end <= PACK_BYTES_CAP;
             if !is_apart || row.bytes as usize <= FRAME_HEADER_BYTES || row.raw_bytes > FRAME_BYTES_CAP {
                 return Some(Problem::Overlap);
+            }
+            if row.bytes as usize > FRAME_STORED_BYTES_CAP {
+                return Some(Problem::Size);
             }
             at = end;
             let raw: u64 = refs(mine).map(|chunk| u64::from(chunk.bytes)).sum();
@@ -140,5 +148,14 @@ mod tests {
             change(&mut directory);
             assert!(directory.validate(300).is_err(), "change {number}");
         }
+    }
+
+    #[test]
+    fn a_frame_that_nobody_would_read_is_refused_before_memory_is_taken_for_it() {
+        let mut directory = directory();
+        directory.frames[1].bytes = u32::try_from(FRAME_STORED_BYTES_CAP).unwrap();
+        directory.validate(PACK_BYTES_CAP).unwrap();
+        directory.frames[1].bytes += 1;
+        assert!(directory.validate(PACK_BYTES_CAP).is_err());
     }
 }

@@ -35,6 +35,11 @@ impl Redactor {
         }
     }
 
+    /// Takes the secrets that another one knows.
+    pub fn join(&mut self, other: Self) {
+        other.secrets.iter().for_each(|secret| self.add(secret));
+    }
+
     /// Returns the text without secrets.
     pub fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use crate::base::units::{parse_duration, parse_size};
+use crate::base::units::parse_size;
 use crate::cli::offsite;
 use crate::cli::retention::Prune;
 use crate::cli::s3::S3Args;
 use crate::cli::sources::Backup;
+use crate::cli::values::{LOCK_WAIT, lock_wait};
 
 /// Content-addressed, deduplicating snapshots of a mail server.
 #[derive(Debug, Parser)]
@@ -37,7 +38,7 @@ pub struct Global {
     /// Where this machine keeps its writer secret [default: /var/lib/snap for root, else ~/.local/state/snap]
     #[arg(long, global = true, env = "SNAP_STATE_DIR", value_parser = path(), value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state_dir: Option<PathBuf>,
-    /// Where the index cache lies [default: index.redb in the repository]
+    /// Where the index cache lies [default: in the state directory]
     #[arg(long, global = true, env = "SNAP_INDEX", value_parser = path(), value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub index: Option<PathBuf>,
     /// File whose first line is the passphrase (others: SNAP_PASSWORD, SNAP_PASSWORD_COMMAND, a prompt)
@@ -56,7 +57,7 @@ pub struct Global {
     #[arg(long, short, global = true, action = ArgAction::Count)]
     pub verbose: u8,
     /// How long to wait for a run that has the repository to itself, or for others if it is needed alone
-    #[arg(long, global = true, env = "SNAP_LOCK_WAIT", value_name = "SPAN", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, global = true, env = "SNAP_LOCK_WAIT", value_name = "SPAN", default_value = LOCK_WAIT, value_parser = lock_wait)]
     pub lock_wait: std::time::Duration,
     /// No progress bars
     #[arg(long, global = true)]
@@ -335,6 +336,9 @@ pub struct Notify {
     /// Send an alarm if a component's newest whole backup is older than max_age, and end with status 1
     #[arg(long)]
     pub stale: bool,
+    /// Look at the backups of this machine [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
 }
 
 /// `tag`
@@ -358,7 +362,7 @@ pub enum Key {
     List,
     /// Add a passphrase, or a recipient with --recipient
     Add {
-        /// An age recipient: opens what is backed up from now on
+        /// An age recipient: opens content that is stored from now on, not what was stored before
         #[arg(long, value_name = "age1…")]
         recipient: Option<String>,
         /// File whose first line is the new passphrase [default: SNAP_NEW_PASSWORD, or a prompt]
@@ -368,7 +372,7 @@ pub enum Key {
         #[arg(long, value_name = "TEXT", default_value = "")]
         label: String,
     },
-    /// Remove a key by the start of its id
+    /// Remove a key by the start of its id; if content may be sealed to it alone, this takes a passphrase or identity that stays
     Remove {
         /// The id's first digits
         #[arg(value_name = "ID")]

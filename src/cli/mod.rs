@@ -10,6 +10,7 @@ mod retention;
 mod s3;
 mod secrets;
 mod session;
+mod signals;
 mod sources;
 mod values;
 

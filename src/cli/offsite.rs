@@ -31,7 +31,7 @@ pub struct Sync {
     /// Go on although the bucket has no Object Lock
     #[arg(long)]
     pub allow_unlocked: bool,
-    /// Go on although a lifecycle rule removes current versions
+    /// Go on although a lifecycle rule removes current versions, or what is put goes into an archive
     #[arg(long)]
     pub allow_expiry: bool,
     /// Put nothing that would make the bucket cost more than so much a month; what is there stays locked

@@ -28,7 +28,7 @@ impl Output {
     /// # Errors
     /// [`RepoError::Source`] if nobody takes it.
     pub fn line(&mut self, text: impl std::fmt::Display) -> Result<(), RepoError> {
-        writeln!(self.out, "{text}").map_err(failed)
+        writeln!(self, "{text}").map_err(failed)
     }
 
     /// Writes what is buffered.
@@ -36,14 +36,29 @@ impl Output {
     /// # Errors
     /// As [`Self::line`].
     pub fn finish(mut self) -> Result<(), RepoError> {
-        self.out.flush().map_err(failed)
+        self.flush().map_err(failed)
     }
 }
 
-fn failed(error: io::Error) -> RepoError {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        std::process::exit(141); // nobody listens any more: end as if by SIGPIPE
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        heard(self.out.write(bytes))
     }
+
+    fn flush(&mut self) -> io::Result<()> {
+        heard(self.out.flush())
+    }
+}
+
+/// Ends the program as if by SIGPIPE if nobody listens any more.
+fn heard<T>(written: io::Result<T>) -> io::Result<T> {
+    if written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+        std::process::exit(141);
+    }
+    written
+}
+
+fn failed(error: io::Error) -> RepoError {
     RepoError::Source { path: "standard output".to_owned(), reason: error.to_string() }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::base::units::parse_size;
 use crate::cli::session::Session;
+use crate::cli::values::{ATTEMPTS, attempts, rate};
 use crate::job::config;
 use crate::repo::RepoError;
-use crate::store::{GenuineStore, LocalStore, S3_SCHEME, S3Location, S3Options, S3Store, Store};
+use crate::repo::config::{CONFIG_BYTES_MAX, Config};
+use crate::store::{GenuineStore, LocalStore, Name, S3_SCHEME, S3Location, S3Options, S3Store, Store};
 
 /// How a repository on S3 is reached. Credentials come from the environment, ~/.aws, web identity or
 /// the machine's role, as with every AWS program.
@@ -35,13 +36,13 @@ pub struct S3Args {
     #[arg(long, global = true, default_value = "8", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub s3_connections: u16,
     /// How often a request is tried
-    #[arg(long, global = true, env = "AWS_MAX_ATTEMPTS", default_value = "6", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20))]
+    #[arg(long, global = true, env = "AWS_MAX_ATTEMPTS", default_value = ATTEMPTS, value_name = "N", value_parser = attempts)]
     pub s3_attempts: u32,
     /// Read the version of each file that its name stands for, whatever lies on top: after an attack
     #[arg(long, global = true)]
     pub s3_genuine: bool,
     /// Most bytes sent in a second, such as 2MiB
-    #[arg(long, global = true, env = "SNAP_LIMIT_UPLOAD", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, global = true, env = "SNAP_LIMIT_UPLOAD", value_name = "SIZE", value_parser = rate)]
     pub limit_upload: Option<u64>,
 }
 
@@ -93,17 +94,12 @@ pub fn store_at(location: &Path, options: S3Options) -> Result<Arc<dyn Store>, R
     }
 }
 
-/// Returns where the index cache of a repository lies unless it is said: beside its files, or in the
-/// state directory for one on S3.
-pub fn index_of(location: &Path, state: &Path) -> PathBuf {
-    match is_s3(location) {
-        true => {
-            let text = location.to_string_lossy();
-            let name = text.trim_start_matches(S3_SCHEME).trim_end_matches('/').replace('/', "_");
-            state.join(format!("index-{name}.redb"))
-        }
-        false => location.join("index.redb"),
-    }
+/// Returns where the index cache of a repository lies unless it is said: in the state directory, beside the
+/// writer secret, for it tells every chunk's id and length. None as long as there is no repository.
+pub fn index_of(store: &dyn Store, state: &Path) -> Option<PathBuf> {
+    let config = store.read(&Name::Config, CONFIG_BYTES_MAX).ok()?;
+    let id = Config::from_bytes(&config).and_then(|config| config.id()).ok()?;
+    Some(state.join(id.to_string()).join("index.redb"))
 }
 
 /// Returns how S3 is talked to: as the command line says, else as is configured.

@@ -35,33 +35,19 @@ impl CliSecrets {
     pub fn will_prompt(&self) -> bool {
         self.password_file.is_none()
             && self.identity_files.is_empty()
-            && ["SNAP_PASSWORD", "SNAP_PASSWORD_COMMAND"].iter().all(|name| std::env::var_os(name).is_none())
+            && !["SNAP_PASSWORD", "SNAP_PASSWORD_COMMAND"].iter().any(|name| is_set(name))
             && std::io::stdin().is_terminal()
     }
 
     fn ask(&self) -> Result<Option<Passphrase>, RepoError> {
         if let Some(file) = &self.password_file {
-            return first_line(file).map(Some);
+            return from_file(file).map(Some);
         }
         if let Some(passphrase) = from_environment("SNAP_PASSWORD")? {
             return Ok(Some(passphrase));
         }
-        if let Some(command) = std::env::var_os("SNAP_PASSWORD_COMMAND").filter(|command| !command.is_empty())
-        {
-            let output = Command::new("sh")
-                .arg("-c")
-                .arg(&command)
-                .stdin(Stdio::null())
-                .stderr(Stdio::inherit())
-                .output();
-            let output = output.map_err(|e| fail(format!("SNAP_PASSWORD_COMMAND: {e}")))?;
-            if !output.status.success() {
-                return Err(fail(format!("SNAP_PASSWORD_COMMAND failed: {}", output.status)));
-            }
-            let text = Passphrase::new(
-                String::from_utf8(output.stdout).map_err(|_| fail("SNAP_PASSWORD_COMMAND: not text"))?,
-            );
-            return Ok(Some(Passphrase::new(text.lines().next().unwrap_or_default().to_owned())));
+        if let Some(passphrase) = from_command()? {
+            return Ok(Some(passphrase));
         }
         match std::io::stdin().is_terminal() {
             true => prompt("Passphrase: ").map(Some),
@@ -75,7 +61,7 @@ impl CliSecrets {
     /// [`RepoError::Passphrase`] if there is none, or it is too short.
     pub fn new_passphrase(file: Option<&Path>, variable: &str) -> Result<Passphrase, RepoError> {
         let passphrase = match (file, from_environment(variable)?) {
-            (Some(file), _) => first_line(file)?,
+            (Some(file), _) => from_file(file)?,
             (None, Some(passphrase)) => passphrase,
             (None, None) if std::io::stdin().is_terminal() => {
                 let passphrase = prompt("New passphrase: ")?;
@@ -90,22 +76,21 @@ impl CliSecrets {
                 )));
             }
         };
-        match passphrase.chars().count() >= PASSPHRASE_CHARS_MIN {
-            true => Ok(passphrase),
-            false => Err(fail(format!("too short: {PASSPHRASE_CHARS_MIN} characters at least"))),
-        }
+        long_enough(passphrase)
     }
 
-    /// Returns the passphrase for a repository that is being made.
+    /// Returns the passphrase for a repository that is being made: from the sources of any passphrase, or twice
+    /// from a prompt.
     ///
     /// # Errors
     /// As [`Self::new_passphrase`].
     pub fn first_passphrase(&self) -> Result<Passphrase, RepoError> {
-        let is_given = self.password_file.is_some() || std::env::var_os("SNAP_PASSWORD").is_some();
-        if !is_given && std::env::var_os("SNAP_PASSWORD_COMMAND").is_some() {
-            return self.ask()?.ok_or_else(|| fail("SNAP_PASSWORD_COMMAND gave none"));
+        let is_given = self.password_file.is_some() || is_set("SNAP_PASSWORD");
+        let printed = if is_given { None } else { from_command()? };
+        match printed {
+            Some(passphrase) => long_enough(passphrase),
+            None => Self::new_passphrase(self.password_file.as_deref(), "SNAP_PASSWORD"),
         }
-        Self::new_passphrase(self.password_file.as_deref(), "SNAP_PASSWORD")
     }
 }
 
@@ -133,20 +118,53 @@ impl Secrets for CliSecrets {
     }
 }
 
+/// Returns whether a variable is set; one that is set and empty counts as not set.
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
 fn from_environment(variable: &str) -> Result<Option<Passphrase>, RepoError> {
     match std::env::var(variable) {
-        Ok(text) => Ok(Some(Passphrase::new(text))),
+        Ok(text) => Ok(Some(text).filter(|text| !text.is_empty()).map(Passphrase::new)),
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => Err(fail(format!("{variable}: not text"))),
     }
 }
 
-fn first_line(file: &Path) -> Result<Passphrase, RepoError> {
+/// Returns the first line that the command in `SNAP_PASSWORD_COMMAND` prints; none if there is no command.
+fn from_command() -> Result<Option<Passphrase>, RepoError> {
+    if !is_set("SNAP_PASSWORD_COMMAND") {
+        return Ok(None);
+    }
+    let command = std::env::var_os("SNAP_PASSWORD_COMMAND").unwrap_or_default();
+    let output =
+        Command::new("sh").arg("-c").arg(&command).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|e| fail(format!("SNAP_PASSWORD_COMMAND: {e}")))?;
+    if !output.status.success() {
+        return Err(fail(format!("SNAP_PASSWORD_COMMAND failed: {}", output.status)));
+    }
+    let text = String::from_utf8(output.stdout).map_err(|_| fail("SNAP_PASSWORD_COMMAND: not text"))?;
+    first_line(text, "what SNAP_PASSWORD_COMMAND printed").map(Some)
+}
+
+fn from_file(file: &Path) -> Result<Passphrase, RepoError> {
     let text = fs::read_to_string(file).map_err(|e| fail(format!("{}: {e}", file.display())))?;
+    first_line(text, &file.display().to_string())
+}
+
+fn first_line(text: String, source: &str) -> Result<Passphrase, RepoError> {
     let text = Passphrase::new(text);
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(Passphrase::new(line.to_owned())),
-        _ => Err(fail(format!("{}: its first line is empty", file.display()))),
+        _ => Err(fail(format!("{source}: its first line is empty"))),
+    }
+}
+
+/// Takes a passphrase for a new key, wherever it comes from.
+fn long_enough(passphrase: Passphrase) -> Result<Passphrase, RepoError> {
+    match passphrase.chars().count() >= PASSPHRASE_CHARS_MIN {
+        true => Ok(passphrase),
+        false => Err(fail(format!("too short: {PASSPHRASE_CHARS_MIN} characters at least"))),
     }
 }
 

@@ -1,7 +1,9 @@
 //! What every command needs: the repository, secrets, clock, time zone, signals.
 
 use std::cell::OnceCell;
+use std::fs::DirBuilder;
 use std::num::NonZero;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +14,9 @@ use crate::base::time::Time;
 use crate::cli::args::Global;
 use crate::cli::s3::{copy_at, index_of, is_s3, store_at};
 use crate::cli::secrets::CliSecrets;
+use crate::cli::signals::stop_signals;
 use crate::job::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::job::preflight;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::select::select;
@@ -40,7 +44,7 @@ impl Session {
         Self { global, secrets, progress: Arc::new(Progress::default()), config: OnceCell::new() }
     }
 
-    /// From now on SIGINT and SIGTERM ask the command to stop; a second one ends it at once, which
+    /// From now on SIGINT, SIGTERM and SIGHUP ask the command to stop; a second one ends it at once, which
     /// harms nothing either.
     pub fn heed_signals(&self) {
         watch_signals(self.progress.clone());
@@ -52,15 +56,21 @@ impl Session {
     /// # Errors
     /// [`RepoError::Source`] if it can't be used.
     pub fn config(&self) -> Result<Option<&Config>, RepoError> {
+        let unusable = |e: &ConfigError| RepoError::Source { path: e.place.clone(), reason: e.what.clone() };
+        self.read_config().map_err(unusable)
+    }
+
+    /// As [`Self::config`], with an error that says which file it is.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it can't be used.
+    pub fn read_config(&self) -> Result<Option<&Config>, &ConfigError> {
         let read = self.config.get_or_init(|| {
             let path = self.global.config.clone();
             let path = path.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
             path.map(|path| Config::read(&path)).transpose()
         });
-        match read {
-            Ok(config) => Ok(config.as_ref()),
-            Err(e) => Err(RepoError::Source { path: e.place.clone(), reason: e.what.clone() }),
-        }
+        read.as_ref().map(Option::as_ref)
     }
 
     /// Returns the configuration, which must be there.
@@ -103,12 +113,18 @@ impl Session {
     /// Returns the repository's files.
     ///
     /// # Errors
-    /// As [`Self::location`] and [`store_at`].
+    /// As [`Self::location`] and [`store_at`]; [`RepoError::Source`] if its disk must be mounted and is not.
     pub fn store(&self) -> Result<Arc<dyn Store>, RepoError> {
+        let location = self.location()?;
+        if let Some(config) = self.own_config()?
+            && let Some(finding) = preflight::mount(&config.repository, location)
+        {
+            return Err(RepoError::Source { path: location.display().to_string(), reason: finding.what });
+        }
         let options = self.global.s3.options();
         match self.global.s3.s3_genuine {
-            true => copy_at(self.location()?, options),
-            false => store_at(self.location()?, options),
+            true => copy_at(location, options),
+            false => store_at(location, options),
         }
     }
 
@@ -120,14 +136,19 @@ impl Session {
         &self,
         act: impl FnOnce(&Opening<'_>) -> Result<R, RepoError>,
     ) -> Result<R, RepoError> {
-        let location = self.location()?;
         let state = self.state_directory()?;
         let configured = match &self.global.index {
             Some(index) => Some(index.clone()),
             None => self.own_config()?.and_then(|config| config.repository.index.clone()),
         };
-        let index = configured.unwrap_or_else(|| index_of(location, &state));
-        act(&Opening { store: self.store()?, state: &state, index: Some(index), secrets: &self.secrets })
+        let store = self.store()?;
+        let index = configured.or_else(|| {
+            let index = index_of(store.as_ref(), &state)?;
+            // Where it can't be made nothing is kept, and fragments are read each time.
+            let _ = DirBuilder::new().recursive(true).mode(0o700).create(index.parent()?);
+            Some(index)
+        });
+        act(&Opening { store, state: &state, index, secrets: &self.secrets })
     }
 
     /// Opens the repository.
@@ -149,7 +170,7 @@ impl Session {
     /// Opens what reads the repository.
     ///
     /// # Errors
-    /// As [`Index::open`].
+    /// As [`Index::open_to_read`].
     pub fn reader<'r>(&self, repository: &'r Repository) -> Result<Reader<'r>, RepoError> {
         self.reader_keeping(repository, FRAME_CACHE_BYTES)
     }
@@ -157,13 +178,13 @@ impl Session {
     /// Opens what reads the repository, and keeps up to `cache_bytes` of frames.
     ///
     /// # Errors
-    /// As [`Index::open`].
+    /// As [`Index::open_to_read`].
     pub fn reader_keeping<'r>(
         &self,
         repository: &'r Repository,
         cache_bytes: usize,
     ) -> Result<Reader<'r>, RepoError> {
-        let index = Index::open(repository)?;
+        let index = Index::open_to_read(repository)?;
         for (path, problem) in index.problems() {
             tracing::warn!("{path}: {problem}; 'snap check' says more");
         }
@@ -246,7 +267,8 @@ pub fn split_place(place: &std::ffi::OsStr) -> Result<(String, Vec<u8>), RepoErr
 /// [`RepoError::Source`] if it is none.
 pub fn parse_time(text: &str) -> Result<Time, RepoError> {
     let zone = TimeZone::system();
-    let timestamp = text.parse::<jiff::Timestamp>().ok();
+    let zoned = text.parse::<jiff::Zoned>().ok().map(|zoned| zoned.timestamp()); // 2026-01-05T03:00[Asia/Tokyo]
+    let timestamp = zoned.or_else(|| text.parse::<jiff::Timestamp>().ok());
     let civil = || text.parse::<jiff::civil::DateTime>().ok().and_then(|at| at.to_zoned(zone).ok());
     let timestamp = timestamp.or_else(|| civil().map(|zoned| zoned.timestamp()));
     let reason = "is not a time such as 2026-01-05T03:00 or 2026-01-05T03:00:00+09:00".to_owned();
@@ -255,8 +277,7 @@ pub fn parse_time(text: &str) -> Result<Time, RepoError> {
 }
 
 fn watch_signals(progress: Arc<Progress>) {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else { return };
+    let Ok(mut signals) = stop_signals() else { return };
     std::thread::spawn(move || {
         for _ in &mut signals {
             if progress.is_cancelled() {
@@ -265,6 +286,23 @@ fn watch_signals(progress: Arc<Progress>) {
             progress.cancel();
         }
     });
+}
+
+/// Returns what was typed, to be typed again: without the options that say only how much is shown.
+pub fn typed() -> String {
+    again(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()))
+}
+
+fn again(words: impl Iterator<Item = String>) -> String {
+    let is_show = |word: &str| {
+        let is_short = word.len() > 1 && word[1..].bytes().all(|letter| matches!(letter, b'q' | b'v'));
+        matches!(word, "--json" | "--quiet" | "--verbose" | "--no-progress")
+            || word.starts_with('-') && is_short
+    };
+    let words = words.filter(|word| !is_show(word));
+    let quoted =
+        words.map(|word| shlex::try_quote(&word).map_or_else(|_| word.clone(), |it| it.into_owned()));
+    std::iter::once("snap".to_owned()).chain(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the name of this machine.
@@ -277,4 +315,19 @@ pub fn user_name() -> String {
     let uid = nix::unistd::geteuid();
     let user = nix::unistd::User::from_uid(uid).ok().flatten();
     user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_typed_can_be_typed_again() {
+        let again = |line: &str| again(line.split('|').map(str::to_owned));
+        assert_eq!(again("backup|-q|--daily|--json|-vv|--no-progress"), "snap backup --daily");
+        assert_eq!(
+            again("--config|/etc/my snap.toml|backup|--component|it's|-r|/mnt/x"),
+            "snap --config '/etc/my snap.toml' backup --component \"it's\" -r /mnt/x"
+        );
+    }
 }

@@ -1,4 +1,33 @@
-//! Values on the command line: spans of time, shares.
+//! Values on the command line and in its variables: spans of time, shares, numbers.
+
+use std::time::Duration;
+
+use crate::base::units::{parse_duration, parse_size};
+
+/// How long to wait for a lock, if nothing is said.
+pub const LOCK_WAIT: &str = "60s";
+
+/// How often a request to S3 is tried, if nothing is said, and at most.
+pub const ATTEMPTS: &str = "6";
+const ATTEMPTS_MAX: u32 = 20;
+
+/// Reads how long to wait for a lock; an empty variable of the environment says nothing.
+pub fn lock_wait(text: &str) -> Result<Duration, String> {
+    parse_duration(if text.is_empty() { LOCK_WAIT } else { text })
+}
+
+/// Reads how often a request is tried. The variable is that of all programs for AWS: what others take is
+/// taken, and no more than makes sense here.
+pub fn attempts(text: &str) -> Result<u32, String> {
+    let text = if text.is_empty() { ATTEMPTS } else { text };
+    let attempts: u32 = text.parse().map_err(|_| "is not a number".to_owned())?;
+    Ok(attempts.clamp(1, ATTEMPTS_MAX))
+}
+
+/// Reads the most bytes sent in a second; none, as 0 and an empty variable say, is no limit.
+pub fn rate(text: &str) -> Result<u64, String> {
+    if text.is_empty() { Ok(0) } else { parse_size(text) }
+}
 
 /// Reads a span of time such as `30d`.
 pub fn span(text: &str) -> Result<jiff::Span, String> {
@@ -24,6 +53,17 @@ pub fn percent(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_that_is_set_and_empty_says_nothing() {
+        assert_eq!((lock_wait(""), lock_wait("5s")), (parse_duration(LOCK_WAIT), parse_duration("5s")));
+        assert_eq!((rate(""), rate("1KiB")), (Ok(0), Ok(1024)));
+        assert_eq!(
+            (attempts(""), attempts("3"), attempts("0"), attempts("25")),
+            (Ok(6), Ok(3), Ok(1), Ok(20))
+        );
+        assert!(attempts("often").is_err());
+    }
 
     #[test]
     fn times_and_shares_are_read_or_refused() {

@@ -125,12 +125,21 @@ fn sources(component: &Component, table: &mut Table) {
     let name = component.name.get_ref();
     for path in component.paths.iter().map(toml::Spanned::get_ref) {
         let shown = path.display().to_string();
-        let about = fs::symlink_metadata(path).map_err(|e| format!("{shown}: {e}"));
+        let is_link = fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink());
+        let about = fs::metadata(path).map_err(|e| match is_link {
+            true => format!("{shown}: a link that leads nowhere: {e}"),
+            false => format!("{shown}: {e}"),
+        });
+        if is_link && about.as_ref().is_ok_and(|about| !about.is_dir()) {
+            let detail = format!("{shown}: the link is stored, not what it leads to: name that instead");
+            table.row(Level::Warning, name, detail);
+            continue;
+        }
         let read = about.and_then(|about| {
             let read = match about.is_dir() {
                 true => fs::read_dir(path).map(|_| ()),
                 false if about.is_file() => fs::File::open(path).map(|_| ()),
-                false => Ok(()), // a link or a device is stored as what it is
+                false => Ok(()), // a device is stored as what it is
             };
             read.map_err(|e| format!("{shown}: {e}"))
         });

@@ -3,6 +3,7 @@
 //! One record, one line: `[2025-11-07 03:05:12] [INFO] [MAIL] 10.2 GB read, 41 MB added`.
 //! Secrets and control characters never get into one.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -17,8 +18,8 @@ use crate::base::time::Time;
 use crate::job::clock;
 use crate::job::config::{self, Level};
 
-/// Lines of a run that are kept for notices and the manifest.
-const LINES_MAX: usize = 2000;
+/// Lines of a run that are kept for notices and the manifest: so many of its beginning, and of its end.
+const LINES_MAX: usize = 1000;
 
 /// Name of the main log.
 pub const MAIN: &str = "snap.log";
@@ -30,8 +31,8 @@ pub const ERRORS: &str = "snap-error.log";
 pub struct Log {
     redactor: Redactor,
     level: Level,
-    /// Least level that is shown on standard error too.
-    echo: Level,
+    /// Least level that is shown on standard error too; none if nothing is.
+    echo: Option<Level>,
     syslog: Option<PathBuf>,
     state: Mutex<State>,
 }
@@ -39,8 +40,25 @@ pub struct Log {
 #[derive(Default)]
 struct State {
     files: Option<Files>,
-    lines: Vec<(Level, String)>,
+    first: Vec<(Level, String)>,
+    last: VecDeque<(Level, String)>,
+    left_out: u64,
     worst: Option<Level>,
+}
+
+impl State {
+    /// Keeps a line; of a long run the middle goes.
+    fn keep(&mut self, level: Level, line: String) {
+        self.worst = self.worst.max(Some(level));
+        if self.first.len() < LINES_MAX {
+            return self.first.push((level, line));
+        }
+        if self.last.len() == LINES_MAX {
+            self.last.pop_front();
+            self.left_out += 1;
+        }
+        self.last.push_back((level, line));
+    }
 }
 
 struct Files {
@@ -57,17 +75,26 @@ pub fn day_name(time: Time) -> String {
 impl Log {
     /// Opens the logs. Where that fails the log still takes lines, for standard error, syslog and
     /// notices; why is returned beside it.
-    pub fn open(config: &config::Log, redactor: Redactor, echo: Level, now: Time) -> (Self, Option<String>) {
-        let files = Files::open(&config.directory, now);
-        let failure = files.as_ref().err().cloned();
-        let log = Self {
-            redactor,
-            level: config.level,
-            echo,
-            syslog: config.syslog.socket().map(Path::to_owned),
-            state: Mutex::new(State { files: files.ok(), ..State::default() }),
-        };
-        (log, failure)
+    pub fn open(
+        config: &config::Log,
+        redactor: Redactor,
+        echo: Option<Level>,
+        now: Time,
+    ) -> (Self, Option<String>) {
+        let log = Self::without_files(config, redactor, echo);
+        match Files::open(&config.directory, now) {
+            Ok(files) => {
+                let state = Mutex::new(State { files: Some(files), ..State::default() });
+                (Self { state, ..log }, None)
+            }
+            Err(failure) => (log, Some(failure)),
+        }
+    }
+
+    /// Returns a log that takes lines for standard error, syslog and notices alone.
+    pub fn without_files(config: &config::Log, redactor: Redactor, echo: Option<Level>) -> Self {
+        let syslog = config.syslog.socket().map(Path::to_owned);
+        Self { redactor, level: config.level, echo, syslog, state: Mutex::default() }
     }
 
     /// Takes one record of a component, whose name is shown in capitals.
@@ -75,22 +102,21 @@ impl Log {
         let text = plain(&self.redactor.redact(&text.to_string()));
         let stamp = clock::shown(clock::now());
         let line = format!("[{stamp}] [{}] [{}] {text}", level.word(), component.to_uppercase());
-        if level >= self.echo {
+        if self.echo.is_some_and(|echo| level >= echo) {
             let _ = writeln!(io::stderr(), "{line}"); // nobody is left to tell
         }
         if level == Level::Critical {
             self.to_syslog(&format!("[{}] {text}", component.to_uppercase()));
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.worst = state.worst.max(Some(level));
-        if let Some(files) = &mut state.files
-            && let Err(e) = files.write(level, self.level, &line)
-        {
+        let written = state.files.as_mut().map_or(Ok(()), |files| files.write(level, self.level, &line));
+        state.keep(level, line);
+        if let Err(e) = written {
             state.files = None;
-            let _ = writeln!(io::stderr(), "snap: the logs cannot be written any more: {e}");
-        }
-        if state.lines.len() < LINES_MAX {
-            state.lines.push((level, line));
+            // A disk that is full: what the run has to say is told by mail at least.
+            let text = format!("[{stamp}] [ERROR] [MAIN] the logs cannot be written any more: {e}");
+            let _ = writeln!(io::stderr(), "{text}");
+            state.keep(Level::Error, text);
         }
     }
 
@@ -125,11 +151,16 @@ impl Log {
         state.worst.unwrap_or(Level::Debug)
     }
 
-    /// Returns the lines of this run of `least` level.
+    /// Returns the lines of this run of `least` level; of a long run those of its beginning and its end.
     pub fn lines(&self, least: Level) -> Vec<String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = state.lines.iter().filter(|(level, _)| *level >= least);
-        wanted.map(|(_, line)| line.clone()).collect()
+        let wanted = |lines: &mut dyn Iterator<Item = &(Level, String)>| {
+            lines.filter(|(level, _)| *level >= least).map(|(_, line)| line.clone()).collect::<Vec<_>>()
+        };
+        let mut lines = wanted(&mut state.first.iter());
+        lines.extend((state.left_out > 0).then(|| format!("({} lines left out here)", state.left_out)));
+        lines.extend(wanted(&mut state.last.iter()));
+        lines
     }
 
     /// Returns a text without secrets, of one line.
@@ -151,7 +182,9 @@ impl Log {
             pid: std::process::id(),
         };
         let sent = syslog::unix_custom(formatter, socket).and_then(|mut logger| logger.crit(text));
-        if let Err(e) = sent {
+        if let Err(e) = sent
+            && self.echo.is_some()
+        {
             let _ = writeln!(io::stderr(), "snap: syslog at {}: {e}", socket.display());
         }
     }
@@ -245,7 +278,7 @@ mod tests {
         let mut redactor = Redactor::default();
         redactor.add("hunter2");
         let now = clock::now();
-        let (log, failure) = Log::open(&config(&directory, Level::Info), redactor, Level::Critical, now);
+        let (log, failure) = Log::open(&config(&directory, Level::Info), redactor, None, now);
         assert_eq!(failure, None);
         log.debug("main", "why");
         log.info("mail", "10.2 GB read, 41 MB added");
@@ -283,12 +316,38 @@ mod tests {
     }
 
     #[test]
+    fn a_long_run_keeps_its_beginning_and_its_end() {
+        let log = Log::without_files(&config(Path::new("/"), Level::Info), Redactor::default(), None);
+        for number in 0..=2 * LINES_MAX {
+            log.debug("main", format!("line {number}."));
+        }
+        log.error("mysql", "failed");
+        let lines = log.lines(Level::Debug);
+        assert!(lines[0].ends_with("line 0.") && lines[LINES_MAX - 1].ends_with("line 999."));
+        assert_eq!(lines[LINES_MAX], "(2 lines left out here)");
+        assert!(lines[LINES_MAX + 1].ends_with("line 1002.") && lines[2 * LINES_MAX].ends_with("failed"));
+        assert_eq!(lines.len(), 2 * LINES_MAX + 1);
+    }
+
+    #[test]
+    fn logs_that_cannot_be_written_any_more_are_an_error_of_the_run() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (log, _) =
+            Log::open(&config(folder.path(), Level::Info), Redactor::default(), None, clock::now());
+        let full = || OpenOptions::new().append(true).open("/dev/full").expect("opens");
+        log.state.lock().expect("nobody failed").files =
+            Some(Files { main: full(), errors: full(), day: full() });
+        log.info("main", "all is well");
+        assert_eq!(log.worst(), Level::Error);
+        assert!(log.lines(Level::Error)[0].contains("cannot be written any more"));
+    }
+
+    #[test]
     fn a_log_that_cannot_be_opened_says_where() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let taken = folder.path().join("taken");
         File::create(&taken).expect("file is made");
-        let (log, failure) =
-            Log::open(&config(&taken, Level::Info), Redactor::default(), Level::Critical, clock::now());
+        let (log, failure) = Log::open(&config(&taken, Level::Info), Redactor::default(), None, clock::now());
         assert!(failure.expect("fails").contains("taken"));
         log.error("main", "still heard");
         assert_eq!(log.lines(Level::Error).len(), 1);

@@ -29,6 +29,8 @@ pub struct Numbers<'n> {
     pub exit: u8,
     /// Whether every component is whole and verified.
     pub is_success: bool,
+    /// Whether what was written was read back and is right; else no component counts as backed up.
+    pub is_verified: bool,
     /// What became of the components.
     pub parts: &'n [PartReport],
     /// Growth of the repository's files.
@@ -134,7 +136,7 @@ fn parts(numbers: &Numbers<'_>, old: &BTreeMap<String, String>, ended: &str, out
             Some((name.strip_prefix(COMPONENT_LAST_SUCCESS)?.to_owned(), value.clone()))
         })
         .collect();
-    let whole = numbers.parts.iter().filter(|part| part.status == Status::Complete);
+    let whole = numbers.parts.iter().filter(|part| numbers.is_verified && part.status == Status::Complete);
     last.extend(whole.map(|part| (label(&part.name), ended.to_owned())));
     out.metric(COMPONENT_LAST_SUCCESS, "When the component was last backed up whole.", last);
     out.metric(
@@ -177,11 +179,22 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("snap.prom");
         let good = [part("mail", Status::Complete), part("mysql", Status::Complete)];
-        let numbers =
-            Numbers { ended: Time::new(100, 0), is_success: true, parts: &good, ..Numbers::default() };
+        let numbers = Numbers {
+            ended: Time::new(100, 0),
+            is_success: true,
+            is_verified: true,
+            parts: &good,
+            ..Numbers::default()
+        };
         write(&path, &numbers).expect("is written");
         let bad = [part("mail", Status::Complete), part("mysql", Status::Failed)];
-        let numbers = Numbers { ended: Time::new(200, 0), exit: 1, parts: &bad, ..Numbers::default() };
+        let numbers = Numbers {
+            ended: Time::new(200, 0),
+            exit: 1,
+            is_verified: true,
+            parts: &bad,
+            ..Numbers::default()
+        };
         write(&path, &numbers).expect("is written");
         let now = samples(&fs::read_to_string(&path).expect("reads"));
         assert_eq!(now[LAST_SUCCESS], "100");
@@ -189,6 +202,10 @@ mod tests {
         assert_eq!(now[&format!("{COMPONENT_LAST_SUCCESS}{{component=\"mail\"}}")], "200");
         assert_eq!(now[&format!("{COMPONENT_LAST_SUCCESS}{{component=\"mysql\"}}")], "100");
         assert_eq!(now["snap_component_complete{component=\"mysql\"}"], "0");
+        let unverified = Numbers { ended: Time::new(300, 0), exit: 1, parts: &good, ..Numbers::default() };
+        write(&path, &unverified).expect("is written");
+        let now = samples(&fs::read_to_string(&path).expect("reads"));
+        assert_eq!(now[&format!("{COMPONENT_LAST_SUCCESS}{{component=\"mail\"}}")], "200");
         assert_eq!(fs::metadata(&path).expect("is there").permissions().mode() & 0o777, 0o644);
         assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1, "no temporary file is left");
     }

@@ -17,3 +17,5 @@ pub mod preflight;
 pub mod retention;
 pub mod run;
 pub mod stale;
+pub mod unusable;
+pub mod verb;

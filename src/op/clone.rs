@@ -39,10 +39,13 @@ pub struct Report {
 
 /// Copies all files of `source` that `target` lacks. Run again after it was cut, it goes on.
 ///
+/// A file whose bytes are not what its name stands for, or can't be read, is in the report, and not copied: one
+/// bad sector, or one object that somebody has put into an archive, must not be the end of all others.
+///
 /// # Errors
 /// [`RepoError::NotThere`] without a repository in `source`; [`RepoError::Exists`] if another one is in
-/// `target`; [`RepoError::Store`], [`RepoError::Interrupted`]. A file whose bytes are not what its name
-/// stands for is in the report, and not copied.
+/// `target`; [`RepoError::Interrupted`]; [`RepoError::Store`] if `target` can't be written, if `source` can't be
+/// listed, or if neither a file of it nor its `config` can be read. What was copied until then stays.
 pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> Result<Report, RepoError> {
     let config = match source.read(&Name::Config, CONFIG_BYTES_MAX) {
         Err(StoreError::Missing { .. }) => return Err(RepoError::NotThere { location: source.location() }),
@@ -55,7 +58,7 @@ pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> R
         Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => false,
         Err(e) => return Err(e.into()),
     };
-    let mut report = Report::default();
+    let mut did = Did::default();
     let mut steps = Vec::new();
     // What names something is listed before it, and copied after it: a backup may be under way.
     for folder in [Folder::Snapshots, Folder::Index, Folder::Packs, Folder::Keys] {
@@ -65,7 +68,7 @@ pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> R
         for found in source.list(folder)? {
             let Some(name) = found.name else { continue };
             match there.get(&found.path) == Some(&found.bytes) {
-                true => report.files_there += 1,
+                true => did.report.files_there += 1,
                 false => files.push((name, found.bytes)),
             }
         }
@@ -76,7 +79,11 @@ pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> R
         all.fold(Done::default(), |sum, (_, bytes)| Done { files: sum.files + 1, bytes: sum.bytes + bytes });
     request.progress.expect(expected);
     for files in steps.into_iter().rev() {
-        copy_all(source, target, &files, request, &mut report)?;
+        copy_all(source, target, &files, request, &mut did)?;
+    }
+    let Did { mut report, unreadable } = did;
+    if let Some(error) = unreadable.filter(|_| report.files + report.files_there == 0) {
+        return Err(error); // not some files, but all
     }
     if !is_done {
         target.put_new(&Name::Config, &config)?;
@@ -87,29 +94,50 @@ pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> R
     Ok(report)
 }
 
+/// What a clone did so far.
+#[derive(Default)]
+struct Did {
+    report: Report,
+    /// Why the first file could not be read that can't be read.
+    unreadable: Option<RepoError>,
+}
+
+/// What became of a file.
+enum Copied {
+    Whole,
+    /// Its bytes are wrong or gone, and why.
+    Lost(String),
+    /// It can't be read, while `config` can.
+    Unreadable(RepoError),
+}
+
 fn copy_all(
     source: &dyn Store,
     target: &dyn Store,
     files: &[(Name, u64)],
     request: &Request<'_>,
-    report: &mut Report,
+    did: &mut Did,
 ) -> Result<(), RepoError> {
     let next = AtomicUsize::new(0);
     let error: Mutex<Option<RepoError>> = Mutex::new(None);
-    let shared = Mutex::new(report);
+    let shared = Mutex::new(did);
     let work = || {
         while let Some((name, bytes)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
             let copied = match request.progress.is_cancelled() {
                 true => Err(RepoError::Interrupted),
                 false => copy(source, target, name, *bytes),
             };
-            let mut report = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut did = shared.lock().unwrap_or_else(PoisonError::into_inner);
             match copied {
-                Ok(None) => {
-                    report.files += 1;
-                    report.bytes += bytes;
+                Ok(Copied::Whole) => {
+                    did.report.files += 1;
+                    did.report.bytes += bytes;
                 }
-                Ok(Some(why)) => report.lost.push((name.to_string(), why)),
+                Ok(Copied::Lost(why)) => did.report.lost.push((name.to_string(), why)),
+                Ok(Copied::Unreadable(why)) => {
+                    did.report.lost.push((name.to_string(), why.chain()));
+                    did.unreadable.get_or_insert(why);
+                }
                 Err(e) => {
                     next.store(files.len(), Ordering::Relaxed);
                     error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
@@ -126,35 +154,38 @@ fn copy_all(
     error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// Copies a file; returns why not, if its bytes are wrong or gone.
-fn copy(
-    source: &dyn Store,
-    target: &dyn Store,
-    name: &Name,
-    bytes: u64,
-) -> Result<Option<String>, RepoError> {
+/// Copies a file, if it can be read and its bytes are the right ones.
+fn copy(source: &dyn Store, target: &dyn Store, name: &Name, bytes: u64) -> Result<Copied, RepoError> {
     let mut upload = target.begin()?;
     let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
     while at < bytes {
         let end = bytes.min(at + PIECE_BYTES);
         let piece = match source.read_range(name, at..end) {
+            Ok(piece) => piece,
             Err(e @ (StoreError::Missing { .. } | StoreError::Short { .. })) => {
-                return Ok(Some(e.to_string()));
+                return Ok(Copied::Lost(e.to_string()));
             }
-            other => other?,
+            // It is the connection, or the credentials, if `config` can't be read any more either.
+            Err(e) => {
+                return match source.read(&Name::Config, CONFIG_BYTES_MAX) {
+                    Ok(_) => Ok(Copied::Unreadable(e.into())),
+                    Err(_) => Err(e.into()),
+                };
+            }
         };
         hasher.update(&piece);
         upload.write(&piece)?;
         at = end;
     }
     if name.hash().is_some_and(|hash| hash != *hasher.finalize().as_bytes()) {
-        return Ok(Some("the bytes are not the ones its name stands for".to_owned()));
+        return Ok(Copied::Lost("the bytes are not the ones its name stands for".to_owned()));
     }
     match upload.commit(name) {
-        Err(StoreError::Taken { .. }) => Ok(Some(
+        Ok(()) => Ok(Copied::Whole),
+        Err(StoreError::Taken { .. }) => Ok(Copied::Lost(
             "a file of this name and of another length is there already; remove it, then run this again"
                 .to_owned(),
         )),
-        other => Ok(other.map(|()| None)?),
+        Err(e) => Err(e.into()),
     }
 }

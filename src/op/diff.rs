@@ -32,9 +32,9 @@ pub enum Change {
 pub struct Report {
     /// Changes by path, in the later snapshot where the entry is there.
     pub changes: BTreeMap<Vec<u8>, Change>,
-    /// Bytes of files added, and of modified ones as they are later.
+    /// Bytes of files added, of modified ones as they are later, and of what has become a file.
     pub bytes_added: u64,
-    /// Bytes of files removed.
+    /// Bytes of files removed, of modified ones as they were, and of what is no file any more.
     pub bytes_removed: u64,
 }
 
@@ -116,6 +116,10 @@ impl Diff<'_> {
                         let path = join(&path, right.name);
                         if left.kind == Kind::Directory && right.kind == Kind::Directory {
                             todo.push((path.clone(), left.content.to_owned(), right.content.to_owned()));
+                        } else if left.kind != right.kind {
+                            // What lay below a directory is gone with it, or has come with it.
+                            self.below(path.clone(), &left, false)?;
+                            self.below(path.clone(), &right, true)?;
                         }
                         self.both(path, &left, &right);
                     }
@@ -129,7 +133,10 @@ impl Diff<'_> {
     }
 
     fn both(&mut self, path: Vec<u8>, old: &Entry<'_>, new: &Entry<'_>) {
+        let bytes = |entry: &Entry<'_>| if entry.kind == Kind::File { entry.size } else { 0 };
         let change = if old.kind != new.kind {
+            self.report.bytes_added += bytes(new);
+            self.report.bytes_removed += bytes(old);
             Change::Kind
         } else if old.kind == Kind::File && (old.content != new.content || old.holes != new.holes) {
             self.report.bytes_added += new.size;
@@ -151,6 +158,11 @@ impl Diff<'_> {
     fn only(&mut self, path: &[u8], entry: &Entry<'_>, is_new: bool) -> Result<(), RepoError> {
         let path = join(path, entry.name);
         self.one(path.clone(), entry, is_new);
+        self.below(path, entry, is_new)
+    }
+
+    /// Notes all that lies below an entry at `path`, if it is a directory.
+    fn below(&mut self, path: Vec<u8>, entry: &Entry<'_>, is_new: bool) -> Result<(), RepoError> {
         if entry.kind == Kind::Directory {
             let reader = self.reader;
             walk(reader, &entry.content.to_owned(), &mut Below { diff: self, prefix: path, is_new })?;

@@ -36,22 +36,25 @@ impl Pattern {
     }
 }
 
-/// Calls `each` with every entry of a snapshot that matches, and its path. O(entries).
+/// Calls `each` with every entry of a snapshot that matches, and its path; and `damaged` with the path of every
+/// directory that can't be read, and why: what is below it is left out. O(entries).
 ///
 /// # Errors
-/// What reading a directory meets, or what `each` returns.
+/// What `each` returns; what reading meets that is no damage.
 pub fn find(
     reader: &Reader<'_>,
     snapshot: &Snapshot,
     pattern: &Pattern,
     each: &mut EachEntry<'_>,
+    damaged: &mut dyn FnMut(&[u8], &RepoError),
 ) -> Result<(), RepoError> {
-    walk(reader, &snapshot.manifest.root, &mut Finder { pattern, each })
+    walk(reader, &snapshot.manifest.root, &mut Finder { pattern, each, damaged })
 }
 
 struct Finder<'f> {
     pattern: &'f Pattern,
     each: &'f mut EachEntry<'f>,
+    damaged: &'f mut dyn FnMut(&[u8], &RepoError),
 }
 
 impl Visitor for Finder<'_> {
@@ -62,8 +65,12 @@ impl Visitor for Finder<'_> {
         Ok(Step::Into)
     }
 
-    fn damaged(&mut self, _path: &[u8], error: RepoError) -> Result<(), RepoError> {
-        Err(error)
+    fn damaged(&mut self, path: &[u8], error: RepoError) -> Result<(), RepoError> {
+        if !error.is_unreadable() {
+            return Err(error);
+        }
+        (self.damaged)(path, &error);
+        Ok(())
     }
 }
 

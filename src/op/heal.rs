@@ -6,16 +6,23 @@
 use std::collections::BTreeSet;
 
 use crate::base::progress::{Done, Progress};
+use crate::repo::config::Encryption;
 use crate::repo::index::read_fragment;
-use crate::repo::keys::KeyFile;
+use crate::repo::keys::{KeyBody, KeyFile, recipient_count};
 use crate::repo::{RepoError, Repository};
-use crate::store::{Folder, Name, Store, StoreError};
+use crate::store::{Folder, Name, Store, StoreError, Upload};
 
 /// Bytes read at one stroke.
 const PIECE_BYTES: u64 = 8 << 20;
 
+/// Longest key file that is read, in bytes.
+const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What is said of a file that helps nobody.
+const DAMAGED_THERE: &str = "in the other copy it is damaged as well";
+
 /// What was healed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 #[must_use = "what could not be healed needs somebody"]
 pub struct Report {
     /// Files that are whole again, by path.
@@ -24,6 +31,11 @@ pub struct Report {
     pub bytes: u64,
     /// Files that could not be healed, and why.
     pub lost: Vec<(String, String)>,
+    /// What is worth knowing besides.
+    pub notes: Vec<String>,
+    /// What ended it before everything was tried: [`RepoError::Store`] if the repository could not be read or
+    /// written, or [`RepoError::Interrupted`]. What was healed before stays.
+    pub stopped: Option<RepoError>,
 }
 
 /// How a file lies in the repository.
@@ -34,41 +46,33 @@ enum State {
     Good,
 }
 
+/// Why a file was not brought.
+enum Failure {
+    /// The other copy does not give it: that is told, and the next file's turn comes.
+    There(String),
+    /// It can't be put here, or the run is to stop.
+    Here(RepoError),
+}
+
+/// A key file, and what it holds.
+type Key = (Name, KeyBody);
+
 /// Heals the files that a check has named, from `source`, which holds another copy of the repository.
-/// Where a snapshot needs what nothing here tells of, the fragments of `source` tell.
+/// Where a snapshot needs what nothing here tells of, the fragments of `source` tell. Of the key files whose
+/// names nobody knows only those are brought without which nothing could be opened or written: the others may
+/// have been removed here.
 ///
-/// A file that is damaged is removed only when the good bytes are here, and just before they get its name.
-///
-/// # Errors
-/// [`RepoError::Store`], [`RepoError::Interrupted`]; what was healed before stays.
+/// A file that is damaged stays until the good bytes are durable. Each file is read once here and once there.
 pub fn heal<'p>(
     repository: &Repository,
     source: &dyn Store,
     damaged: impl IntoIterator<Item = &'p str>,
     progress: &Progress,
-) -> Result<Report, RepoError> {
-    let mut report = Report::default();
-    let (mut needs_fragments, mut needs_keys) = (false, false);
-    for path in damaged.into_iter().collect::<BTreeSet<&str>>() {
-        if progress.is_cancelled() {
-            return Err(RepoError::Interrupted);
-        }
-        let Some(name) = Name::parse(path).filter(|name| name.hash().is_some()) else {
-            needs_keys |= path.trim_end_matches('/') == Folder::Keys.name();
-            continue;
-        };
-        match state(repository.store(), &name)? {
-            State::Good => needs_fragments |= matches!(name, Name::Snapshot(_)),
-            state => bring(repository, source, &name, state, progress, &mut report)?,
-        }
-    }
-    if needs_fragments {
-        bring_fragments(repository, source, progress, &mut report)?;
-    }
-    if needs_keys {
-        bring_keys(repository, source, progress, &mut report)?;
-    }
-    Ok(report)
+) -> Report {
+    let mut healer = Healer { repository, source, progress, report: Report::default() };
+    let healed = healer.all(damaged.into_iter().collect());
+    healer.report.stopped = healed.err();
+    healer.report
 }
 
 /// Reads a whole file and tells whether it is what its name stands for. A read that fails is tried twice.
@@ -98,93 +102,219 @@ fn hash(store: &dyn Store, name: &Name, bytes: u64) -> Result<[u8; 32], StoreErr
     Ok(*hasher.finalize().as_bytes())
 }
 
-/// Brings a file from the other copy.
-fn bring(
-    repository: &Repository,
-    source: &dyn Store,
-    name: &Name,
-    state: State,
-    progress: &Progress,
-    report: &mut Report,
-) -> Result<(), RepoError> {
-    let store = repository.store();
-    let lost = |why: &str| (name.to_string(), why.to_owned());
-    let found = name.folder().map(|folder| source.list(folder)).transpose()?.unwrap_or_default();
-    let Some(found) = found.into_iter().find(|found| found.name == Some(*name)) else {
-        report.lost.push(lost("the other copy lacks it too"));
-        return Ok(());
-    };
-    let mut upload = store.begin()?;
-    let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
-    while at < found.bytes {
-        let end = found.bytes.min(at + PIECE_BYTES);
-        let piece = source.read_range(name, at..end)?;
-        hasher.update(&piece);
-        upload.write(&piece)?;
-        at = end;
-    }
-    if name.hash() != Some(*hasher.finalize().as_bytes()) {
-        report.lost.push(lost("in the other copy it is damaged as well"));
-        return Ok(());
-    }
-    if state == State::Wrong {
-        store.delete(name)?;
-    }
-    match upload.commit(name) {
-        Ok(()) | Err(StoreError::Taken { .. }) => {} // somebody has stored the same just now
-        Err(e) => return Err(e.into()),
-    }
-    progress.add(Done { files: 1, bytes: found.bytes });
-    report.healed.push(name.to_string());
-    report.bytes += found.bytes;
-    Ok(())
+/// Returns what is said of a file that the other copy has and does not give.
+fn not_given(error: StoreError) -> String {
+    format!("the other copy does not give it: {}", RepoError::from(error).chain())
 }
 
-/// Returns the names that the other copy has in a folder, and the repository has not.
-fn lacking(repository: &Repository, source: &dyn Store, folder: Folder) -> Result<Vec<Name>, RepoError> {
-    let here: BTreeSet<String> =
-        repository.store().list(folder)?.into_iter().map(|found| found.path).collect();
-    let there = source.list(folder)?.into_iter().filter(|found| !here.contains(&found.path));
-    Ok(there.filter_map(|found| found.name).collect())
+/// Returns whether a key file gives the writer secret to whoever has the key.
+fn is_writer(body: &KeyBody) -> bool {
+    matches!(body, KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. })
 }
 
-/// Brings fragments that read: the packs that they list are found missing by the next check.
-fn bring_fragments(
-    repository: &Repository,
-    source: &dyn Store,
-    progress: &Progress,
-    report: &mut Report,
-) -> Result<(), RepoError> {
-    for name in lacking(repository, source, Folder::Index)? {
-        bring(repository, source, &name, State::Missing, progress, report)?;
-        if let Name::Fragment(id) = name
-            && let Err(e) = read_fragment(repository, id)
-        {
-            repository.store().delete(&name)?; // it was not here before
-            report.healed.retain(|path| *path != name.to_string());
-            report.lost.push((name.to_string(), e.chain()));
+/// Returns the recipient that content is sealed to because of a key file.
+fn recipient(body: &KeyBody) -> Option<&str> {
+    match body {
+        KeyBody::Identity { recipient, .. } | KeyBody::Recipient { recipient, .. } => Some(recipient),
+        KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. } => None,
+    }
+}
+
+struct Healer<'h> {
+    repository: &'h Repository,
+    source: &'h dyn Store,
+    progress: &'h Progress,
+    report: Report,
+}
+
+impl Healer<'_> {
+    fn all(&mut self, damaged: BTreeSet<&str>) -> Result<(), RepoError> {
+        let (mut needs_fragments, mut needs_keys) = (false, false);
+        for path in damaged {
+            if self.progress.is_cancelled() {
+                return Err(RepoError::Interrupted);
+            }
+            let Some(name) = Name::parse(path).filter(|name| name.hash().is_some()) else {
+                needs_keys |= path.trim_end_matches('/') == Folder::Keys.name();
+                continue;
+            };
+            match state(self.repository.store(), &name)? {
+                State::Good => needs_fragments |= matches!(name, Name::Snapshot(_)),
+                state => _ = self.bring(&name, state)?,
+            }
+        }
+        if needs_fragments {
+            self.bring_fragments()?;
+        }
+        if needs_keys {
+            self.bring_keys()?;
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, path: impl ToString, why: impl Into<String>) {
+        self.report.lost.push((path.to_string(), why.into()));
+    }
+
+    /// Brings a file from the other copy; returns its bytes. None if that copy does not give it, which is told.
+    fn bring(&mut self, name: &Name, state: State) -> Result<Option<u64>, RepoError> {
+        let (upload, bytes) = match self.fetch(name) {
+            Ok(fetched) => fetched,
+            Err(Failure::There(why)) => {
+                self.lose(name, why);
+                return Ok(None);
+            }
+            Err(Failure::Here(error)) => return Err(error),
+        };
+        let placed = match state {
+            State::Wrong => upload.replace(name),
+            State::Missing | State::Good => upload.commit(name),
+        };
+        match placed {
+            Ok(()) | Err(StoreError::Taken { .. }) => {} // somebody has stored the same just now
+            Err(e) => return Err(e.into()),
+        }
+        self.progress.add(Done { files: 1, bytes });
+        self.report.healed.push(name.to_string());
+        self.report.bytes += bytes;
+        Ok(Some(bytes))
+    }
+
+    /// Copies a file's bytes, and proves that they are what its name stands for; returns how many they are.
+    fn fetch(&self, name: &Name) -> Result<(Box<dyn Upload>, u64), Failure> {
+        let there = |e: StoreError| Failure::There(not_given(e));
+        let here = |e: StoreError| Failure::Here(e.into());
+        let found = name.folder().map(|folder| self.source.list(folder)).transpose().map_err(there)?;
+        let found = found.unwrap_or_default().into_iter().find(|found| found.name == Some(*name));
+        let lacking = || Failure::There("the other copy lacks it too".to_owned());
+        let bytes = found.ok_or_else(lacking)?.bytes;
+        let mut upload = self.repository.store().begin().map_err(here)?;
+        let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+        while at < bytes {
+            if self.progress.is_cancelled() {
+                return Err(Failure::Here(RepoError::Interrupted));
+            }
+            let end = bytes.min(at + PIECE_BYTES);
+            let piece = self.source.read_range(name, at..end).map_err(there)?;
+            hasher.update(&piece);
+            upload.write(&piece).map_err(here)?;
+            at = end;
+        }
+        match name.hash() == Some(*hasher.finalize().as_bytes()) {
+            true => Ok((upload, bytes)),
+            false => Err(Failure::There(DAMAGED_THERE.to_owned())),
         }
     }
-    Ok(())
-}
 
-/// Brings key files that were written by who has the writer secret.
-fn bring_keys(
-    repository: &Repository,
-    source: &dyn Store,
-    progress: &Progress,
-    report: &mut Report,
-) -> Result<(), RepoError> {
-    for name in lacking(repository, source, Folder::Keys)? {
-        let bytes = source.read(&name, 1 << 20)?;
-        let is_proven = KeyFile::parse(&bytes)
-            .is_ok_and(|(file, _)| repository.writer_keys().proof(&file.body) == file.proof);
-        if is_proven {
-            bring(repository, source, &name, State::Missing, progress, report)?;
-        } else {
-            let why = "was not written by this repository's owner; left where it is".to_owned();
-            report.lost.push((name.to_string(), why));
-        }
+    /// Returns the names that the other copy has in a folder, and the repository has not.
+    fn lacking(&mut self, folder: Folder) -> Result<Vec<Name>, RepoError> {
+        let here: BTreeSet<String> =
+            self.repository.store().list(folder)?.into_iter().map(|found| found.path).collect();
+        let there = match self.source.list(folder) {
+            Ok(there) => there,
+            Err(e) => {
+                self.lose(format!("{}/", folder.name()), not_given(e));
+                return Ok(Vec::new());
+            }
+        };
+        let there = there.into_iter().filter(|found| !here.contains(&found.path));
+        Ok(there.filter_map(|found| found.name).collect())
     }
-    Ok(())
+
+    /// Brings fragments that read: the packs that they list are found missing by the next check.
+    fn bring_fragments(&mut self) -> Result<(), RepoError> {
+        for name in self.lacking(Folder::Index)? {
+            let Some(bytes) = self.bring(&name, State::Missing)? else { continue };
+            if let Name::Fragment(id) = name
+                && let Err(e) = read_fragment(self.repository, id)
+            {
+                match self.repository.store().delete(&name) {
+                    Ok(()) | Err(StoreError::Missing { .. }) => {} // it was not here before
+                    Err(e) => return Err(e.into()),
+                }
+                self.report.healed.retain(|path| *path != name.to_string());
+                self.report.bytes -= bytes;
+                self.lose(name, e.chain());
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the key files without which nothing could be opened, or no machine could be enrolled; tells of the
+    /// others that the other copy alone has.
+    fn bring_keys(&mut self) -> Result<(), RepoError> {
+        let mut left = self.keys_there()?;
+        let encryption = self.repository.config().encryption;
+        if encryption == Encryption::Age && self.recipients()?.is_empty() {
+            left = self.bring_those(left, |body| recipient(body).is_some())?;
+        }
+        let mut infos = self.repository.key_files()?.into_iter().flatten();
+        if !infos.any(|info| info.is_proven && is_writer(&info.body)) {
+            let recipients = self.recipients()?.len();
+            let is_fit = |body: &KeyBody| match body {
+                // One that is sealed to others is of another time.
+                KeyBody::SealedWriter { age } => recipient_count(age) == recipients,
+                KeyBody::PlainWriter { .. } => encryption == Encryption::None,
+                KeyBody::Identity { .. } | KeyBody::Recipient { .. } => false,
+            };
+            if left.iter().any(|(_, body)| is_fit(body)) {
+                left = self.bring_those(left, is_fit)?;
+            } else if left.iter().any(|(_, body)| is_writer(body)) {
+                let what = "the other copy has the writer secret sealed to other recipients; 'snap check --repair' seals it anew";
+                self.lose(format!("{}/", Folder::Keys.name()), what);
+            }
+        }
+        if !left.is_empty() {
+            let named = left.iter().map(|(name, body)| match recipient(body) {
+                Some(recipient) => format!("{name} ({recipient})"),
+                None => name.to_string(),
+            });
+            let named = named.collect::<Vec<_>>().join(", ");
+            self.report.notes.push(format!(
+                "in the other copy only: {named}; key files that were removed here are not brought back, put back by hand what was lost"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the recipients that the key files here name.
+    fn recipients(&self) -> Result<BTreeSet<String>, RepoError> {
+        let infos = self.repository.key_files()?.into_iter().flatten().filter(|info| info.is_proven);
+        Ok(infos.filter_map(|info| info.recipient().map(str::to_owned)).collect())
+    }
+
+    /// Brings the key files that are wanted; returns the others.
+    fn bring_those(
+        &mut self,
+        keys: Vec<Key>,
+        is_wanted: impl Fn(&KeyBody) -> bool,
+    ) -> Result<Vec<Key>, RepoError> {
+        let (wanted, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|(_, body)| is_wanted(body));
+        for (name, _) in wanted {
+            self.bring(&name, State::Missing)?;
+        }
+        Ok(others)
+    }
+
+    /// Returns the key files that the other copy alone has, if they were written by who has the writer secret.
+    fn keys_there(&mut self) -> Result<Vec<Key>, RepoError> {
+        let mut proven = Vec::new();
+        for name in self.lacking(Folder::Keys)? {
+            let bytes = match self.source.read(&name, KEY_FILE_BYTES_MAX) {
+                Ok(bytes) => bytes,
+                Err(e) => {
+                    self.lose(name, not_given(e));
+                    continue;
+                }
+            };
+            match KeyFile::parse(&bytes) {
+                Err(_) => self.lose(name, DAMAGED_THERE),
+                Ok((file, body)) if self.repository.writer_keys().proof(&file.body) == file.proof => {
+                    proven.push((name, body));
+                }
+                Ok(_) => self.lose(name, "was not written by this repository's owner; left where it is"),
+            }
+        }
+        Ok(proven)
+    }
 }

@@ -1,9 +1,8 @@
 //! A repository → its numbers.
 
-use crate::base::content::refs;
-use crate::repo::index::{Index, read_fragment};
+use crate::repo::index::Index;
 use crate::repo::{RepoError, Repository};
-use crate::store::{Folder, Name};
+use crate::store::Folder;
 
 /// What a repository holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub struct Report {
     pub bytes_stored: u64,
 }
 
-/// Counts. Reads manifests and fragments: O(chunks).
+/// Counts. Reads manifests, and the index once: O(chunks). A chunk that lies in several packs counts once.
 ///
 /// # Errors
 /// [`RepoError::Store`].
@@ -51,18 +50,12 @@ pub fn stats(repository: &Repository) -> Result<Report, RepoError> {
         if folder != Folder::Packs {
             report.bytes_other += bytes;
         }
-        if folder == Folder::Index {
-            for name in found.iter().filter_map(|found| found.name) {
-                let Name::Fragment(id) = name else { continue };
-                let Ok(fragment) = read_fragment(repository, id) else { continue };
-                for pack in fragment.packs.iter().filter(|pack| !pack.directory.is_tree) {
-                    report.chunks += pack.directory.chunk_count() as u64;
-                    report.bytes_raw += refs(&pack.directory.chunks).map(|c| u64::from(c.bytes)).sum::<u64>();
-                }
-            }
-        }
     }
     let index = Index::open(repository)?;
+    match count_chunks(&index, &mut report) {
+        Err(RepoError::Cache(_)) => count_chunks(&Index::open_without_cache(repository)?, &mut report)?,
+        counted => counted?,
+    }
     for (_, pack, _) in index.packs().filter(|(_, _, is_lost)| !is_lost) {
         let (packs, bytes) = match pack.is_tree {
             true => (&mut report.packs_tree, &mut report.bytes_tree),
@@ -72,4 +65,15 @@ pub fn stats(repository: &Repository) -> Result<Report, RepoError> {
         *bytes += pack.bytes;
     }
     Ok(report)
+}
+
+/// Counts the distinct chunks of content.
+fn count_chunks(index: &Index, report: &mut Report) -> Result<(), RepoError> {
+    (report.chunks, report.bytes_raw) = (0, 0);
+    index.each_chunk(|_, location| {
+        if index.pack(location.pack).is_some_and(|pack| !pack.is_tree) {
+            report.chunks += 1;
+            report.bytes_raw += u64::from(location.bytes);
+        }
+    })
 }

@@ -1,31 +1,64 @@
 //! The folder `keys/`: reading, adding, and opening with what a person gives.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use age::x25519::{Identity, Recipient};
 
 use crate::base::id::{KeyFileId, RepositoryId};
-use crate::repo::config::{Config, Encryption};
+use crate::base::wire::{self, RecordKind, WireError};
+use crate::repo::config::{CONFIG_BYTES_MAX, Config, Encryption};
 use crate::repo::keys::{
-    KeyBody, KeyFile, KeyInfo, Secrets, WriterKeys, open_with_identities, unwrap_identity,
+    KeyBody, KeyFile, KeyInfo, Passphrase, Secrets, WriterKeys, open_carried_secret, open_with_identities,
+    unwrap_identity,
 };
 use crate::repo::open::read_named;
 use crate::repo::state::state_file;
 use crate::repo::{Opening, RepoError, Repository};
+use crate::stage::pack::{PackHeader, SealedKey};
 use crate::stage::seal::Secret;
-use crate::store::{Folder, Name, Store};
+use crate::store::{Folder, Found, Name, Store};
 
 /// Longest key file that is read, in bytes.
 const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Adds a key file.
+/// First read of a pack's header, and the longest header that is read, in bytes.
+const HEADER_BYTES_GUESS: u64 = 4096;
+const HEADER_BYTES_MAX: u64 = 1 << 20;
+
+/// Most key files that one message names.
+const NAMED_MAX: usize = 4;
+
+/// Refuses to make a repository over key files that are there already: nothing would be written beside them.
 ///
 /// # Errors
-/// [`RepoError::Store`].
-pub fn put_key(store: &dyn Store, body: &KeyBody, writer: &WriterKeys) -> Result<KeyFileId, RepoError> {
-    let (id, bytes) = KeyFile::build(body, writer).map_err(|e| RepoError::record(&"keys/", e))?;
-    store.put_new(&Name::Key(id), &bytes)?;
-    Ok(id)
+/// [`RepoError::Config`] if there are any; [`RepoError::Store`].
+pub fn refuse_left_keys(store: &dyn Store) -> Result<(), RepoError> {
+    let left = store.list(Folder::Keys)?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mut named: Vec<String> = left.iter().take(NAMED_MAX).map(|found| found.path.clone()).collect();
+    if left.len() > NAMED_MAX {
+        named.push(format!("{} more", left.len() - NAMED_MAX));
+    }
+    let what = format!(
+        "is not there, and these key files are: {}; if they are left from a 'snap init' that was cut, and nothing was backed up here, remove them and run it again; else restore the config from a copy",
+        named.join(", ")
+    );
+    Err(RepoError::Config { location: store.location(), what })
+}
+
+/// Removes the key files of a repository that could not be made, as far as that can be done. They stay if the
+/// repository's own `config` is there after all, or that can't be told: with it, they are needed.
+pub fn take_back(store: &dyn Store, keys: impl Iterator<Item = KeyFileId>, config: &[u8]) {
+    match store.read(&Name::Config, CONFIG_BYTES_MAX) {
+        Err(e) if e.is_missing() => {}
+        Ok(bytes) if bytes != config => {} // of a repository that somebody else made meanwhile
+        _ => return,
+    }
+    for key in keys {
+        let _ = store.delete(&Name::Key(key)); // what stays is named by the next try
+    }
 }
 
 /// Reads a key file.
@@ -100,7 +133,8 @@ pub fn distrusted(store: &dyn Store) -> RepoError {
     }
 }
 
-/// Finds the writer secret under `keys/`.
+/// Finds the writer secret under `keys/`, or else in the header of a pack. Reads one header after the other
+/// until one opens, all of them if none does.
 ///
 /// # Errors
 /// [`RepoError::NoWriterSecret`] if nothing that is given opens it, or as [`unlock`].
@@ -126,18 +160,53 @@ pub fn recover_secret(
         state: state_file(opening.state, id).display().to_string(),
     };
     let unlocked = unlock(store, id, opening.secrets)?.ok_or_else(missing)?;
-    for age in &sealed {
-        if let Some(plain) = open_with_identities(&unlocked.identities, age)
-            && let Some(secret) = plain.first_chunk::<32>()
-        {
-            let writer = WriterKeys::new(Secret::from_bytes(*secret), config.encryption);
-            return match unlocked.vouches_for(&writer) {
-                true => Ok((writer, unlocked.identities)),
-                false => Err(distrusted(store)),
-            };
+    let open = |age: &Vec<u8>| {
+        let plain = open_with_identities(&unlocked.identities, age)?;
+        plain.first_chunk::<32>().map(|secret| Secret::from_bytes(*secret))
+    };
+    let secret = match sealed.iter().find_map(open) {
+        None if config.encryption == Encryption::Age => secret_in_packs(store, id, &unlocked.identities)?,
+        found => found,
+    };
+    let writer = WriterKeys::new(secret.ok_or_else(missing)?, config.encryption);
+    match unlocked.vouches_for(&writer) {
+        true => Ok((writer, unlocked.identities)),
+        false => Err(distrusted(store)),
+    }
+}
+
+/// Looks for the writer secret beside the data keys that packs carry: `keys/` may be lost, or know nothing of
+/// an identity that was sealed to once. Packs that can't be read are passed over.
+fn secret_in_packs(
+    store: &dyn Store,
+    id: RepositoryId,
+    identities: &[Identity],
+) -> Result<Option<Secret>, RepoError> {
+    tracing::info!("no file under keys/ gives the writer secret to these identities: looks into the packs");
+    let mut tried = HashSet::new();
+    for found in store.list(Folder::Packs)? {
+        // All packs of a run carry the same key.
+        let keys = carried_keys(store, id, &found).unwrap_or_default();
+        let mut new = keys.iter().filter(|key| tried.insert(key.key_id));
+        if let Some(secret) = new.find_map(|key| open_carried_secret(key, identities)) {
+            return Ok(Some(secret));
         }
     }
-    Err(missing())
+    Ok(None)
+}
+
+/// Returns the sealed keys in a pack's header; none if it can't be read, or is another repository's. Needs no
+/// open repository, as [`read_pack_header`](crate::repo::reader::read_pack_header) does.
+fn carried_keys(store: &dyn Store, id: RepositoryId, found: &Found) -> Option<Vec<SealedKey>> {
+    let name = found.name.filter(|name| matches!(name, Name::Pack(_)))?;
+    let read = |end: u64| store.read_range(&name, 0..end.min(found.bytes)).ok();
+    let mut bytes = read(HEADER_BYTES_GUESS)?;
+    if let Err(WireError::Length { expected, .. }) = wire::unwrap_prefix(RecordKind::PackHeader, &bytes) {
+        bytes = read(expected.min(HEADER_BYTES_MAX))?;
+    }
+    let (payload, _) = wire::unwrap_prefix(RecordKind::PackHeader, &bytes).ok()?;
+    let header: PackHeader = wire::decode(payload).ok()?;
+    (header.repository == id).then_some(header.keys)
 }
 
 impl Repository {
@@ -149,13 +218,61 @@ impl Repository {
         let mut all = Vec::new();
         for found in self.store().list(Folder::Keys)? {
             let Some(Name::Key(id)) = found.name else { continue };
-            all.push(read_key(self.store(), id).map(|(file, body)| KeyInfo {
-                id,
-                is_proven: self.writer_keys().proof(&file.body) == file.proof,
-                body,
-            }));
+            all.push(self.key_file(id));
         }
         Ok(all)
+    }
+
+    /// Reads a key file, and says whether it was written by who has the writer secret.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`], [`RepoError::NameMismatch`], [`RepoError::Record`].
+    pub fn key_file(&self, id: KeyFileId) -> Result<KeyInfo, RepoError> {
+        let (file, body) = read_key(self.store(), id)?;
+        Ok(KeyInfo { id, is_proven: self.writer_keys().proof(&file.body) == file.proof, body })
+    }
+
+    /// Reads all key files, and refuses where one of them can't be relied on: nothing is sealed by what the
+    /// others say, nor removed, as long as it is there.
+    ///
+    /// # Errors
+    /// [`RepoError::Distrusted`] if one was not written by who has the writer secret; [`RepoError::Record`],
+    /// [`RepoError::NameMismatch`] or [`RepoError::Store`] if one can't be read.
+    pub fn proven_keys(&self) -> Result<Vec<KeyInfo>, RepoError> {
+        let all: Vec<KeyInfo> = self.key_files()?.into_iter().collect::<Result<_, _>>()?;
+        if let Some(info) = all.iter().find(|info| !info.is_proven) {
+            return Err(RepoError::Distrusted {
+                location: self.store().location(),
+                what: format!(
+                    "keys/{} was not written by this repository's owner; remove it, or ask who added it",
+                    info.id
+                ),
+            });
+        }
+        Ok(all)
+    }
+
+    /// Returns the key files that a passphrase opens, each with its identity. Takes about 0.15 s for each
+    /// wrapped identity.
+    ///
+    /// # Errors
+    /// [`RepoError::WrongPassphrase`] if it opens none; [`RepoError::Distrusted`] if one was wrapped for another
+    /// repository; as [`Self::proven_keys`].
+    pub fn opened_by(&self, passphrase: &Passphrase) -> Result<Vec<(KeyFileId, Identity)>, RepoError> {
+        let (mut opened, mut tried) = (Vec::new(), 0);
+        for info in self.proven_keys()? {
+            let KeyBody::Identity { wrapped, .. } = &info.body else { continue };
+            tried += 1;
+            let Some(unwrapped) = unwrap_identity(wrapped, passphrase) else { continue };
+            if unwrapped.repository != self.id() || unwrapped.writer != self.writer_keys().mark() {
+                return Err(distrusted(self.store()));
+            }
+            opened.push((info.id, unwrapped.identity));
+        }
+        match opened.is_empty() {
+            true => Err(RepoError::WrongPassphrase { tried, location: self.store().location() }),
+            false => Ok(opened),
+        }
     }
 
     /// Adds a key file.
@@ -163,25 +280,20 @@ impl Repository {
     /// # Errors
     /// [`RepoError::Store`].
     pub fn put_key(&self, body: &KeyBody) -> Result<KeyFileId, RepoError> {
-        put_key(self.store(), body, self.writer_keys())
+        let built = KeyFile::build(body, self.writer_keys());
+        let (id, bytes) = built.map_err(|e| RepoError::record(&"keys/", e))?;
+        self.store().put_new(&Name::Key(id), &bytes)?;
+        Ok(id)
     }
 
-    /// Returns the recipients that new content is sealed to. Only proven key files count.
+    /// Returns the recipients that new content is sealed to, each once. Only proven key files count.
     ///
     /// # Errors
-    /// [`RepoError::Distrusted`] if a key file was not written by who has the writer secret, or if
-    /// there are no recipients at all; [`RepoError::Record`] for a damaged key file.
+    /// As [`Self::proven_keys`]; [`RepoError::Distrusted`] if there are no recipients at all.
     pub fn recipients(&self) -> Result<Vec<Recipient>, RepoError> {
         let mut texts = BTreeSet::new();
         let distrust = |what: String| RepoError::Distrusted { location: self.store().location(), what };
-        for info in self.key_files()? {
-            let info = info?;
-            if !info.is_proven {
-                return Err(distrust(format!(
-                    "keys/{} was not written by this repository's owner; remove it, or ask who added it",
-                    info.id
-                )));
-            }
+        for info in self.proven_keys()? {
             texts.extend(info.recipient().map(str::to_owned));
         }
         if texts.is_empty() {

@@ -12,10 +12,8 @@ use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
-use crate::repo::key_ring::{distrusted, put_key, recover_secret, unlock};
-use crate::repo::keys::{
-    KeyBody, NoSecrets, Passphrase, Secrets, WriterKeys, seal_to_recipients, wrap_identity,
-};
+use crate::repo::key_ring::{distrusted, recover_secret, refuse_left_keys, take_back, unlock};
+use crate::repo::keys::{KeyFile, NoSecrets, Passphrase, Secrets, WriterKeys, first_keys};
 use crate::repo::state::{keep_secret, kept_secret, state_file};
 use crate::stage::chunk::{ChunkSizes, Chunker};
 use crate::stage::seal::{Secret, random};
@@ -53,11 +51,12 @@ pub struct Repository {
 impl Repository {
     /// Makes a repository in a store that has none, and keeps the writer secret in the state directory.
     ///
-    /// `passphrase` wraps a new identity; `recipients` are sealed to as well. Encryption needs one
-    /// of them at least. The `config` file comes last: before it there is no repository.
+    /// `passphrase` wraps a new identity; `recipients` are sealed to as well, each once. Encryption needs
+    /// one of them at least. The `config` file comes last: before it there is no repository.
     ///
     /// # Errors
-    /// [`RepoError::Exists`], [`RepoError::Store`], [`RepoError::Age`].
+    /// [`RepoError::Exists`]; [`RepoError::Config`] if other files of a repository are there; [`RepoError::Store`]:
+    /// the key files are taken back where that can be done; [`RepoError::Age`].
     pub fn create(
         opening: &Opening<'_>,
         choices: Choices,
@@ -73,13 +72,14 @@ impl Repository {
             Err(e) => return Err(e.into()),
             Ok(_) => return Err(RepoError::Exists { location }),
         }
-        for folder in [Folder::Packs, Folder::Index, Folder::Snapshots] {
+        for folder in [Folder::Packs, Folder::Index, Folder::Snapshots, Folder::Condemned] {
             if !store.list(folder)?.is_empty() {
                 let what =
                     "there are repository files but no config; restore the config from a copy".to_owned();
                 return Err(RepoError::Config { location, what });
             }
         }
+        refuse_left_keys(store.as_ref())?;
         let mut id = [0; RepositoryId::BYTES];
         random(&mut id).map_err(|_| RepoError::System { what: "random bytes" })?;
         let id = RepositoryId::from_bytes(id);
@@ -88,41 +88,26 @@ impl Repository {
         let created_text = jiff::Timestamp::new(created.seconds, 0).unwrap_or_default().to_string();
         let config = Config::new(id, choices, &created_text);
         let text = config.to_text().map_err(|what| RepoError::Config { location: location.clone(), what })?;
-        let mut bodies = Vec::new();
-        match choices.encryption {
-            Encryption::None => bodies.push(KeyBody::PlainWriter { secret: *writer.secret().expose() }),
-            Encryption::Age => {
-                let mut all = recipients.to_vec();
-                if let Some(passphrase) = passphrase {
-                    let identity = Identity::generate();
-                    all.push(identity.to_public());
-                    bodies.push(KeyBody::Identity {
-                        recipient: identity.to_public().to_string(),
-                        label: "first".to_owned(),
-                        created,
-                        wrapped: wrap_identity(&identity, passphrase, id, &writer)?,
-                    });
-                }
-                for recipient in recipients {
-                    let recipient = recipient.to_string();
-                    bodies.push(KeyBody::Recipient { recipient, label: String::new(), created });
-                }
-                bodies
-                    .push(KeyBody::SealedWriter { age: seal_to_recipients(&all, writer.secret().expose())? });
-            }
+        let mut files = Vec::new();
+        for body in first_keys(id, &writer, passphrase, recipients, created)? {
+            files.push(KeyFile::build(&body, &writer).map_err(|e| RepoError::record(&"keys/", e))?);
         }
         keep_secret(opening.state, id, choices.encryption, writer.secret())?; // 1. this machine can write
-        for body in &bodies {
-            put_key(store.as_ref(), body, &writer)?; // 2. whoever has the key can read
+        // 2. whoever has the key can read
+        let keys = files.iter().try_for_each(|(key, bytes)| store.put_new(&Name::Key(*key), bytes));
+        // 3. there is a repository
+        let made = keys.and_then(|()| store.put_new(&Name::Config, text.as_bytes()));
+        if let Err(e) = made {
+            take_back(store.as_ref(), files.iter().map(|(key, _)| *key), text.as_bytes());
+            return Err(e.into());
         }
-        store.put_new(&Name::Config, text.as_bytes())?; // 3. there is a repository
         Self::assemble(opening, config, writer, true)
     }
 
     /// Opens a repository.
     ///
     /// The writer secret comes from the state directory; where it is not, from `keys/` with a
-    /// passphrase or an identity.
+    /// passphrase or an identity, or from a pack's header.
     ///
     /// # Errors
     /// [`RepoError::NotThere`], [`RepoError::Config`], [`RepoError::Distrusted`],

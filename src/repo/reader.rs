@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::base::content::{ChunkRef, Content, REF_BYTES, is_list, refs};
+use crate::base::directory::FRAME_STORED_BYTES_CAP;
 use crate::base::id::{KeyId, PackId};
 use crate::base::kind::FrameKind;
 use crate::base::layout::FRAME_HEADER_BYTES;
@@ -129,8 +130,9 @@ impl<'r> Reader<'r> {
     /// [`RepoError::Store`], [`RepoError::Frame`], [`RepoError::Seal`], [`RepoError::Locked`] if
     /// it holds content and nothing was unlocked.
     pub fn read_frame(&self, pack: &PackRow, number: u16) -> Result<(FrameHeader, Vec<u8>), RepoError> {
-        let span = *pack.frames.get(usize::from(number)).ok_or_else(|| {
-            RepoError::record(&Name::Pack(pack.id), WireError::record("no frame of that number"))
+        let span = pack.frames.get(usize::from(number)).copied();
+        let span = span.filter(|span| span.bytes as usize <= FRAME_STORED_BYTES_CAP).ok_or_else(|| {
+            RepoError::record(&Name::Pack(pack.id), WireError::record("no frame of that number and length"))
         })?;
         let range = u64::from(span.offset)..u64::from(span.offset) + u64::from(span.bytes);
         tracing::debug!("{}: reads the frame at byte {}", Name::Pack(pack.id), span.offset);
@@ -257,7 +259,7 @@ impl<'r> Reader<'r> {
         let first = self.append_from(&self.index, chunk, out);
         match first {
             Err(e) if e.is_unreadable() => {
-                let second = self.second.get_or_init(|| Index::open_without_cache(self.repository()).ok());
+                let second = self.second.get_or_init(|| Index::open_in_memory(self.repository()).ok());
                 let second = second.as_ref().map(|index| self.append_from(index, chunk, out));
                 match second {
                     Some(Ok(())) => Ok(()),

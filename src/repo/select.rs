@@ -5,13 +5,15 @@ use jiff::{Timestamp, Zoned};
 
 use crate::base::time::Time;
 use crate::repo::{RepoError, Snapshot};
+use crate::stage::snapshot::Status;
 
 /// Fewest hex digits that name a snapshot.
 const PREFIX_DIGITS_MIN: usize = 4;
 
 /// Returns the snapshot that `spec` names among `all`, which are sorted by time.
 ///
-/// Days and weeks are those of `zone`. A tag names the newest snapshot that has it.
+/// Days and weeks are those of `zone`. A tag names the newest snapshot that has it; a date the newest of
+/// those with the most components.
 ///
 /// # Errors
 /// [`RepoError::NoSnapshot`] if there is none, or more than one.
@@ -37,9 +39,15 @@ fn position(all: &[Snapshot], name: &str, zone: &TimeZone) -> Result<usize, Stri
     if name == "latest" {
         return Ok(all.len() - 1);
     }
-    let named = |snapshot: &Snapshot| names(snapshot, zone).iter().any(|own| own == name);
-    if let Some(at) = all.iter().rposition(named) {
+    if let Some(at) = all.iter().rposition(|snapshot| snapshot.manifest.tags.iter().any(|tag| tag == name)) {
         return Ok(at);
+    }
+    let named = |snapshot: &&(usize, &Snapshot)| dates(snapshot.1, zone).iter().any(|own| own == name);
+    let of_that_date: Vec<(usize, &Snapshot)> = all.iter().enumerate().collect();
+    if let Some((at, _)) =
+        of_that_date.iter().filter(named).max_by_key(|(at, snapshot)| (parts(snapshot), *at))
+    {
+        return Ok(*at);
     }
     let is_prefix =
         name.len() >= PREFIX_DIGITS_MIN && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
@@ -54,12 +62,18 @@ fn position(all: &[Snapshot], name: &str, zone: &TimeZone) -> Result<usize, Stri
     }
 }
 
-/// Returns the names of a snapshot besides its id: its tags, and `daily/DATE` or
-/// `weekly/YEAR-week-NN` (ISO 8601) for those tagged so.
-pub fn names(snapshot: &Snapshot, zone: &TimeZone) -> Vec<String> {
+/// Returns how many components a snapshot has something of. Of the snapshots of one date, the newest of
+/// those with the most has the date's name: what is backed up again by itself hides nothing.
+pub fn parts(snapshot: &Snapshot) -> usize {
+    snapshot.manifest.components.iter().filter(|component| component.status != Status::Failed).count()
+}
+
+/// Returns the names of a snapshot by its date: `daily/DATE` or `weekly/YEAR-week-NN` (ISO 8601) for
+/// those tagged so.
+pub fn dates(snapshot: &Snapshot, zone: &TimeZone) -> Vec<String> {
     let tags = &snapshot.manifest.tags;
     let at = zoned(snapshot.manifest.time, zone);
-    let mut names = tags.clone();
+    let mut names = Vec::new();
     if tags.iter().any(|tag| tag == "daily") {
         names.push(format!("daily/{}", at.date()));
     }

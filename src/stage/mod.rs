@@ -8,6 +8,9 @@ pub mod scan;
 /// 1. command → the bytes that it writes, for sources that are no files.
 pub mod command;
 
+/// 1. standard input → its bytes, for one stream that is no file.
+pub mod stdin;
+
 /// 2. file bytes → chunks (FastCDC under a keyed gear table, a message cut after its header).
 pub mod chunk;
 

@@ -27,6 +27,10 @@ impl Upload for DryUpload {
     fn commit(self: Box<Self>, _name: &Name) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn replace(self: Box<Self>, _name: &Name) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 impl Store for DryStore {

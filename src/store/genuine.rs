@@ -23,7 +23,8 @@ pub struct GenuineStore {
 
 impl GenuineStore {
     /// Lists all versions. Where a name has several, they are read and hashed, the oldest first: who
-    /// came later can only have lain on top. `config`, which no hash names, is the oldest version.
+    /// came later can only have lain on top. `config`, which no hash names, is the oldest version. One that
+    /// can't be read while `config` can is not genuine: who may put can put what nobody can read.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -47,8 +48,14 @@ impl GenuineStore {
                 (all, Some(hash)) => {
                     let mut found = None;
                     for one in all {
-                        if found.is_none() && hash_of(store.inner.as_ref(), one)? == hash {
-                            found = Some(one);
+                        match hash_of(store.inner.as_ref(), one) {
+                            Ok(other) if other != hash => {}
+                            Ok(_) => {
+                                found = Some(one);
+                                break;
+                            }
+                            Err(_) if store.answers() => {}
+                            Err(e) => return Err(e),
                         }
                     }
                     found
@@ -56,13 +63,24 @@ impl GenuineStore {
             };
             match genuine {
                 Some(one) => _ = store.files.insert(name, (one.id.clone(), one.bytes)),
+                None if contents.is_empty() => {} // only a deletion is left of it
                 None => store.lost.push(name.to_string()),
             }
         }
         Ok(store)
     }
 
-    /// Returns the names of which no version is genuine.
+    /// Returns whether `config`, which is the first of all names, can be read: then an error is of one object
+    /// alone. Without one nothing tells, and there is no repository.
+    fn answers(&self) -> bool {
+        let config = self.files.get(&Name::Config);
+        config.is_none_or(|(id, bytes)| {
+            let first = self.inner.read_version(&Name::Config.to_string(), id, 0..(*bytes).min(1));
+            first.is_ok()
+        })
+    }
+
+    /// Returns the names of which versions are there and none is genuine.
     pub fn lost(&self) -> &[String] {
         &self.lost
     }

@@ -1,7 +1,8 @@
 //! Repository files in a local directory.
 //!
 //! A new file is written under `tmp/`, synced, linked to its name only if that is free, and its
-//! folder synced. A file under `tmp/` is locked by the run that writes it.
+//! folder synced; one that replaces a damaged file is renamed over it. A file under `tmp/` is locked by the
+//! run that writes it.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -11,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use crate::store::{Folder, Found, Lock, LockMode, Name, NoLock, Store, StoreError, Upload};
 
@@ -103,7 +104,7 @@ struct LocalUpload {
 /// Removes the file if it still lies under its temporary name.
 impl Drop for LocalUpload {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path); // gone after a commit; else the sweep takes it
+        let _ = fs::remove_file(&self.path); // may be gone, under its name; else the sweep takes it
     }
 }
 
@@ -127,6 +128,15 @@ impl Upload for LocalUpload {
             Err(e) => return Err(io_error(&to, "link", e)),
         }
         sync_folder(folder) // 3. the folder, or a power cut may forget the name
+    }
+
+    fn replace(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
+        let to = self.root.join(name.to_string());
+        let folder = to.parent().unwrap_or(&self.root);
+        make_folder(folder, &self.durable)?;
+        self.file.sync_all().map_err(|e| io_error(&self.path, "sync", e))?; // 1. the bytes: what they replace is there yet
+        rustix::fs::rename(&self.path, &to).map_err(|e| io_error(&to, "replace", e.into()))?; // 2. the name
+        sync_folder(folder) // 3. the folder
     }
 }
 
@@ -180,7 +190,7 @@ impl Store for LocalStore {
                 .map_err(|e| io_error(&folder, "create a file in", e))?;
             let (file, path) = temporary.keep().map_err(|e| io_error(&folder, "keep a file in", e.error))?;
             // A sweep may have taken the file for a dead run's before the lock was on it.
-            let is_locked = flock(&file, FlockOperation::NonBlockingLockShared);
+            let is_locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
             let links = file.metadata().map_err(|e| io_error(&path, "read", e))?.nlink();
             match is_locked {
                 Ok(()) if links > 0 => {
@@ -245,16 +255,19 @@ impl Store for LocalStore {
             for entry in entries {
                 let entry = entry.map_err(|e| io_error(&path, "list", e))?;
                 let relative = format!("{relative}/{}", entry.file_name().to_string_lossy());
-                if entry.file_type().map_err(|e| io_error(&path, "list", e))?.is_dir() {
-                    todo.push(relative);
-                    continue;
-                }
-                let bytes = match entry.metadata() {
-                    Ok(metadata) => metadata.len(),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // deleted meanwhile
+                // Some file systems look for both only when they are asked.
+                let looked = entry.file_type().and_then(|kind| match kind.is_dir() {
+                    true => Ok(None),
+                    false => entry.metadata().map(|metadata| Some(metadata.len())),
+                });
+                match looked {
+                    Ok(None) => todo.push(relative),
+                    Ok(Some(bytes)) => {
+                        found.push(Found { name: Name::parse(&relative), path: relative, bytes });
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {} // deleted meanwhile
                     Err(e) => return Err(io_error(&entry.path(), "list", e)),
-                };
-                found.push(Found { name: Name::parse(&relative), path: relative, bytes });
+                }
             }
         }
         found.sort();
@@ -302,17 +315,35 @@ impl Store for LocalStore {
         let mut gone = 0;
         for entry in entries {
             let path = entry.map_err(|e| io_error(&folder, "list", e))?.path();
-            let Ok(file) = File::open(&path) else { continue };
-            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                match fs::remove_file(&path) {
-                    Ok(()) => gone += 1,
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {} // another sweep was faster
-                    Err(e) => return Err(io_error(&path, "delete", e)),
-                }
+            let Some(file) = open_upload(&path)? else { continue };
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => continue, // a live run's
+                Err(e) => return Err(io_error(&path, "lock", e.into())),
+            }
+            match fs::remove_file(&path) {
+                Ok(()) => gone += 1,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {} // another sweep was faster
+                Err(e) => return Err(io_error(&path, "delete", e)),
             }
         }
         Ok(gone)
     }
+}
+
+/// Opens a file under `tmp/`; none if it is gone, is another user's, or is no file at all.
+///
+/// For writing too: a network file system locks only what may be written for one alone.
+fn open_upload(path: &Path) -> Result<Option<File>, StoreError> {
+    use rustix::io::Errno;
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC; // waits for no pipe
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::ACCESS | Errno::ISDIR | Errno::LOOP | Errno::NXIO) => return Ok(None),
+        Err(e) => return Err(io_error(path, "open", e.into())),
+    };
+    let is_file = file.metadata().map_err(|e| io_error(path, "read", e))?.is_file();
+    Ok(is_file.then_some(file))
 }
 
 /// Returns whether an error says that the place can't be written to by this user.

@@ -57,6 +57,8 @@ pub struct Protection {
     pub has_locks: bool,
     /// Lifecycle rules by which objects go although nobody deletes them.
     pub expiring_rules: Vec<String>,
+    /// What moves objects into an archive, of which nothing is read before hours have passed: `rule -> GLACIER`.
+    pub archiving: Vec<String>,
 }
 
 /// Whether a new version may lie on top of others.

@@ -182,6 +182,11 @@ impl Upload for MemoryUpload {
     fn commit(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
         self.put(name).map(drop)
     }
+
+    fn replace(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
+        let upload = *self;
+        Self { overlay: Overlay::Allowed, ..upload }.put(name).map(drop)
+    }
 }
 
 impl Lockable for MemoryUpload {

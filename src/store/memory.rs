@@ -57,6 +57,12 @@ impl Upload for MemoryUpload {
         shared.files.insert(path, self.bytes);
         Ok(())
     }
+
+    fn replace(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
+        let mut shared = self.store.shared();
+        shared.files.insert(name.to_string(), self.bytes);
+        Ok(())
+    }
 }
 
 struct MemoryLock {

@@ -1,6 +1,7 @@
 //! The one door to repository files: trait [`Store`], and where they can lie.
 //!
-//! A store keeps files that are written once. Nothing is ever changed in place.
+//! A store keeps files that are written once. Nothing is ever changed in place: what is damaged is replaced
+//! whole.
 
 mod both;
 mod dry;
@@ -228,7 +229,8 @@ struct NoLock;
 
 impl Lock for NoLock {}
 
-/// A file on its way into the store. Dropped without [`Upload::commit`], it leaves nothing behind.
+/// A file on its way into the store. Dropped without [`Upload::commit`] or [`Upload::replace`], it leaves
+/// nothing behind.
 pub trait Upload: Send {
     /// Appends bytes.
     ///
@@ -244,6 +246,16 @@ pub trait Upload: Send {
     /// [`StoreError::Taken`] if the name is there already, its bytes untouched. On
     /// [`StoreError::Io`] the name may be there, whole, or not: never with other bytes than these.
     fn commit(self: Box<Self>, name: &Name) -> Result<(), StoreError>;
+
+    /// Makes the bytes durable, then gives them `name`, durably, in place of the file that has it: for bytes
+    /// that were found damaged. At every moment the name leads to the old bytes, whole, or to these.
+    ///
+    /// A name that is free is given as well.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] if somebody else has put other bytes there at the same moment, where a store
+    /// can tell. On [`StoreError::Io`] the name has the old bytes, or these.
+    fn replace(self: Box<Self>, name: &Name) -> Result<(), StoreError>;
 }
 
 /// Durable named files. Every implementation passes `tests/store.rs`.

@@ -70,6 +70,11 @@ impl Upload for CuttingUpload {
     fn commit(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
         self.commit_locked(name).map(drop)
     }
+
+    fn replace(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
+        let Self { inner, state } = *self;
+        state.change(|| inner.replace(name))
+    }
 }
 
 impl Lockable for CuttingUpload {

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use snap::store::{Folder, Found, Lock, LockMode, Name, Store, StoreError, Upload};
 
 /// When a store fails, and how. Calls that change files are numbered from 0, over all threads:
-/// `begin`, each `write` of an upload, its `commit`, and `delete`.
+/// `begin`, each `write` of an upload, its `commit` or `replace`, and `delete`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It never fails; calls are counted.
@@ -83,6 +83,7 @@ enum Change {
     Begin,
     Write,
     Commit,
+    Replace,
     Delete,
 }
 
@@ -92,6 +93,7 @@ impl Change {
             Self::Begin => "begin",
             Self::Write => "write",
             Self::Commit => "commit",
+            Self::Replace => "replace",
             Self::Delete => "delete",
         }
     }
@@ -182,6 +184,11 @@ impl Upload for FaultUpload {
     fn commit(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
         let step = self.state.step(Change::Commit, &name.to_string());
         take(step, || self.inner.commit(name))
+    }
+
+    fn replace(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
+        let step = self.state.step(Change::Replace, &name.to_string());
+        take(step, || self.inner.replace(name))
     }
 }
 

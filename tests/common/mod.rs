@@ -27,6 +27,14 @@ pub fn program(folder: &std::path::Path, arguments: &[&str]) -> std::process::Co
     command
 }
 
+/// Returns where [`program`] keeps the index cache of the one repository that it knows in `folder`.
+pub fn index_cache(folder: &std::path::Path) -> std::path::PathBuf {
+    let kept = std::fs::read_dir(folder.join("state")).expect("state lists").flatten();
+    let kept: Vec<_> = kept.filter(|entry| entry.path().is_dir()).collect();
+    assert_eq!(kept.len(), 1, "one repository is known");
+    kept[0].path().join("index.redb")
+}
+
 /// Returns whether a mount can be tried here; says why not.
 pub fn can_mount() -> bool {
     let lacking = if !rustix::process::geteuid().is_root() {

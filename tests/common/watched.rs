@@ -20,6 +20,8 @@ pub enum Moment {
     LockAlone,
     /// A folder is to be listed.
     List(Folder),
+    /// A range of a pack is to be read.
+    ReadPack,
 }
 
 /// A store in memory, and the ranges read of it, in order. Clones share all.
@@ -74,6 +76,9 @@ impl Store for WatchedStore {
         self.inner.read(name, bytes_max)
     }
     fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        if matches!(name, Name::Pack(_)) {
+            self.comes(Moment::ReadPack);
+        }
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).push((*name, range.clone()));
         let mut fails = self.fails.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(source) = fails.as_mut().and_then(|fails| fails(name, &range)) {

@@ -208,6 +208,22 @@ fn a_value_that_makes_no_sense_is_named_with_its_line() {
 }
 
 #[test]
+fn what_cannot_be_meant_is_refused() {
+    refused(&SMALLEST.replace("/srv/repo", "srv/repo"), ": repository.path: ", "must begin with /");
+    refused(&format!("{SMALLEST}[log]\ndirectory = \"log\"\n"), ": log.directory: ", "must begin with /");
+    refused(
+        &format!("{SMALLEST}[retention]\ndaily = \"0d\"\n"),
+        ": retention.daily: ",
+        "longer than nothing",
+    );
+    refused(&format!("{SMALLEST}[sync]\nstore = \"/mnt/b\"\n"), ": sync.store: ", "s3://bucket/prefix");
+    let days = "[sync]\nstore = \"s3://b/p\"\nlock_days = 10\n";
+    refused(&format!("{SMALLEST}{days}"), ": sync.renew_below_days: ", "23 must be less than lock_days");
+    assert!(parse(&format!("{SMALLEST}{days}renew_below_days = 7\n")).is_ok());
+    assert!(parse(&SMALLEST.replace("/srv/repo", "s3://b/p")).is_ok(), "a bucket is no path");
+}
+
+#[test]
 fn a_bad_configuration_ends_the_program_with_one_line_and_status_two() {
     let place = Place::with_mail(1);
     fs::write(place.path("config.toml"), place.config().replace("[run]", "[runs]")).expect("is written");
@@ -233,13 +249,21 @@ fn what_is_configured_gives_way_to_what_is_said() {
     place.repository += &format!("\nindex = \"{}\"", place.path("cache/index.redb").display());
     fs::create_dir(place.path("cache")).expect("folder is made");
     assert_eq!(place.backup(&[]).0, 0);
-    assert!(place.path("cache/index.redb").exists() && !place.repo.join("index.redb").exists());
+    assert!(
+        place.path("cache/index.redb").exists()
+            && fs::read_dir(place.path("state"))
+                .expect("lists")
+                .flatten()
+                .all(|folder| !folder.path().join("index.redb").exists())
+    );
     let other = place.path("other");
     let made = place.snap(&["init", "--encryption", "none", "--repo", other.to_str().expect("text")]);
     assert!(made.status.success(), "{}", text(&made.stderr));
     let before = fs::read(place.path("cache/index.redb")).expect("cache reads");
     assert_eq!(place.backup(&["--repo", other.to_str().expect("text")]).0, 0);
-    assert!(other.join("index.redb").exists(), "the configured cache belongs to the configured repository");
+    let kept = fs::read_dir(place.path("state")).expect("lists").flatten();
+    let kept = kept.filter(|folder| folder.path().join("index.redb").exists()).count();
+    assert_eq!(kept, 1, "the configured cache belongs to the configured repository");
     assert_eq!(fs::read(place.path("cache/index.redb")).expect("cache reads"), before);
     assert_eq!(place.snapshots().len(), 1);
 }

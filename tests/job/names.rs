@@ -6,7 +6,7 @@ use snap::base::content::ContentBuf;
 use snap::base::id::SnapshotId;
 use snap::base::time::Time;
 use snap::repo::Snapshot;
-use snap::repo::select::{names, select};
+use snap::repo::select::{dates, select};
 use snap::stage::snapshot::{Manifest, Totals};
 
 use crate::place::Place;
@@ -38,7 +38,7 @@ fn at(utc: &str, tag: &str, number: u8) -> Snapshot {
 }
 
 fn name(utc: &str, tag: &str, zone: &TimeZone) -> String {
-    names(&at(utc, tag, 1), zone).pop().expect("there is a name besides the tag")
+    dates(&at(utc, tag, 1), zone).pop().expect("there is a name besides the tag")
 }
 
 #[test]
@@ -105,6 +105,22 @@ fn two_runs_in_a_day_both_stay_reachable() {
     };
     assert_eq!((meant("daily/2025-11-07"), meant("latest")), (second.clone(), second));
     assert_eq!((meant("daily/2025-11-07~1"), meant(&first[..8])), (first.clone(), first));
+}
+
+/// What failed in the night is backed up by itself in the morning: the day still has all its mail.
+#[test]
+fn a_component_by_itself_does_not_take_the_name_of_its_day() {
+    let mut place = Place::with_mail(2);
+    place.rest += "[[component]]\nname = \"mysql\"\n[[component.stream]]\nname = \"a.sql\"\ncommand = [\"echo\", \"x\"]\n";
+    let id = |arguments: &[&str]| place.backup(arguments).1["snapshot"].as_str().expect("text").to_owned();
+    let whole = id(&["--daily", "--time", "2025-11-07T03:00"]);
+    let part = id(&["--daily", "--component", "mysql", "--time", "2025-11-07T09:00"]);
+    let meant = |spec: &str| {
+        place.json(&["find", "a.sql", "--snapshot", spec])["snapshot"].as_str().expect("text").to_owned()
+    };
+    assert_eq!((meant("daily/2025-11-07"), meant("latest"), meant("daily")), (whole, part.clone(), part));
+    let again = id(&["--daily", "--time", "2025-11-07T10:00"]);
+    assert_eq!(meant("daily/2025-11-07"), again, "as much, and newer");
 }
 
 #[test]

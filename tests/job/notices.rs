@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -258,4 +259,98 @@ fn backups_that_have_not_happened_raise_an_alarm() {
     place.notify = String::new();
     place.write_config();
     assert_eq!(stale(&place), Some(2), "without max_age there is nothing to compare with");
+}
+
+/// Under a timer nobody reads standard error: what can be read of the file says whom to tell.
+#[test]
+fn a_configuration_that_cannot_be_used_is_told_by_mail_syslog_and_log() {
+    let mut place = Place::with_mail(1);
+    place.notify = "max_age = \"26h\"".to_owned();
+    place.rest +=
+        "[[component.stream]]\nname = \"a.sql\"\ncommand = [\"true\"]\nenvironment = \"PW=hunter2\"\n";
+    place.write_config();
+    let syslog = UnixDatagram::bind(place.path("syslog")).expect("socket is made");
+    syslog.set_read_timeout(Some(PATIENCE)).expect("is set");
+    for arguments in [&["backup", "-q", "--daily"][..], &["notify", "-q", "--stale"]] {
+        let output = place.snap(arguments);
+        let error = text(&output.stderr);
+        assert_eq!((output.status.code(), error.lines().count()), (Some(2), 1), "{arguments:?}: {error}");
+        let mail = place.only_mail();
+        assert!(mail.subject.starts_with("[ALERT] Mailserver Backup Failed - 20"), "{}", mail.subject);
+        let command = format!("Run it again: snap {}", arguments.join(" ").replace(" -q", ""));
+        mail.says(&["the configuration cannot be used: ", "environment", "snap config check", &command]);
+        let mut record = [0; 2048];
+        let length = syslog.recv(&mut record).expect("a record comes");
+        let record = text(&record[..length]);
+        assert!(
+            record.starts_with("<10>") && record.contains("the configuration cannot be used"),
+            "{record}"
+        );
+        assert!(place.log("snap-error.log").contains("the configuration cannot be used"));
+        assert!(![&mail.body, &record, &place.day_log()].iter().any(|told| told.contains("hunter2")));
+        place.forget_mails();
+    }
+    for arguments in [&["backup", "--dry-run"][..], &["config", "check"], &["notify", "--test"]] {
+        assert_eq!(place.snap(arguments).status.code(), Some(2), "{arguments:?}");
+        assert!(place.mails().is_empty(), "who tries something out is at hand: {arguments:?}");
+    }
+}
+
+/// Nobody reads what a timer's sync says, and locks run out meanwhile.
+#[test]
+fn a_sync_that_fails_is_logged_and_mailed() {
+    let mut place = Place::with_mail(1);
+    place.rest += &format!(
+        "[sync]\nstore = \"s3://copies/mail\"\nregion = \"eu-central-1\"\nendpoint = \"http://127.0.0.1:{}\"\n",
+        free_port()
+    );
+    place.write_config();
+    let sync = |arguments: &[&str]| {
+        let keys = [
+            ("AWS_ACCESS_KEY_ID", "AKIATEST"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_MAX_ATTEMPTS", "1"),
+        ];
+        place.command(arguments).envs(keys).output().expect("program runs").status.code()
+    };
+    assert_eq!(sync(&["sync", "-q"]), Some(2));
+    let mail = place.only_mail();
+    assert!(mail.subject.starts_with("[ALERT] Mailserver Sync Failed - 20"), "{}", mail.subject);
+    mail.says(&[
+        "Status:      failed",
+        "s3://copies/mail",
+        "locks that are not renewed run out",
+        "Run it again: snap sync",
+    ]);
+    assert!(place.log("snap-error.log").contains("[ERROR] [SYNC]"), "{}", place.log("snap-error.log"));
+    place.forget_mails();
+    assert_eq!(sync(&["sync", "-q", "--dry-run"]), Some(2));
+    assert!(place.mails().is_empty(), "who tries it is at hand");
+}
+
+#[test]
+fn a_check_is_logged_and_damage_is_mailed() {
+    let place = Place::with_mail(20);
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    assert_eq!(place.snap(&["check", "-q", "--read-packs"]).status.code(), Some(0));
+    assert!(place.log("snap.log").contains("[INFO] [VERIFY] snap check --read-packs: succeeded"));
+    assert!(place.mails().is_empty());
+    let packs =
+        fs::read_dir(place.repo.join("packs")).expect("lists").map(|entry| entry.expect("reads").path());
+    let pack = packs.flat_map(|folder| fs::read_dir(folder).expect("lists")).next().expect("a pack");
+    let path = pack.expect("reads").path();
+    let mut bytes = fs::read(&path).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).expect("is written");
+    assert_eq!(place.snap(&["check", "-q", "--read-packs"]).status.code(), Some(3));
+    let mail = place.only_mail();
+    assert!(mail.subject.starts_with("[ALERT] Mailserver Check Found Damage - 20"), "{}", mail.subject);
+    mail.says(&[
+        "Status:      found damage",
+        "packs/",
+        "--repair-from",
+        "Run it again: snap check --read-packs",
+    ]);
+    assert!(place.log("snap-error.log").contains("[ERROR] [VERIFY]"), "{}", place.log("snap-error.log"));
 }

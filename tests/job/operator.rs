@@ -79,6 +79,15 @@ fn pre_flight_catches_an_unmounted_hdd() {
         0,
         "nothing is written under the mount point"
     );
+    let source = place.path("mail");
+    for arguments in
+        [&["init", "--encryption", "none"][..], &["backup", source.to_str().expect("text")], &["snapshots"]]
+    {
+        let output = place.snap(arguments);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("is not mounted"), "{arguments:?}: {said}");
+    }
+    assert_eq!(fs::read_dir(disk.path()).expect("lists").count(), 0, "nor by any other verb");
     let mail = place.only_mail();
     assert!(mail.subject.starts_with("[ALERT] Mailserver Backup Failed - 20"), "{}", mail.subject);
     mail.says(&[
@@ -146,22 +155,27 @@ fn old_snapshots_are_removed_after_30_days() {
         ("2025-10-01T03:00", "--daily"),
         ("2025-10-07T03:01", "--daily"),
         ("2025-10-08T03:01", "--daily"),
+        ("2025-11-05T03:00", "--daily"),
         ("2025-11-06T03:00", "--daily"),
     ] {
         assert_eq!(place.backup(&[kind, "--time", time]).0, 0);
     }
     assert_eq!(
         dates(),
-        ["2025-09-28", "2025-10-07", "2025-10-08", "2025-11-06"],
+        ["2025-09-28", "2025-10-07", "2025-10-08", "2025-11-05", "2025-11-06"],
         "the first of October is 36 days old"
     );
     assert!(
-        place.log("snap.log").contains("[INFO] [PRUNE] 1 snapshots removed, 4 kept"),
+        place.log("snap.log").contains("[INFO] [PRUNE] 1 snapshots removed, 5 kept"),
         "{}",
         place.log("snap.log")
     );
     assert_eq!(place.backup(&["--daily", "--time", "2025-11-07T03:00"]).0, 0);
-    assert_eq!(dates()[1..], ["2025-10-08", "2025-11-06", "2025-11-07"], "a day later the next one goes");
+    assert_eq!(
+        dates()[1..],
+        ["2025-10-08", "2025-11-05", "2025-11-06", "2025-11-07"],
+        "a day later the next one goes"
+    );
     assert!(place.snap(&["check", "--read-data"]).status.success());
     assert!(place.mails().is_empty());
 }
@@ -305,7 +319,7 @@ fn database_down_is_retried_and_notified() {
         "Succeeded",
         "mail",
         "5 files",
-        "snap backup --daily --component mysql",
+        "Run it again: snap backup --daily",
     ]);
     server.run();
     place.forget_mails();

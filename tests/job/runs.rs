@@ -330,6 +330,27 @@ fn sigint_during_a_pause_between_two_tries_ends_the_run_at_once() {
     assert!(place.snapshots().is_empty());
 }
 
+/// A shell that is closed, or an ssh that breaks off.
+#[test]
+fn sighup_during_a_dump_ends_the_dump_and_runs_what_follows_it() {
+    let mut place = Place::with_mail(1);
+    let (begun, after) = (place.path("begun"), place.path("after"));
+    place.rest += &format!(
+        "[[component]]\nname = \"db\"\nafter = {{ command = [\"touch\", \"{}\"] }}\n[[component.stream]]\nname = \"a\"\ncommand = [\"sh\", \"-c\", \"echo $$ >{}; exec sleep 1000\"]\n",
+        after.display(),
+        begun.display()
+    );
+    place.write_config();
+    let child = place.spawn(&["backup", "--daily"]);
+    wait_until("the dump is under way", || is_written(&begun));
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("fits")).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("signal is sent");
+    assert_eq!(ended(child).status.code(), Some(130));
+    assert!(after.exists() && place.snapshots().is_empty());
+    let dump = fs::read_to_string(&begun).expect("reads");
+    assert!(!std::path::Path::new("/proc").join(dump.trim()).exists(), "the dump has ended");
+}
+
 #[test]
 fn a_snapshot_keeps_the_log_of_its_run() {
     let mut place = Place::with_mail(1);

@@ -147,6 +147,52 @@ fn an_open_file_of_a_removed_snapshot_reads_on_while_its_packs_are_there() {
 }
 
 #[test]
+fn a_removed_snapshot_is_not_called_damaged_where_nobody_looks_at_the_top() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::plain();
+    fs::write(place.path("mail/large"), Noise::new(12).bytes(12 << 20)).expect("file is written");
+    let gone = place.backup(&[]);
+    fs::write(place.path("mail/large"), "short").expect("file is written");
+    place.backup(&[]);
+    let mount = place.mount(&["--cache-size", "4MiB"]);
+    let file = fs::File::open(mount.path(&format!("snapshots/{gone}/mail/large"))).expect("file opens");
+    let read = |at: u64| file.read_exact_at(&mut [0; 50_000], at);
+    read(0).expect("file reads");
+    place.done(&["prune", "--keep-last", "1", "--now"]);
+    assert_eq!(errno(read(9 << 20)), Some(Errno::STALE.raw_os_error()), "{}", mount.log());
+    assert!(mount.log().contains("its snapshot was removed"), "{}", mount.log());
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_hides_no_other_snapshot() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::plain();
+    let back_up = |day: &str| {
+        fs::write(place.path("mail/text"), day).expect("file is written");
+        place.backup(&["--daily", "--time", &format!("{day}T03:00")]);
+    };
+    back_up("2025-11-07");
+    back_up("2025-11-08");
+    let id = "5a".repeat(32);
+    std::os::unix::fs::symlink("/", place.path("repo/snapshots").join(&id)).expect("link is made");
+    let mount = place.mount(&[]);
+    let days = || -> BTreeSet<String> {
+        let days = fs::read_dir(mount.path("daily")).expect("days list");
+        days.map(|day| day.expect("entry reads").file_name().to_string_lossy().into_owned()).collect()
+    };
+    assert_eq!(days(), BTreeSet::from(["2025-11-07", "2025-11-08"].map(str::to_owned)), "{}", mount.log());
+    back_up("2025-11-09");
+    wait_until("the new snapshot appears", || days().len() == 3);
+    let log = mount.log();
+    let named: Vec<&str> = log.lines().filter(|line| line.contains(&id)).collect();
+    assert_eq!(named.len(), 1, "one line names it: {named:?}");
+}
+
+#[test]
 fn what_moved_to_other_packs_is_found_while_the_index_is_open() {
     if !can_mount() {
         return;

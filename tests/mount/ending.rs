@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -51,6 +52,30 @@ fn a_mount_in_use_says_so_and_goes_when_nothing_uses_it() {
     drop(held);
     assert_eq!(mount.ended().code(), Some(0));
     assert!(!is_mounted(&place.path("mnt")));
+}
+
+#[test]
+fn a_mount_that_was_detached_leaves_the_next_one_at_its_place_alone() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::plain();
+    let mut first = place.mount(&[]);
+    let held = fs::File::open(first.path("daily")).expect("folder opens");
+    first.signal(Signal::INT);
+    wait_until("it says that it is in use", || first.log().contains("in use"));
+    let detached = Command::new("umount").arg("-l").arg(place.path("mnt")).status().expect("umount runs");
+    assert!(detached.success());
+    let mut second = place.mount(&[]);
+    std::thread::sleep(Duration::from_secs(3)); // it tries again every second
+    first.signal(Signal::INT);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(is_mounted(&place.path("mnt")), "the second one is nobody's but its own");
+    drop(held);
+    assert_eq!(first.ended().code(), Some(0));
+    assert!(fs::read_dir(second.path("daily")).is_ok());
+    second.signal(Signal::INT);
+    assert_eq!(second.ended().code(), Some(0));
 }
 
 #[test]

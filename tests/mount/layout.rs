@@ -96,7 +96,7 @@ fn a_mount_that_rests_does_not_keep_a_backup_from_the_index() {
     place.backup(&[]);
     let mount = place.mount(&[]);
     assert_eq!(fs::read_to_string(mount.path("latest/mail/text")).expect("file reads"), "old");
-    let index = place.path("repo/index.redb");
+    let index = crate::common::index_cache(&place.path(""));
     let config = fs::read_to_string(place.path("repo/config")).expect("config reads");
     let id = config.lines().find_map(|line| line.strip_prefix("repository = ")).expect("config has an id");
     let id: RepositoryId = id.trim_matches('"').parse().expect("id reads");

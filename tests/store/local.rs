@@ -1,12 +1,14 @@
 //! What the local store promises besides: modes, the order of system calls, killed processes, a full disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use rustix::fs::{FileType, FlockOperation, Mode, flock};
 use snap::store::{Folder, LocalStore, LockMode, Name, Store, StoreError};
 
 use crate::{Local, Place, is_locked, names, pack, put, read};
@@ -53,6 +55,12 @@ fn child() {
         "put and delete" => {
             put(&store, &pack(0xab), b"bytes");
             store.delete(&pack(0xab)).expect("deletes");
+        }
+        "put and replace" => {
+            put(&store, &pack(0xab), b"damaged");
+            let mut upload = store.begin().expect("begins");
+            upload.write(b"good").expect("writes");
+            upload.replace(&pack(0xab)).expect("replaces");
         }
         "half an upload" => {
             let mut upload = store.begin().expect("begins");
@@ -111,6 +119,33 @@ fn what_a_killed_process_left_half_written_is_swept() {
     assert_eq!(place.store().sweep_uploads().expect("sweeps"), 1);
     live.commit(&pack(1)).expect("the live one is untouched");
     assert_eq!(place.files(), [pack(1).to_string()]);
+}
+
+#[test]
+fn what_is_no_file_among_the_uploads_is_left_alone_and_stops_no_sweep() {
+    let place = Local::new();
+    let root = place.store.root();
+    put(place.store(), &pack(1), b"bytes");
+    fs::create_dir(root.join("tmp/folder")).expect("makes a folder");
+    std::os::unix::fs::symlink(root.join(pack(1).to_string()), root.join("tmp/link")).expect("makes a link");
+    let pipe = root.join("tmp/pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .expect("makes a pipe");
+    plant(&root.join("tmp/upload-dead"), b"half");
+    assert_eq!(place.store().sweep_uploads().expect("sweeps"), 1);
+    let left = fs::read_dir(root.join("tmp")).expect("lists").map(|entry| entry.expect("entry").file_name());
+    assert_eq!(left.collect::<BTreeSet<_>>(), BTreeSet::from(["folder", "link", "pipe"].map(OsString::from)));
+    assert_eq!(read(place.store(), &pack(1)), b"bytes");
+}
+
+#[test]
+fn an_upload_is_held_by_its_writer_alone() {
+    let place = Local::new();
+    let upload = place.store().begin().expect("begins");
+    let file = File::open(place.store.root().join(&place.files()[0])).expect("opens");
+    assert_eq!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK));
+    drop(upload);
+    assert_eq!(flock(&file, FlockOperation::NonBlockingLockShared), Ok(()));
 }
 
 #[test]
@@ -232,6 +267,31 @@ fn bytes_are_synced_before_their_name_and_the_name_before_its_return() {
     }
     let deleted = next(name_synced, "unlink", &name);
     next(deleted, "fsync", "packs/ab");
+}
+
+/// What is damaged may be all that is left: a power cut, or a disk that fails, at any moment leaves the file
+/// as it was or the good bytes under its name.
+#[test]
+fn a_file_is_replaced_by_bytes_that_are_durable_and_never_without_a_name() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let root = folder.path().canonicalize().expect("the folder has a path").join("repository");
+    let Some(calls) = traced("put and replace", &root) else { return };
+    let next = |start: usize, verb: &str, path: &str| {
+        let is_it =
+            |call: &Call| call.verb.starts_with(verb) && call.paths.iter().any(|it| it.starts_with(path));
+        let found = calls[start..].iter().position(is_it);
+        start + found.unwrap_or_else(|| panic!("no {verb} of {path:?} from call {start} on: {calls:#?}"))
+    };
+    let name = pack(0xab).to_string();
+    let put = next(0, "link", "tmp/upload-");
+    let written = next(put, "write", "tmp/upload-");
+    let bytes_synced = next(written, "fsync", "tmp/upload-");
+    let replaced = next(put, "rename", "tmp/upload-");
+    assert!(bytes_synced < replaced, "{calls:#?}");
+    assert_eq!(calls[replaced].paths[1], name);
+    next(replaced, "fsync", "packs/ab");
+    let gone = calls.iter().find(|call| call.verb == "unlink" && call.paths.contains(&name));
+    assert!(gone.is_none(), "its name goes: {calls:#?}");
 }
 
 /// A file system of a few pages or files, so that it fills up. Gone when dropped, even by a panic.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::base::entry::{is_plain_name, quoted};
+use crate::base::progress::Progress;
 use crate::cli::command::configured;
+use crate::cli::command::tag::is_tag;
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lacks};
@@ -19,6 +21,7 @@ use crate::op::backup::{Care, Component, Input, Report, Request, Rules, Stream, 
 use crate::repo::{RepoError, Repository};
 use crate::stage::command::Command;
 use crate::stage::scan::folder_id;
+use crate::stage::stdin::StandardInput;
 use crate::store::DryStore;
 
 fn bad(path: &str, reason: impl ToString) -> RepoError {
@@ -33,7 +36,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
     if options.paths.is_empty() && options.stdin_name.is_none() {
         return configured::run(session, options);
     }
-    let component = component(&options)?;
+    let component = component(&options, &session.progress)?;
     let repository = open(session, options.dry_run)?;
     let lock = session.lock(&repository)?;
     let request = request(session, &options, vec![component])?;
@@ -98,8 +101,9 @@ fn tags(options: &Backup) -> Result<Vec<String>, RepoError> {
     tags.extend(options.daily.then(|| "daily".to_owned()));
     tags.extend(options.weekly.then(|| "weekly".to_owned()));
     for tag in &tags {
-        if tag.is_empty() || tag.contains(|c: char| c.is_control() || matches!(c, ':' | '~' | ',')) {
-            return Err(bad(&format!("--tag {tag:?}"), "a tag is text without colon, comma and tilde"));
+        if !is_tag(tag) {
+            let reason = "a tag is text without colon, comma and tilde, and a slash stands between names";
+            return Err(bad(&format!("--tag {tag:?}"), reason));
         }
     }
     Ok(tags)
@@ -131,7 +135,7 @@ pub fn excludes(options: &Backup) -> Result<Vec<String>, RepoError> {
 }
 
 /// Returns what is to be read.
-fn component(options: &Backup) -> Result<Component, RepoError> {
+fn component(options: &Backup, progress: &Arc<Progress>) -> Result<Component, RepoError> {
     let named = match &options.component[..] {
         [] => None,
         [name] => Some(name.clone()),
@@ -160,7 +164,7 @@ fn component(options: &Backup) -> Result<Component, RepoError> {
             component.name = name.to_string_lossy().into_owned();
         }
         let input = match options.command.is_empty() {
-            true => Input::Reader(Box::new(std::io::stdin())),
+            true => Input::Reader(Box::new(StandardInput::new(progress.clone()))),
             false => Input::Command(Command { argv: options.command.clone(), ..Command::default() }),
         };
         component.streams.push(Stream {

@@ -2,6 +2,7 @@
 
 use crate::cli::args::Cat;
 use crate::cli::exit::Exit;
+use crate::cli::report::Output;
 use crate::cli::session::{Session, split_place};
 use crate::op::cat::cat;
 use crate::repo::RepoError;
@@ -15,7 +16,8 @@ pub fn run(session: &Session, options: &Cat) -> Result<Exit, RepoError> {
     let repository = session.open()?;
     let snapshot = session.snapshot(&repository, &spec)?;
     let reader = session.reader(&repository)?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = Output::new();
     cat(&reader, &snapshot, &path, &session.secrets, &mut out)?;
+    out.finish()?;
     Ok(Exit::Done)
 }

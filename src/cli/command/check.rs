@@ -8,9 +8,10 @@ use serde_json::json;
 
 use crate::base::entry::quoted;
 use crate::cli::args::Check;
-use crate::cli::exit::Exit;
+use crate::cli::command::watched::{Verb, watched};
+use crate::cli::exit::{self, Exit};
 use crate::cli::progress::Display;
-use crate::cli::report::{Output, bytes, counted, short};
+use crate::cli::report::{Output, bytes, counted, number, short};
 use crate::cli::s3::{copy_at, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
@@ -23,11 +24,19 @@ use crate::store::{Name, Store};
 /// Rows of damage and of hurt paths that people are shown; `--json` has all.
 const SHOWN: usize = 50;
 
+/// Lines of what must be seen to that others than the one who looks are told, at most.
+const TOLD: usize = 20;
+
 /// Checks, and says what is damaged and what that hurts.
 ///
 /// # Errors
 /// As [`check`].
 pub fn run(session: &Session, options: &Check) -> Result<Exit, RepoError> {
+    watched(session, Verb::Check, || examine(session, options))
+}
+
+/// Does it; returns what must be seen to, a line each, as people are shown it.
+fn examine(session: &Session, options: &Check) -> Result<(Exit, Vec<String>), RepoError> {
     let started = std::time::Instant::now();
     let subset: Option<Subset> = options
         .subset
@@ -49,47 +58,65 @@ pub fn run(session: &Session, options: &Check) -> Result<Exit, RepoError> {
     let source =
         options.repair_from.as_deref().map(|from| other_copy(session, &repository, from)).transpose()?;
     let display = Display::start(&session.global, "check", &session.progress);
-    let mut checked = check(&repository, &session.secrets, &request);
-    if let (Some(source), Ok(report)) = (&source, &mut checked) {
-        checked = mend(session, &repository, source.as_ref(), &request, std::mem::take(report));
-    }
+    let checked = check(&repository, &session.secrets, &request).map(|report| match &source {
+        Some(source) => mend(session, &repository, source.as_ref(), &request, report),
+        None => (report, None),
+    });
     drop((display, lock));
-    let report = checked?;
+    let (report, stopped) = checked?;
     show(session, &request, &report, started.elapsed().as_secs_f64())?;
-    Ok(if report.is_sound() { Exit::Done } else { Exit::Damage })
+    if let Some(error) = &stopped {
+        exit::report(error);
+    }
+    let status = match stopped {
+        Some(RepoError::Interrupted) => Exit::Interrupted,
+        _ => status(&request, &report),
+    };
+    Ok((status, told(&request, &report)))
 }
 
 /// Rounds of healing: what one brings may tell what else is missing.
 const ROUNDS: usize = 3;
 
-/// Heals what a check found from another copy, and checks again.
+/// Heals what a check found from another copy, and checks again. Returns the last report that there is, and
+/// what kept it from going on, if anything did.
 fn mend(
     session: &Session,
     repository: &Repository,
     source: &dyn Store,
     request: &Request<'_>,
     mut report: Report,
-) -> Result<Report, RepoError> {
-    let (mut repaired, mut notes) = (Vec::new(), Vec::new());
+) -> (Report, Option<RepoError>) {
+    let (mut repaired, mut notes, mut stopped) = (Vec::new(), Vec::new(), None);
     for _ in 0..ROUNDS {
         if report.is_sound() {
             break;
         }
         let paths = report.damages.iter().map(|damage| damage.path.as_str());
-        let healed = heal(repository, source, paths, &session.progress)?;
+        let healed = heal(repository, source, paths, &session.progress);
         let brought = healed.healed.iter().map(|path| format!("{path}: brought from {}", source.location()));
         repaired.extend(brought);
         notes = healed.lost.iter().map(|(path, why)| format!("{path}: not healed: {why}")).collect();
-        if healed.healed.is_empty() {
+        notes.extend(healed.notes);
+        stopped = healed.stopped;
+        if stopped.is_some() || healed.healed.is_empty() {
             break;
         }
-        repaired.append(&mut report.repaired);
-        report = check(repository, &session.secrets, request)?;
+        match check(repository, &session.secrets, request) {
+            Ok(again) => {
+                repaired.append(&mut report.repaired);
+                report = again;
+            }
+            Err(error) => {
+                stopped = Some(error);
+                break;
+            }
+        }
     }
     repaired.append(&mut report.repaired);
     report.repaired = repaired;
     report.notes.append(&mut notes);
-    Ok(report)
+    (report, stopped)
 }
 
 /// Opens another copy of the same repository.
@@ -108,44 +135,82 @@ fn other_copy(session: &Session, repository: &Repository, from: &Path) -> Result
     }
 }
 
+/// Returns whether data was to be opened and some of it could not be: nothing is known to be damaged, and not
+/// all that was asked for is known to be whole.
+fn is_partial(request: &Request<'_>, report: &Report) -> bool {
+    report.is_sound() && request.read_data && report.frames_closed > 0
+}
+
+fn status(request: &Request<'_>, report: &Report) -> Exit {
+    match report.is_sound() {
+        false => Exit::Damage,
+        true if is_partial(request, report) => Exit::Partial,
+        true => Exit::Done,
+    }
+}
+
+/// Returns what is damaged, and what that hurts, in words: up to `most` lines of each.
+fn wrong(report: &Report, most: usize) -> impl Iterator<Item = String> {
+    let damages = report.damages.iter().take(most);
+    let damages = damages.map(|damage| format!("damaged: {}: {}", damage.path, damage.what));
+    let hurt = report.hurt.iter().take(most).map(|hurt| {
+        let path = if hurt.path.is_empty() { "all of it".to_owned() } else { quoted(&hurt.path) };
+        format!("hurt: snapshot {}: {path}: {}", short(hurt.snapshot), hurt.reason)
+    });
+    damages.chain(hurt)
+}
+
+/// Returns the first lines of what must be seen to.
+fn told(request: &Request<'_>, report: &Report) -> Vec<String> {
+    let mut lines: Vec<String> = wrong(report, TOLD).take(TOLD).collect();
+    let more = report.damages.len() + report.hurt.len() - lines.len();
+    lines.extend((more > 0).then(|| format!("and {more} more; 'snap check' lists them")));
+    lines.extend(is_partial(request, report).then(|| verdict(request, report)));
+    lines
+}
+
+/// Returns the last line: what holds, and of how much of the repository it was found out.
+fn verdict(request: &Request<'_>, report: &Report) -> String {
+    let part = request.subset.map(|subset| {
+        let packs = counted(report.packs, "pack", "packs");
+        format!("{} of {packs} (--subset {subset})", number(report.packs_read))
+    });
+    if is_partial(request, report) {
+        let of = part.map_or_else(String::new, |part| format!(" of {part}"));
+        let frames = counted(report.frames_closed, "frame", "frames");
+        return format!(
+            "no damage found, and not all was opened: {frames}{of} could not be opened with the keys at hand and were only checked as bytes; give the passphrase or --identity that opens them"
+        );
+    }
+    match (report.is_sound(), request.read_data, request.read_packs, part) {
+        (true, true, _, None) => "no damage: everything is there and reads as it was written".to_owned(),
+        (true, true, _, Some(part)) => format!(
+            "no damage in the part that was read: {part} read as they were written; the others are there"
+        ),
+        (true, false, true, None) => {
+            "no damage: every pack is as it was written (--read-data opens them too)".to_owned()
+        }
+        (true, false, true, Some(part)) => format!(
+            "no damage in the part that was read: {part} are as they were written; the others are there (--read-data opens them too)"
+        ),
+        (true, false, false, _) => {
+            "no damage found: everything is there (--read-packs and --read-data read it)".to_owned()
+        }
+        (false, ..) => format!(
+            "DAMAGE: {} of the repository, {} hurt in snapshots; everything else restores",
+            counted(report.damages.len() as u64, "file", "files"),
+            counted(report.hurt.len() as u64, "path is", "paths are"),
+        ),
+    }
+}
+
 fn show(session: &Session, request: &Request<'_>, report: &Report, seconds: f64) -> Result<(), RepoError> {
-    let mut out = Output::new();
     if session.global.json {
-        for damage in &report.damages {
-            out.line(json!({ "type": "damage", "path": damage.path, "what": damage.what }))?;
-        }
-        for hurt in &report.hurt {
-            let path = quoted(&hurt.path);
-            out.line(json!({ "type": "hurt", "snapshot": hurt.snapshot.to_string(), "path": path, "reason": hurt.reason }))?;
-        }
-        out.line(json!({
-            "type": "summary",
-            "sound": report.is_sound(),
-            "damages": report.damages.len(),
-            "hurt": report.hurt.len(),
-            "snapshots": report.snapshots,
-            "trees": report.trees,
-            "entries": report.entries,
-            "fragments": report.fragments,
-            "packs": report.packs,
-            "chunks": report.chunks,
-            "packs_read": report.packs_read,
-            "bytes_read": report.bytes_read,
-            "chunks_read": report.chunks_read,
-            "frames_closed": report.frames_closed,
-            "repaired": report.repaired,
-            "notes": report.notes,
-            "duration_s": seconds,
-        }))?;
-        return out.finish();
+        return show_json(request, report, seconds);
     }
     let mut err = std::io::stderr().lock();
-    for damage in report.damages.iter().take(SHOWN) {
-        let _ = writeln!(err, "damaged: {}: {}", damage.path, damage.what);
-    }
-    for hurt in report.hurt.iter().take(SHOWN) {
-        let path = if hurt.path.is_empty() { "all of it".to_owned() } else { quoted(&hurt.path) };
-        let _ = writeln!(err, "hurt: snapshot {}: {path}: {}", short(hurt.snapshot), hurt.reason);
+    for line in wrong(report, SHOWN) {
+        let _ = writeln!(err, "{line}");
     }
     let rest = report.damages.len().saturating_sub(SHOWN) + report.hurt.len().saturating_sub(SHOWN);
     if rest > 0 {
@@ -155,6 +220,7 @@ fn show(session: &Session, request: &Request<'_>, report: &Report, seconds: f64)
     if session.global.quiet {
         return Ok(());
     }
+    let mut out = Output::new();
     for note in &report.notes {
         out.line(format_args!("note: {note}"))?;
     }
@@ -177,19 +243,38 @@ fn show(session: &Session, request: &Request<'_>, report: &Report, seconds: f64)
     if request.read_data {
         out.line(format_args!("  opened  {}", counted(report.chunks_read, "chunk", "chunks")))?;
     }
-    match (report.is_sound(), request.read_data, request.read_packs) {
-        (true, true, _) => out.line("no damage: everything is there and reads as it was written")?,
-        (true, false, true) => {
-            out.line("no damage: every pack is as it was written (--read-data opens them too)")?
-        }
-        (true, false, false) => {
-            out.line("no damage found: everything is there (--read-packs and --read-data read it)")?
-        }
-        (false, ..) => out.line(format_args!(
-            "DAMAGE: {} of the repository, {} hurt in snapshots; everything else restores",
-            counted(report.damages.len() as u64, "file", "files"),
-            counted(report.hurt.len() as u64, "path is", "paths are"),
-        ))?,
+    out.line(verdict(request, report))?;
+    out.finish()
+}
+
+fn show_json(request: &Request<'_>, report: &Report, seconds: f64) -> Result<(), RepoError> {
+    let mut out = Output::new();
+    for damage in &report.damages {
+        out.line(json!({ "type": "damage", "path": damage.path, "what": damage.what }))?;
     }
+    for hurt in &report.hurt {
+        let path = quoted(&hurt.path);
+        out.line(json!({ "type": "hurt", "snapshot": hurt.snapshot.to_string(), "path": path, "reason": hurt.reason }))?;
+    }
+    out.line(json!({
+        "type": "summary",
+        "sound": report.is_sound(),
+        "damages": report.damages.len(),
+        "hurt": report.hurt.len(),
+        "snapshots": report.snapshots,
+        "trees": report.trees,
+        "entries": report.entries,
+        "fragments": report.fragments,
+        "packs": report.packs,
+        "chunks": report.chunks,
+        "subset": request.subset.map(|subset| subset.to_string()),
+        "packs_read": report.packs_read,
+        "bytes_read": report.bytes_read,
+        "chunks_read": report.chunks_read,
+        "frames_closed": report.frames_closed,
+        "repaired": report.repaired,
+        "notes": report.notes,
+        "duration_s": seconds,
+    }))?;
     out.finish()
 }

@@ -13,7 +13,7 @@ use crate::cli::s3::{connect, is_s3, s3_options, store_at};
 use crate::cli::session::Session;
 use crate::op::clone::{Request, clone};
 use crate::repo::RepoError;
-use crate::store::{GenuineStore, Store};
+use crate::store::{GenuineStore, Name, Store};
 
 /// Copies a repository, makes this machine know it, and says what it holds.
 ///
@@ -23,12 +23,14 @@ pub fn run(session: &Session, given: &Clone) -> Result<Exit, RepoError> {
     let started = std::time::Instant::now();
     let configured = session.own_config()?.and_then(|config| config.sync.as_ref());
     let options = s3_options(session, configured);
-    let mut contested = Vec::new();
+    let (mut contested, mut forged) = (Vec::new(), Vec::new());
     let source: Arc<dyn Store> = match is_s3(&given.store) {
         false => store_at(&given.store, options)?,
         true => {
             let genuine = GenuineStore::open(Arc::new(connect(&given.store, options)?))?;
             contested = genuine.contested().to_vec();
+            forged = genuine.lost().to_vec();
+            contested.retain(|path| !forged.contains(path));
             Arc::new(genuine)
         }
     };
@@ -37,7 +39,15 @@ pub fn run(session: &Session, given: &Clone) -> Result<Exit, RepoError> {
     let display = Display::start(&session.global, "clone", &session.progress);
     let report = clone(source.as_ref(), target.as_ref(), &request);
     drop(display);
-    let report = report?;
+    let mut report = report?;
+    let is_here = |path: &String| {
+        Name::parse(path).is_some_and(|name| target.read_range(&name, 0..0).is_ok()) // copied earlier
+    };
+    for path in forged.into_iter().filter(|path| !is_here(path)) {
+        let why = "none of its versions in the bucket is genuine and can be read";
+        report.lost.push((path, why.to_owned()));
+    }
+    report.lost.sort();
     let repository = session.open()?;
     if !repository.is_enrolled() {
         repository.enroll()?;

@@ -5,10 +5,11 @@ use crate::cli::args::Global;
 use crate::cli::command::backup::{excludes, open, request, show};
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
-use crate::cli::session::Session;
+use crate::cli::session::{Session, host_name, typed};
 use crate::cli::sources::Backup;
 use crate::job::config::{Config, Level};
 use crate::job::run::{self, Ending, Order};
+use crate::job::unusable;
 use crate::op::backup::backup;
 use crate::repo::RepoError;
 
@@ -18,6 +19,9 @@ use crate::repo::RepoError;
 /// [`RepoError::Source`] for a configuration or arguments that make no sense; what goes wrong after
 /// that is logged and told, and is in the exit status.
 pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
+    if !options.dry_run {
+        tell_of_unusable(session, &typed());
+    }
     let Some(config) = session.config()? else {
         let reason = "name a PATH, a stream with --stdin-name, or components in a configuration (--config)";
         return Err(RepoError::Source { path: "nothing to back up".to_owned(), reason: reason.to_owned() });
@@ -41,7 +45,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
         state: session.state_directory()?,
         open: &|| session.open(),
         progress: &session.progress,
-        command: typed(&options),
+        command: typed(),
         host: asked.host,
         user: asked.user,
         time: asked.time,
@@ -96,9 +100,20 @@ fn read_threads(config: &Config, options: &Backup, threads: usize) -> usize {
     options.read_threads.or(config.run.read_threads).map_or(threads, usize::from).max(1)
 }
 
+/// Tells whoever can be told if the configuration can't be used: nobody reads what a timer's run says
+/// on standard error. `command` is what was typed.
+pub fn tell_of_unusable(session: &Session, command: &str) {
+    if let Err(error) = session.read_config() {
+        unusable::tell(error, with_variables(Redactor::default()), command, &host_name());
+    }
+}
+
 /// Returns what knows the secrets of the configuration and of this process.
 pub fn redactor(config: &Config) -> Redactor {
-    let mut redactor = config.redactor();
+    with_variables(config.redactor())
+}
+
+fn with_variables(mut redactor: Redactor) -> Redactor {
     for variable in ["SNAP_PASSWORD", "SNAP_NEW_PASSWORD"] {
         if let Ok(value) = std::env::var(variable) {
             redactor.add(&value);
@@ -115,14 +130,4 @@ pub fn echo(global: &Global) -> Level {
         (false, 1) => Level::Info,
         (false, _) => Level::Debug,
     }
-}
-
-/// Returns what was typed, as far as it says what the run is.
-fn typed(options: &Backup) -> String {
-    let mut words = vec!["snap backup".to_owned()];
-    words.extend(options.daily.then(|| "--daily".to_owned()));
-    words.extend(options.weekly.then(|| "--weekly".to_owned()));
-    words.extend(options.tag.iter().map(|tag| format!("--tag {tag}")));
-    words.extend(options.component.iter().map(|name| format!("--component {name}")));
-    words.join(" ")
 }

@@ -1,6 +1,7 @@
 //! `snap find`
 
-use crate::base::entry::quoted;
+use crate::base::entry::{Entry, quoted};
+use crate::base::id::SnapshotId;
 use crate::cli::args::Find;
 use crate::cli::exit::Exit;
 use crate::cli::report::{Output, entry_json, local, long, short};
@@ -8,7 +9,7 @@ use crate::cli::session::Session;
 use crate::op::find::{Pattern, find};
 use crate::repo::RepoError;
 
-/// Finds entries by name.
+/// Finds entries by name. Directories that can't be read are named, and the rest is searched.
 ///
 /// # Errors
 /// As [`find`].
@@ -24,8 +25,9 @@ pub fn run(session: &Session, options: &Find) -> Result<Exit, RepoError> {
     };
     let reader = session.reader(&repository)?;
     let mut out = Output::new();
+    let mut is_whole = true;
     for snapshot in &all {
-        find(&reader, snapshot, &pattern, &mut |path, entry| {
+        let mut each = |path: &[u8], entry: &Entry<'_>| {
             if session.global.json {
                 let mut value = entry_json(path, entry);
                 value["snapshot"] = snapshot.id.to_string().into();
@@ -33,8 +35,19 @@ pub fn run(session: &Session, options: &Find) -> Result<Exit, RepoError> {
             }
             let shown = if options.long { long(path, entry) } else { quoted(path) };
             out.line(format_args!("{}  {}  {shown}", short(snapshot.id), local(snapshot.manifest.time)))
+        };
+        find(&reader, snapshot, &pattern, &mut each, &mut |path, error| {
+            is_whole = false;
+            tell_damaged(snapshot.id, path, error);
         })?;
     }
     out.finish()?;
-    Ok(Exit::Done)
+    Ok(if is_whole { Exit::Done } else { Exit::Partial })
+}
+
+/// Says which directory of a snapshot can't be read, on standard error.
+pub fn tell_damaged(snapshot: SnapshotId, path: &[u8], error: &RepoError) {
+    let (snapshot, error) = (short(snapshot), error.chain());
+    let path = if path.is_empty() { "/".to_owned() } else { quoted(path) };
+    tracing::error!("{snapshot}:{path}: directory cannot be read: {error}");
 }

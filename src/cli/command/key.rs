@@ -10,8 +10,9 @@ use crate::cli::secrets::CliSecrets;
 use crate::cli::session::Session;
 use crate::job::clock::now;
 use crate::op::key;
-use crate::repo::keys::{KeyBody, KeyInfo, Secrets};
+use crate::repo::keys::{KeyBody, KeyInfo};
 use crate::repo::{RepoError, Repository};
+use crate::store::{Lock, LockMode};
 
 /// Manages keys.
 ///
@@ -27,31 +28,46 @@ pub fn run(session: &Session, command: Key) -> Result<Exit, RepoError> {
                 path: format!("--recipient {text}"),
                 reason: e.to_owned(),
             })?;
+            let _lock = session.lock(&repository)?;
             let id = key::add_recipient(&repository, &recipient, &label, now())?;
-            out.line(format_args!("key {} added: it opens what is backed up from now on", short(id)))?;
+            out.line(format_args!(
+                "key {} added: it opens content that is stored from now on; what was stored before stays closed to it, and later snapshots share that",
+                short(id)
+            ))?;
         }
         Key::Add { recipient: None, new_password_file, label } => {
             repository.unlock(&session.secrets)?; // the present passphrase first
             let passphrase = CliSecrets::new_passphrase(new_password_file.as_deref(), "SNAP_NEW_PASSWORD")?;
-            let id = key::add_passphrase(&repository, &session.secrets, &passphrase, &label, now())?;
-            out.line(format_args!("key {} added: either passphrase opens everything", short(id)))?;
+            let _lock = session.lock(&repository)?;
+            for added in key::add_passphrase(&repository, &session.secrets, &passphrase, &label, now())? {
+                out.line(format_args!(
+                    "key {} added: its passphrase opens what is sealed to {}",
+                    short(added.id),
+                    added.recipient().unwrap_or_default()
+                ))?;
+            }
         }
         Key::Remove { id } => {
-            let gone = key::remove(&repository, &id)?;
+            if key::takes_proof(&repository, &id)? {
+                ask(session, &repository)?;
+            }
+            let _lock = alone(session, &repository)?;
+            let gone = key::remove(&repository, &session.secrets, &id)?;
             out.line(format_args!(
                 "key {} removed; whoever copied it before can still use the copy",
                 short(gone.id)
             ))?;
         }
         Key::RotatePassphrase { new_password_file } => {
-            repository.unlock(&session.secrets)?;
-            session.secrets.passphrase()?.ok_or(RepoError::Locked)?;
+            key::opened(&repository, &session.secrets)?; // the present passphrase first
             let passphrase = CliSecrets::new_passphrase(new_password_file.as_deref(), "SNAP_NEW_PASSWORD")?;
-            let id = key::rotate_passphrase(&repository, &session.secrets, &passphrase, now())?;
-            out.line(format_args!(
-                "key {} has the new passphrase; the old one is gone from this repository",
-                short(id)
-            ))?;
+            let _lock = alone(session, &repository)?;
+            for id in key::rotate_passphrase(&repository, &session.secrets, &passphrase, now())? {
+                out.line(format_args!(
+                    "key {} has the new passphrase; the old one is gone from this repository",
+                    short(id)
+                ))?;
+            }
         }
         Key::Export => {
             for identity in key::export(&repository, &session.secrets)? {
@@ -65,6 +81,20 @@ pub fn run(session: &Session, command: Key) -> Result<Exit, RepoError> {
     }
     out.finish()?;
     Ok(Exit::Done)
+}
+
+/// Asks for the key that stays before the repository is locked: nobody waits for who types. Without one,
+/// what is to go is refused or not by what is there.
+fn ask(session: &Session, repository: &Repository) -> Result<(), RepoError> {
+    match repository.unlock(&session.secrets) {
+        Ok(_) | Err(RepoError::Locked) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Takes the repository's lock alone: a run that is under way seals to the keys that it began with.
+fn alone(session: &Session, repository: &Repository) -> Result<Box<dyn Lock>, RepoError> {
+    repository.lock_patiently(LockMode::Exclusive, session.global.lock_wait, &session.progress)
 }
 
 fn list(session: &Session, repository: &Repository) -> Result<Exit, RepoError> {

@@ -21,6 +21,7 @@ mod stats;
 mod sync;
 mod tag;
 mod unlock;
+mod watched;
 
 use std::io::IsTerminal;
 
@@ -39,8 +40,8 @@ use crate::repo::RepoError;
 pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
     log_to_standard_error(arguments.global.quiet, arguments.global.verbose);
     let session = Session::new(arguments.global.without_empty());
-    if !matches!(arguments.command, Command::Mount(_)) {
-        session.heed_signals(); // a mount has its own way to end
+    if leaves_work(&arguments.command) {
+        session.heed_signals();
     }
     match arguments.command {
         Command::Init(options) => init::run(&session, &options),
@@ -76,6 +77,21 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
             print(&text)
         }
     }
+}
+
+/// Returns whether a command has something to bring to an end when it is to stop. A signal ends others
+/// at once, and a mount has its own way.
+fn leaves_work(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Backup(_)
+            | Command::Restore(_)
+            | Command::Check(_)
+            | Command::Prune(_)
+            | Command::RebuildIndex
+            | Command::Sync(_)
+            | Command::Clone(_)
+    )
 }
 
 fn print(text: &[u8]) -> Result<Exit, RepoError> {

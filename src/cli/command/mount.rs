@@ -17,6 +17,7 @@ use crate::cli::args::{Global, Mount};
 use crate::cli::exit::Exit;
 use crate::cli::report::Output;
 use crate::cli::session::Session;
+use crate::cli::signals::stop_signals;
 use crate::op::mount::{Event, Mounted, NotEnded, Settings, mount, usable};
 use crate::repo::keys::{Passphrase, Secrets};
 use crate::repo::{RepoError, Repository};
@@ -111,9 +112,7 @@ fn is_unlocked(session: &Session, repository: &Repository) -> Result<bool, RepoE
 }
 
 fn heed_signals(events: Sender<Event>) -> Result<(), RepoError> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]);
-    let mut signals = signals.map_err(|e| bad("signals", e))?;
+    let mut signals = stop_signals().map_err(|e| bad("signals", e))?;
     std::thread::spawn(move || {
         for _ in &mut signals {
             let _ = events.send(Event::Stop); // nobody listens any more when the program ends
@@ -149,7 +148,8 @@ fn keep(mounted: &Mounted, events: &Receiver<Event>) {
             Err(RecvTimeoutError::Timeout) => {
                 mounted.rest();
                 if is_asked {
-                    let _ = mounted.unmount(); // still in use; that was said
+                    // Still in use, which was said; or at its place no more, and what is there now is not ours.
+                    is_asked = !matches!(mounted.unmount(), Err(NotEnded::Detached));
                 }
             }
             Ok(Event::Stop) => match mounted.unmount() {
@@ -158,6 +158,12 @@ fn keep(mounted: &Mounted, events: &Receiver<Event>) {
                     is_asked = true;
                     tracing::warn!(
                         "{point}: in use; it is unmounted as soon as nothing uses it ('fuser -vm {point}' names what does). At once: umount -l {point}"
+                    );
+                }
+                Err(NotEnded::Detached) => {
+                    is_asked = false;
+                    tracing::warn!(
+                        "{point}: unmounted already; this ends when nothing in it is open any more"
                     );
                 }
                 Err(NotEnded::Failed(why)) => tracing::error!("{point}: cannot be unmounted: {why}"),

@@ -2,14 +2,14 @@
 
 use crate::base::time::Time;
 use crate::cli::args::Notify;
-use crate::cli::command::configured::{echo, redactor};
+use crate::cli::command::configured::{echo, redactor, tell_of_unusable};
 use crate::cli::exit::Exit;
 use crate::cli::report::Output;
-use crate::cli::session::{Session, host_name};
+use crate::cli::session::{Session, host_name, typed};
 use crate::job::clock::{now, shown};
 use crate::job::config::{Config, Span};
 use crate::job::log::Log;
-use crate::job::notice::{self, Mail, Stale};
+use crate::job::notice::{self, Stale};
 use crate::job::preflight;
 use crate::job::stale::stale;
 use crate::repo::RepoError;
@@ -19,8 +19,11 @@ use crate::repo::RepoError;
 /// # Errors
 /// [`RepoError::Source`] if the configuration can't be used, or a test can't be sent.
 pub fn run(session: &Session, options: &Notify) -> Result<Exit, RepoError> {
-    let config = session.needed_config()?;
-    if options.test { test(session, config) } else { alarm(session, config) }
+    if options.test {
+        return test(session, session.needed_config()?);
+    }
+    tell_of_unusable(session, &typed());
+    alarm(session, session.needed_config()?, options.host.clone().unwrap_or_else(host_name))
 }
 
 fn test(session: &Session, config: &Config) -> Result<Exit, RepoError> {
@@ -37,14 +40,14 @@ fn test(session: &Session, config: &Config) -> Result<Exit, RepoError> {
     Ok(Exit::Done)
 }
 
-fn alarm(session: &Session, config: &Config) -> Result<Exit, RepoError> {
+fn alarm(session: &Session, config: &Config, host: String) -> Result<Exit, RepoError> {
     let Some(max_age) = config.notify.max_age else {
         let reason = "is not set: say how old a backup may be, for example max_age = \"26h\"".to_owned();
         return Err(RepoError::Source { path: format!("{}: notify.max_age", config.path.display()), reason });
     };
     let now = now();
-    let (log, _) = Log::open(&config.log, redactor(config), echo(&session.global), now);
-    let (rows, trouble) = match look(session, config, max_age, now) {
+    let (log, _) = Log::open(&config.log, redactor(config), Some(echo(&session.global)), now);
+    let (rows, trouble) = match look(session, config, max_age, now, &host) {
         Ok(rows) => (rows, String::new()),
         Err(what) => (Vec::new(), what),
     };
@@ -60,19 +63,19 @@ fn alarm(session: &Session, config: &Config) -> Result<Exit, RepoError> {
         log.error("NOTIFY", format!("{}: last backed up whole {last}: older than {max_age}", row.component));
     }
     let name = config.notify.name();
-    let mail = notice::stale(name, &host_name(), now, &max_age.to_string(), &rows, &trouble);
-    let mail = Mail { subject: mail.subject, body: log.redact(&mail.body) };
-    if config.notify.has_mail() {
-        match notice::send(&config.notify, &mail) {
-            Ok(how) => log.info("NOTIFY", format!("mail \"{}\" sent {how}", mail.subject)),
-            Err(e) => log.warning("NOTIFY", format!("mail \"{}\" cannot be sent: {e}", mail.subject)),
-        }
-    }
+    let mail = notice::stale(name, &host, now, &max_age.to_string(), &rows, &trouble);
+    notice::tell(&config.notify, &mail, &log);
     Ok(Exit::Partial)
 }
 
 /// Returns the components that are too old, or why that is not known.
-fn look(session: &Session, config: &Config, max_age: Span, now: Time) -> Result<Vec<Stale>, String> {
+fn look(
+    session: &Session,
+    config: &Config,
+    max_age: Span,
+    now: Time,
+    host: &str,
+) -> Result<Vec<Stale>, String> {
     let location = session.location().map_err(|e| e.chain())?;
     if let Some(finding) = preflight::mount(&config.repository, location) {
         return Err(finding.what);
@@ -80,5 +83,5 @@ fn look(session: &Session, config: &Config, max_age: Span, now: Time) -> Result<
     let repository = session.open().map_err(|e| e.chain())?;
     let snapshots = session.snapshots(&repository).map_err(|e| e.chain())?;
     let names = config.components.iter().map(|component| component.name.get_ref().as_str());
-    Ok(stale(&snapshots, &host_name(), names, max_age, now))
+    Ok(stale(&snapshots, host, names, max_age, now))
 }

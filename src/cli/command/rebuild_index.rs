@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::cli::exit::Exit;
+use crate::cli::progress::Display;
 use crate::cli::report::{Output, counted};
 use crate::cli::session::Session;
 use crate::op::rebuild_index::rebuild_index;
@@ -14,8 +15,11 @@ use crate::repo::RepoError;
 /// As [`rebuild_index`].
 pub fn run(session: &Session) -> Result<Exit, RepoError> {
     let repository = session.open()?;
-    let _lock = session.lock(&repository)?;
-    let report = rebuild_index(&repository)?;
+    let lock = session.lock(&repository)?;
+    let display = Display::start(&session.global, "rebuild-index", &session.progress);
+    let report = rebuild_index(&repository, &session.progress);
+    drop((display, lock));
+    let report = report?;
     let mut out = Output::new();
     if session.global.json {
         out.line(json!({

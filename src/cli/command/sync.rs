@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::cli::command::watched::{Verb, watched};
 use crate::cli::exit::Exit;
 use crate::cli::offsite::Sync;
 use crate::cli::progress::Display;
@@ -17,11 +18,22 @@ use crate::op::sync::{Budget, Options, Report, Request, sync};
 use crate::repo::RepoError;
 use crate::store::LockingStore;
 
+/// Lines that a mail has of what went wrong, at most; the log and the program's output have all.
+const TOLD: usize = 20;
+
 /// Brings the bucket up to date, and says how everything is kept there.
 ///
 /// # Errors
 /// As [`sync`].
 pub fn run(session: &Session, given: &Sync) -> Result<Exit, RepoError> {
+    match given.dry_run {
+        true => bring(session, given).map(|(exit, _)| exit),
+        false => watched(session, Verb::Sync, || bring(session, given)),
+    }
+}
+
+/// Does it; returns what must be seen to, a line each.
+fn bring(session: &Session, given: &Sync) -> Result<(Exit, Vec<String>), RepoError> {
     let started = std::time::Instant::now();
     let configured = session.own_config()?.and_then(|config| config.sync.as_ref());
     let store = given.store.clone().or_else(|| configured.map(|sync| sync.store.clone().into()));
@@ -49,7 +61,20 @@ pub fn run(session: &Session, given: &Sync) -> Result<Exit, RepoError> {
     drop((display, lock));
     let report = report?;
     show(session, &options, &report, started.elapsed().as_secs_f64())?;
-    Ok(if report.is_well() || options.dry_run { Exit::Done } else { Exit::Partial })
+    let exit = if report.is_well() || options.dry_run { Exit::Done } else { Exit::Partial };
+    Ok((exit, findings(&report)))
+}
+
+fn findings(report: &Report) -> Vec<String> {
+    let problems = report.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.what));
+    let torn = report.snapshots.iter().filter(|kept| !kept.is_whole);
+    let torn = torn.map(|kept| format!("snapshot {} is not whole in the bucket", short(kept.id)));
+    let exceeded = report.exceeded.map(|level| format!("the bucket costs more than {level:.0} a month"));
+    let mut all: Vec<String> = problems.chain(torn).chain(exceeded).collect();
+    let more = all.len().saturating_sub(TOLD);
+    all.truncate(TOLD);
+    all.extend((more > 0).then(|| format!("and {more} more")));
+    all
 }
 
 fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {

@@ -2,30 +2,29 @@
 
 use serde_json::json;
 
+use crate::base::entry::is_plain_name;
 use crate::cli::args::Tag;
 use crate::cli::exit::Exit;
 use crate::cli::report::{Output, short};
 use crate::cli::session::Session;
 use crate::op::tag::{Change, tag};
-use crate::repo::RepoError;
+use crate::repo::{RepoError, Snapshot};
 
 /// Gives a snapshot other tags, and prints its new id.
 ///
 /// # Errors
 /// As [`tag`]; [`RepoError::Source`] for what is no tag.
 pub fn run(session: &Session, options: &Tag) -> Result<Exit, RepoError> {
-    for tag in &options.add {
-        if tag.is_empty() || tag.contains(|c: char| c.is_control() || matches!(c, ':' | '~' | ',')) {
-            let reason = "a tag is text without colon, comma and tilde".to_owned();
-            return Err(RepoError::Source { path: format!("--add {tag:?}"), reason });
-        }
+    if let Some(tag) = options.add.iter().find(|tag| !is_tag(tag)) {
+        let reason =
+            "a tag is text without colon, comma and tilde, and a slash stands between names".to_owned();
+        return Err(RepoError::Source { path: format!("--add {tag:?}"), reason });
     }
     let repository = session.open()?;
     let _lock = session.lock(&repository)?;
     let snapshot = session.snapshot(&repository, &options.snapshot)?;
     let change = Change { add: options.add.clone(), remove: options.remove.clone() };
-    let id = tag(&repository, &snapshot, &change)?;
-    let manifest = repository.manifest(id)?;
+    let Snapshot { id, manifest } = tag(&repository, &snapshot, &change)?;
     let mut out = Output::new();
     if session.global.json {
         out.line(json!({
@@ -41,4 +40,11 @@ pub fn run(session: &Session, options: &Tag) -> Result<Exit, RepoError> {
     }
     out.finish()?;
     Ok(Exit::Done)
+}
+
+/// Returns whether a text can be a tag: nothing in it means something where snapshots are named, and all that slashes
+/// part in it can be names of directories.
+pub fn is_tag(text: &str) -> bool {
+    let means_more = |c: char| c.is_control() || matches!(c, ':' | '~' | ',');
+    !text.contains(means_more) && text.split('/').all(|name| is_plain_name(name.as_bytes()))
 }

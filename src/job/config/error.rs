@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How alike two keys are, from 0 to 1, for one to be taken for a slip of the other.
 const ALIKE_MIN: f64 = 0.8;
@@ -11,6 +11,8 @@ const ALIKE_MIN: f64 = 0.8;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {what}")]
 pub struct ConfigError {
+    /// The file.
+    pub path: PathBuf,
     /// File, line, key.
     pub place: String,
     /// What is wrong, and what to do.
@@ -20,7 +22,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// The file can't be read.
     pub fn file(path: &Path, what: &dyn Display) -> Self {
-        Self { place: path.display().to_string(), what: what.to_string() }
+        Self { path: path.to_owned(), place: path.display().to_string(), what: what.to_string() }
     }
 
     /// The text is no TOML.
@@ -56,7 +58,8 @@ impl ConfigError {
         let line = span.map(|span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
         let line = line.map_or_else(String::new, |line| format!(":{line}"));
         let colon = if key.is_empty() { "" } else { ": " };
-        Self { place: format!("{}{line}{colon}{key}", path.display()), what: what.to_owned() }
+        let place = format!("{}{line}{colon}{key}", path.display());
+        Self { path: path.to_owned(), place, what: what.to_owned() }
     }
 }
 

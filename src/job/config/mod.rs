@@ -2,6 +2,7 @@
 
 mod component;
 mod error;
+mod salvage;
 mod sections;
 mod values;
 
@@ -11,9 +12,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::base::redact::Redactor;
+use crate::store::S3_SCHEME;
 
 pub use component::{Component, Hook, Stream};
 pub use error::ConfigError;
+pub use salvage::Salvage;
 pub use sections::{Level, Log, Notify, On, Repository, Retention, Run, Scan, Sync, Syslog};
 pub use values::{Bytes, Span};
 
@@ -117,7 +120,49 @@ impl Config {
         if let Some((span, key, what)) = self.notify.fault() {
             return bad(span, &format!("notify.{key}"), &what);
         }
-        Ok(())
+        match self.fault() {
+            Some((key, what)) => Err(ConfigError::at(&self.path, text, None, key, &what)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns a key whose value can't be meant, and why.
+    fn fault(&self) -> Option<(&'static str, String)> {
+        let repository = &self.repository;
+        let path = Some(repository.path.get_ref()).filter(|_| !repository.is_remote());
+        let paths = [
+            ("repository.path", path),
+            ("repository.index", repository.index.as_ref()),
+            ("repository.state_dir", repository.state_dir.as_ref()),
+            ("notify.metrics_file", self.notify.metrics_file.as_ref()),
+            ("log.directory", Some(&self.log.directory)),
+        ];
+        let relative = paths.into_iter().find(|(_, path)| path.is_some_and(|path| path.is_relative()));
+        if let Some((key, path)) = relative {
+            let shown = path.map(|path| path.display().to_string()).unwrap_or_default();
+            return Some((key, format!("\"{shown}\" must begin with /: cron and timers start elsewhere")));
+        }
+        let spans = [("retention.daily", self.retention.daily), ("retention.weekly", self.retention.weekly)];
+        if let Some((key, _)) =
+            spans.into_iter().find(|(_, span)| span.is_some_and(|span| span.seconds() == 0))
+        {
+            return Some((
+                key,
+                "must be longer than nothing: all but the last good ones would go".to_owned(),
+            ));
+        }
+        let sync = self.sync.as_ref()?;
+        if !sync.store.starts_with(S3_SCHEME) {
+            return Some(("sync.store", format!("\"{}\" is no s3://bucket/prefix", sync.store)));
+        }
+        if sync.renew_below_days >= sync.lock_days {
+            let (below, days) = (sync.renew_below_days, sync.lock_days);
+            return Some((
+                "sync.renew_below_days",
+                format!("{below} must be less than lock_days, which is {days}"),
+            ));
+        }
+        None
     }
 
     /// Returns what knows all secrets of this configuration.

@@ -10,10 +10,11 @@ use lettre::message::{Mailbox, Message};
 use lettre::{SmtpTransport, Transport};
 
 use crate::job::config::Notify;
+use crate::job::log::Log;
 use crate::job::notice::transport::{Program, ProgramError};
 use crate::stage::command::Command;
 
-pub use text::{Facts, Failing, Failure, Stale, capacity, failure, stale, success, test};
+pub use text::{Facts, Failing, Failure, Stale, capacity, failure, stale, success, test, verb};
 
 /// Time that sending one mail may take.
 const SENDING_MAX: Duration = Duration::from_secs(60);
@@ -67,6 +68,19 @@ pub fn send(notify: &Notify, mail: &Mail) -> Result<String, NoticeError> {
             Ok(format!("to {told} by SMTP"))
         }
         (None, None) => Err(NoticeError::Nobody),
+    }
+}
+
+/// Sends a mail, without the secrets that the log knows, if anybody is to be told. That it can't be
+/// sent is logged, and changes nothing else.
+pub fn tell(notify: &Notify, mail: &Mail, log: &Log) {
+    if !notify.has_mail() {
+        return;
+    }
+    let mail = Mail { subject: log.clean(&mail.subject), body: log.redact(&mail.body) };
+    match send(notify, &mail) {
+        Ok(how) => log.info("NOTIFY", format!("mail \"{}\" sent {how}", mail.subject)),
+        Err(e) => log.warning("NOTIFY", format!("mail \"{}\" cannot be sent: {e}", mail.subject)),
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Failure {
 }
 
 /// What kind of trouble it is: decides what a person should do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Failing {
     /// The disk is not mounted.
     Mount,
@@ -41,11 +41,19 @@ pub enum Failing {
     Component,
     /// What was written does not verify.
     Verify,
+    /// The configuration can't be used.
+    Configuration,
+    /// The repository is damaged.
+    Damage,
+    /// The bucket is not as it should be.
+    Sync,
     /// Anything else.
+    #[default]
     Other,
 }
 
 /// What is known of a run.
+#[derive(Default)]
 pub struct Facts<'f> {
     /// What the subjects call it.
     pub name: &'f str,
@@ -103,6 +111,9 @@ fn head(facts: &Facts<'_>, body: &mut String) {
     let _ = writeln!(body, "Status:      {}", facts.status);
     let _ = writeln!(body, "Duration:    {}", length(facts.seconds));
     let _ = writeln!(body, "Repository:  {}", facts.repository);
+}
+
+fn stored(facts: &Facts<'_>, body: &mut String) {
     let snapshot = facts.snapshot.as_deref().unwrap_or("none was made; the earlier ones are untouched");
     let _ = writeln!(body, "Snapshot:    {snapshot}");
     if let Some(disk) = &facts.disk {
@@ -201,17 +212,26 @@ fn actions(facts: &Facts<'_>, body: &mut String) {
             format!("Look at the disk: dmesg | tail; smartctl -a on the disk under {mount}"),
             again,
         ],
-        Failing::Component => {
-            let names: Vec<&str> =
-                facts.parts.iter().filter(|part| part.status != Status::Complete).map(|p| p.name.as_str()).collect();
-            let only: String = names.iter().map(|name| format!(" --component {name}")).collect();
-            vec![
-                "Look at the reasons above: does the service run (docker ps), is the path there, may it be read?"
-                    .to_owned(),
-                "Try all commands and paths: snap config check".to_owned(),
-                format!("Then back up what is lacking: {}{only}", facts.command),
-            ]
+        Failing::Component => vec![
+            "Look at the reasons above: does the service run (docker ps), is the path there, may it be read?"
+                .to_owned(),
+            "Try all commands and paths: snap config check".to_owned(),
+            format!("{again}   (what is unchanged costs little)"),
+        ],
+        Failing::Configuration => {
+            vec!["Mend what is named above, and see that it is right: snap config check".to_owned(), again]
         }
+        Failing::Damage => vec![
+            "Restore and mount go on: all that is not named is whole. Remove nothing by hand".to_owned(),
+            "Bring back what is damaged from another copy: snap check --read-packs --repair-from s3://BUCKET/PREFIX, or a directory".to_owned(),
+            "Look at the disk: dmesg | tail; smartctl -a on the disk below it".to_owned(),
+            again,
+        ],
+        Failing::Sync => vec![
+            "See whether the bucket is reached and the credentials are right: snap sync --dry-run".to_owned(),
+            "Do not wait: locks that are not renewed run out. A sync that succeeds says until when each snapshot is locked".to_owned(),
+            again,
+        ],
         Failing::Other => vec![
             "Look at the reason above and at the log below.".to_owned(),
             "Try everything harmlessly: snap config check".to_owned(),
@@ -239,6 +259,7 @@ fn log(facts: &Facts<'_>, body: &mut String) {
 pub fn failure(facts: &Facts<'_>) -> Mail {
     let mut body = format!("The backup of {} on {} has failed.\n\n", facts.name, facts.host);
     head(facts, &mut body);
+    stored(facts, &mut body);
     if !facts.fatal.is_empty() {
         let _ = write!(body, "\nWhy\n  {}\n", facts.fatal);
     }
@@ -249,10 +270,24 @@ pub fn failure(facts: &Facts<'_>) -> Mail {
     Mail { subject: format!("[ALERT] {} Backup Failed - {}", facts.name, day(facts.began)), body }
 }
 
+/// Returns the mail about a verb beside the backup, such as `Sync Failed`, and what it found.
+pub fn verb(title: &str, facts: &Facts<'_>, findings: &[String]) -> Mail {
+    let mut body = format!("{title}: {} on {}.\n\n", facts.name, facts.host);
+    head(facts, &mut body);
+    body.push_str("\nWhy\n");
+    for finding in findings {
+        let _ = writeln!(body, "  {finding}");
+    }
+    actions(facts, &mut body);
+    log(facts, &mut body);
+    Mail { subject: format!("[ALERT] {} {title} - {}", facts.name, day(facts.began)), body }
+}
+
 /// Returns the mail about a run that succeeded.
 pub fn success(facts: &Facts<'_>) -> Mail {
     let mut body = format!("The backup of {} on {} has succeeded.\n\n", facts.name, facts.host);
     head(facts, &mut body);
+    stored(facts, &mut body);
     good_parts(facts, &mut body);
     log(facts, &mut body);
     Mail { subject: format!("[OK] {} Backup Succeeded - {}", facts.name, day(facts.began)), body }

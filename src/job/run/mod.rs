@@ -98,7 +98,7 @@ struct Night<'n> {
 /// logged, told, and shows in the outcome.
 pub fn run(order: &Order<'_>) -> Outcome {
     let began = clock::now();
-    let (log, failure) = Log::open(&order.config.log, order.redactor.clone(), order.echo, began);
+    let (log, failure) = Log::open(&order.config.log, order.redactor.clone(), Some(order.echo), began);
     let night = Night {
         order,
         log: &log,
@@ -299,8 +299,7 @@ impl Night<'_> {
     /// Lets old snapshots go. A failure is logged, and harms nothing: the next run tries again.
     fn retain(&self, repository: &Repository) -> Result<(), Stop> {
         let Some(policy) = retention::policy(&self.order.config.retention) else { return Ok(()) };
-        let mut request =
-            prune::Request::new(policy, self.order.time, TimeZone::system(), self.order.progress);
+        let mut request = prune::Request::new(policy, clock::now(), TimeZone::system(), self.order.progress);
         request.threads = self.order.threads;
         match prune::prune(repository, &request) {
             Ok(report) => {

@@ -33,7 +33,8 @@ impl Night<'_> {
         }
         let _ = self.look_at_disk(false);
         self.notify(&result, ending);
-        self.write_metrics(ending);
+        let is_verified = result.as_ref().err().is_none_or(|stop| stop.failing != Failing::Verify);
+        self.write_metrics(ending, is_verified);
         let signal = if ending == Ending::Done { Signal::Success } else { Signal::Fail };
         self.ping(signal, &words);
         ending
@@ -93,17 +94,8 @@ impl Night<'_> {
         Some(listed.iter().filter(|found| found.name.is_some()).count() as u64)
     }
 
-    /// Sends a mail; that it can't be sent is logged, and changes nothing else.
     fn send(&self, mail: &Mail) {
-        let notify = &self.order.config.notify;
-        if !notify.has_mail() {
-            return;
-        }
-        let mail = Mail { subject: self.log.clean(&mail.subject), body: self.log.redact(&mail.body) };
-        match notice::send(notify, &mail) {
-            Ok(how) => self.log.info("NOTIFY", format!("mail \"{}\" sent {how}", mail.subject)),
-            Err(e) => self.log.warning("NOTIFY", format!("mail \"{}\" cannot be sent: {e}", mail.subject)),
-        }
+        notice::tell(&self.order.config.notify, mail, self.log);
     }
 
     /// Calls the watched URL; that it can't be called is logged, and changes nothing else.
@@ -114,7 +106,7 @@ impl Night<'_> {
         }
     }
 
-    fn write_metrics(&self, ending: Ending) {
+    fn write_metrics(&self, ending: Ending, is_verified: bool) {
         let Some(path) = &self.order.config.notify.metrics_file else { return };
         let report = self.report.get();
         let sizes = self.repository.get().map(|repository| {
@@ -125,6 +117,7 @@ impl Night<'_> {
             ended: clock::now(),
             seconds: self.started.elapsed().as_secs_f64(),
             exit: ending.status(),
+            is_verified,
             is_success: ending == Ending::Done && self.order.only.is_empty(),
             parts: report.map_or(&[], |report| report.parts.as_slice()),
             bytes_stored: report.map_or(0, |report| report.bytes_stored),

@@ -65,6 +65,15 @@ impl<'s> Child<'s> {
                 return self.directory.put(self.run, self.slot, None);
             }
         };
+        self.enter(scope, fd, stat)
+    }
+
+    /// Walks it, which is open.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn enter(self, scope: &Scope<'s>, fd: OwnedFd, stat: Stat) -> Result<(), RepoError> {
+        let path = [&self.directory.path, &b"/"[..], &self.name].concat();
         let filesystem = self.run.filesystem(&self.part, stat.filesystem, &fd);
         let mut scanned = self.run.scanned(&self.name, stat, filesystem, Kind::Directory);
         scanned.xattrs = self.run.xattrs(scan::xattrs_of(&fd), &self.part, || path.clone());

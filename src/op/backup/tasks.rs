@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::base::entry::Kind;
@@ -23,7 +22,7 @@ use crate::op::backup::rename::{Renames, old_directory};
 use crate::op::backup::run::{Part, Run};
 use crate::op::backup::tries::{Tried, tried};
 use crate::op::backup::walk::{Visit, visit, visit_sources};
-use crate::op::backup::wanted::Wanted;
+use crate::op::backup::wanted::{Wanted, open_named};
 use crate::repo::RepoError;
 use crate::stage::scan::{self, Stat};
 use crate::stage::snapshot::{Lack, Status};
@@ -226,7 +225,7 @@ impl Tasks<'_> {
             wanted.add(&names, is_first);
             is_first = false;
         }
-        let fd = open_directory(Path::new("/")).map_err(|e| source_failed(Path::new("/"), &e))?;
+        let fd = open_named(Path::new("/")).map_err(|e| source_failed(Path::new("/"), &e))?;
         let only = Some(wanted).filter(|wanted| !wanted.0.is_empty());
         self.walk(root.clone(), part, fd, only);
         Ok(has_root)
@@ -251,7 +250,7 @@ impl Tasks<'_> {
             (Some((_, stat)), _) => *stat,
             (None, Some(first)) => {
                 let parent = first.parent().unwrap_or(Path::new("/"));
-                let opened = open_directory(parent).and_then(|fd| scan::stat_of(&fd));
+                let opened = open_named(parent).and_then(|fd| scan::stat_of(&fd));
                 opened.unwrap_or_else(|_| self.made_up(Kind::Directory, 0o700))
             }
             (None, None) => self.made_up(Kind::Directory, 0o700),
@@ -323,14 +322,6 @@ impl Tasks<'_> {
             device: (0, 0),
         }
     }
-}
-
-/// Opens a directory, links in its path followed.
-///
-/// # Errors
-/// As open(2).
-pub fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn source_failed(path: &Path, error: &Errno) -> RepoError {

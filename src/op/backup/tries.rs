@@ -16,7 +16,8 @@ use crate::op::backup::care::Event;
 use crate::op::backup::cut::Cutter;
 use crate::op::backup::run::{Part, count};
 use crate::op::backup::stream::{Stream, command_failure};
-use crate::op::backup::tasks::{Tasks, open_directory};
+use crate::op::backup::tasks::Tasks;
+use crate::op::backup::wanted::open_named;
 use crate::repo::RepoError;
 use crate::stage::scan::{self, Stat};
 
@@ -158,7 +159,7 @@ fn open_paths(component: &Component, tried: &mut Tried, failures: &mut Vec<Failu
     let is_single = component.paths.len() == 1 && component.streams.is_empty();
     for path in &component.paths {
         let opened = match is_single && !path.is_file() {
-            true => open_directory(path).and_then(|fd| Ok((scan::stat_of(&fd)?, fd))).map(Some),
+            true => open_named(path).and_then(|fd| Ok((scan::stat_of(&fd)?, fd))).map(Some),
             false => can_be_read(path).map(|()| None),
         };
         match opened {
@@ -173,12 +174,19 @@ fn open_paths(component: &Component, tried: &mut Tried, failures: &mut Vec<Failu
     }
 }
 
-/// Fails as reading a file or directory would. What is neither is not opened: that may block.
+/// Fails as reading a file or directory would, and for a link that leads nowhere: it led to something
+/// when it was named. What is none of these is not opened: that may block.
 fn can_be_read(path: &Path) -> Result<(), Errno> {
     let stat = scan::stat_at(rustix::fs::CWD, path.as_os_str().as_bytes())?;
-    if matches!(stat.kind, Some(Kind::File | Kind::Directory)) {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        rustix::fs::open(path, flags, Mode::empty())?;
+    match stat.kind {
+        Some(Kind::File | Kind::Directory) => {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            rustix::fs::open(path, flags, Mode::empty()).map(drop)
+        }
+        Some(Kind::Symlink) => match open_named(path) {
+            Err(Errno::NOTDIR) => Ok(()), // one to anything else is stored as a link
+            opened => opened.map(drop),
+        },
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::Scope;
-use rustix::fs::{Mode, OFlags};
 
+use crate::base::content::ContentBuf;
 use crate::base::entry::{Entry, Kind};
 use crate::base::limits::TREE_DEPTH_MAX;
 use crate::base::progress::Done;
@@ -19,7 +19,7 @@ use crate::op::backup::cut::{Batch, Job};
 use crate::op::backup::mailbox::{self, Inside};
 use crate::op::backup::pending::{OldDirectory, Pending, Slot, no_content};
 use crate::op::backup::run::{Part, Run, count};
-use crate::op::backup::wanted::Wanted;
+use crate::op::backup::wanted::{Wanted, open_named};
 use crate::repo::RepoError;
 use crate::stage::scan::{self, Mailbox, Stat};
 
@@ -154,7 +154,8 @@ impl<'s> Walk<'s> {
     }
 
     fn is_excluded(&self, name: &[u8], is_directory: bool) -> bool {
-        if self.part.excludes.is_empty() {
+        // What was named, and what leads there, is not left out.
+        if self.only.is_some() || self.part.excludes.is_empty() {
             return false;
         }
         let path = [&self.inside, name].concat();
@@ -230,19 +231,51 @@ impl<'s> Walk<'s> {
             self.run.lack(Some(&self.part), self.path_of(name), "directories are nested too deeply");
             return Ok(());
         }
-        self.directory.expect();
-        let (run, directory, part, parent) =
-            (self.run, self.directory.clone(), self.part.clone(), self.fd.clone());
-        let name = name.to_vec();
-        let inside = self.inside_of(&name);
-        let only = Wanted::below(&self.only, &name);
-        let mailbox = self.mailbox.as_ref().map(|mailbox| mailbox.below(&name));
+        let (parent, child) = (self.fd.clone(), self.child(name, slot, stat.inode, old));
         scope.spawn(move |scope| {
-            let inode = stat.inode;
-            let child = Child { run, directory, part, slot, name, inode, inside, old, only, mailbox };
+            let run = child.run;
             run.check(child.open(scope, &parent));
         });
         Ok(())
+    }
+
+    /// Takes the directory that a link leads to for what the link's name stands for: a directory that
+    /// was named and has been moved to another disk since is still what is meant.
+    fn linked(
+        &mut self,
+        scope: &Scope<'s>,
+        name: &[u8],
+        fd: OwnedFd,
+        old: Option<&Entry<'_>>,
+    ) -> Result<(), RepoError> {
+        let old = old.filter(|old| old.kind == Kind::Directory).map(|old| old.content.to_owned());
+        let slot = self.next_slot(Slot::Later);
+        let stat = match scan::stat_of(&fd) {
+            Ok(stat) => stat,
+            Err(e) => {
+                let reason = format!("directory cannot be read: {}", std::io::Error::from(e));
+                self.run.lack(Some(&self.part), self.path_of(name), reason);
+                return Ok(());
+            }
+        };
+        self.child(name, slot, stat.inode, old).enter(scope, fd, stat)
+    }
+
+    /// Returns what is about to be walked as `name`, and is waited for.
+    fn child(&self, name: &[u8], slot: u32, inode: u64, old: Option<ContentBuf>) -> Child<'s> {
+        self.directory.expect();
+        Child {
+            run: self.run,
+            directory: self.directory.clone(),
+            part: self.part.clone(),
+            slot,
+            name: name.to_vec(),
+            inode,
+            inside: self.inside_of(name),
+            old,
+            only: Wanted::below(&self.only, name),
+            mailbox: self.mailbox.as_ref().map(|mailbox| mailbox.below(name)),
+        }
     }
 
     /// Returns whether a directory lies on another file system than the one that it is in.
@@ -297,9 +330,7 @@ pub fn visit_sources<'s>(
             continue;
         };
         let parent = path.parent().unwrap_or(Path::new("/"));
-        let opened =
-            rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        let opened = opened.and_then(|fd| Ok((scan::stat_at(&fd, name)?, fd)));
+        let opened = open_named(parent).and_then(|fd| Ok((scan::stat_at(&fd, name)?, fd)));
         let (stat, fd) = match opened {
             Ok(opened) => opened,
             Err(e) => {
@@ -325,7 +356,11 @@ pub fn visit_sources<'s>(
         let old = old.iter().flat_map(OldDirectory::entries).map_while(Result::ok);
         let same = old.into_iter().find(|(_, old)| old.name == name.as_slice());
         let same = same.as_ref().map(|(range, old)| (slot_of(range), old));
-        next.entry(scope, name, stat, same)?;
+        let is_link = stat.kind == Some(Kind::Symlink);
+        match is_link.then(|| open_named(path)) {
+            Some(Ok(target)) => next.linked(scope, name, target, same.map(|(_, old)| old))?,
+            _ => next.entry(scope, name, stat, same)?,
+        }
         next.send_batch()?;
         slots = std::mem::take(&mut next.slots);
     }

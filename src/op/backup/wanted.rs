@@ -1,6 +1,11 @@
 //! Which paths of a file system are wanted, as a tree of names.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// Names that are wanted of a directory; an empty one wants all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,4 +29,12 @@ impl Wanted {
     pub fn below(only: &Option<Self>, name: &[u8]) -> Option<Self> {
         only.as_ref().and_then(|only| only.0.get(name)).filter(|below| !below.0.is_empty()).cloned()
     }
+}
+
+/// Opens a directory that was named, links in its path followed.
+///
+/// # Errors
+/// As open(2).
+pub fn open_named(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }

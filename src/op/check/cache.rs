@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::base::id::{ChunkId, FragmentId, PackId};
 use crate::op::check::findings::Findings;
 use crate::op::check::ledger::Ledger;
+use crate::op::check::since::Since;
 use crate::repo::index::read_fragment;
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::{Cache, CacheError, Location, PackNumber, PackRow};
@@ -31,49 +32,66 @@ pub fn shown_path(repository: &Repository, path: &Path) -> String {
 }
 
 /// Compares fragments and packs; with `deep` also where every chunk lies. A cache that fails is a damage.
+///
+/// # Errors
+/// [`RepoError::Store`] if fragments can't be listed.
 pub fn check_cache(
     repository: &Repository,
     ledger: &Ledger,
     deep: bool,
     findings: &mut Findings,
-) -> CacheState {
-    let Some(path) = repository.index_path() else { return CacheState::Fit };
+) -> Result<CacheState, RepoError> {
+    let Some(path) = repository.index_path() else { return Ok(CacheState::Fit) };
     let shown = shown_path(repository, path);
     let cache = match Cache::open(path, repository.id()) {
         Ok(cache) => cache,
         Err(CacheError::Busy) => {
             findings.notes.push(format!("{shown}: open in another process, and not compared"));
-            return CacheState::Fit;
+            return Ok(CacheState::Fit);
         }
         Err(CacheError::Absent) if !path.exists() => {
             if !ledger.present.is_empty() {
                 findings.notes.push(format!("{shown}: not there; the next run makes it anew"));
             }
-            return CacheState::Unfit;
+            return Ok(CacheState::Unfit);
         }
         Err(e) => {
             findings.damage(shown, format!("{e}; {REBUILD}"));
-            return CacheState::Unfit;
+            return Ok(CacheState::Unfit);
         }
     };
-    tell_gone(&cache, ledger, findings, &shown);
+    tell_gone(repository, &cache, ledger, findings, &shown)?;
     match compare(repository, &cache, ledger, deep) {
-        Ok(()) => CacheState::Fit,
+        Ok(()) => Ok(CacheState::Fit),
         Err(what) => {
             findings.damage(shown, format!("{what}; {REBUILD}"));
-            CacheState::Unfit
+            Ok(CacheState::Unfit)
         }
     }
 }
 
 /// Tells of fragments that the cache knows and that are gone, though their packs are there.
-fn tell_gone(cache: &Cache, ledger: &Ledger, findings: &mut Findings, shown: &str) {
-    let gone: Vec<FragmentId> = cache.fragments().difference(&ledger.present).copied().collect();
+///
+/// The cache was opened after the ledger was read, by which time a run beside this one may have ended: what
+/// it has added is there by now.
+fn tell_gone(
+    repository: &Repository,
+    cache: &Cache,
+    ledger: &Ledger,
+    findings: &mut Findings,
+    shown: &str,
+) -> Result<(), RepoError> {
+    if cache.fragments().is_subset(&ledger.present) {
+        return Ok(());
+    }
+    let since = Since::read(repository, ledger)?;
+    let is_there = |id: &FragmentId| ledger.present.contains(id) || since.fragments.contains(id);
+    let gone: Vec<FragmentId> = cache.fragments().iter().copied().filter(|id| !is_there(id)).collect();
     if gone.is_empty() {
-        return;
+        return Ok(());
     }
     let rows = cache.packs().unwrap_or_default();
-    let is_orphan = |row: &PackRow| ledger.packs.get(&row.id).is_some_and(|pack| pack.fragment.is_none());
+    let is_orphan = |row: &PackRow| ledger.orphans.contains(&row.id) && !since.packs.contains(&row.id);
     let orphans = rows.iter().filter(|(_, row)| is_orphan(row)).count();
     match orphans {
         0 => findings.notes.push(format!(
@@ -89,13 +107,14 @@ fn tell_gone(cache: &Cache, ledger: &Ledger, findings: &mut Findings, shown: &st
             }
         }
     }
+    Ok(())
 }
 
 fn compare(repository: &Repository, cache: &Cache, ledger: &Ledger, deep: bool) -> Result<(), String> {
     let cached = cache.fragments();
     let rows = cache.packs().map_err(|e| e.to_string())?;
     if !cached.is_subset(&ledger.present) {
-        return Ok(()); // older than what is there: it is made anew before it is used
+        return Ok(()); // it knows what is gone: it is made anew before it is used; or what is new, and not judged
     }
     // A fragment that is damaged, which is told elsewhere: what the cache has of it can't be judged.
     let is_judged = cached.iter().all(|id| ledger.fragments.contains(id));

@@ -20,7 +20,7 @@ pub const MEND_PACK: &str =
 pub const PUT_BACK: &str = "put back a good copy of it";
 
 /// Rows for damaged frames of one pack; the rest are counted.
-const FRAME_ROWS_MAX: u64 = 8;
+const FRAME_ROWS_MAX: usize = 8;
 
 /// Lost chunks whose pack is remembered, for the reasons; of more it is only known that they are lost.
 const LOST_MAX: usize = 1 << 20;
@@ -39,7 +39,8 @@ struct Bad {
 #[derive(Default)]
 pub struct Findings {
     damages: BTreeSet<(String, String)>,
-    frames: BTreeMap<String, u64>,
+    /// Where the damaged frames of each pack start.
+    frames: BTreeMap<String, BTreeSet<u32>>,
     /// Paths of the snapshots that are hurt.
     pub hurt: Vec<Hurt>,
     /// What is worth knowing and no damage.
@@ -54,11 +55,10 @@ impl Findings {
         self.damages.insert((path.to_string(), what.to_string()));
     }
 
-    /// Notes a damaged frame of a pack.
+    /// Notes a damaged frame of a pack; that it is, however often it is read, is told once.
     pub fn damaged_frame(&mut self, path: &str, offset: u32, what: impl Display) {
-        let rows = self.frames.entry(path.to_owned()).or_default();
-        *rows += 1;
-        if *rows <= FRAME_ROWS_MAX {
+        let frames = self.frames.entry(path.to_owned()).or_default();
+        if frames.insert(offset) && frames.len() <= FRAME_ROWS_MAX {
             self.damage(path, format!("frame at byte {offset}: {what}"));
         }
     }
@@ -71,9 +71,10 @@ impl Findings {
 
     /// Takes all damages, by path.
     pub fn take_damages(&mut self) -> Vec<Damage> {
-        for (path, rows) in std::mem::take(&mut self.frames) {
-            if rows > FRAME_ROWS_MAX {
-                self.damage(path, format!("{} more of its frames are damaged", rows - FRAME_ROWS_MAX));
+        for (path, frames) in std::mem::take(&mut self.frames) {
+            if frames.len() > FRAME_ROWS_MAX {
+                let more = frames.len() - FRAME_ROWS_MAX;
+                self.damage(path, format!("{more} more of its frames are damaged"));
             }
         }
         std::mem::take(&mut self.damages).into_iter().map(|(path, what)| Damage { path, what }).collect()

@@ -127,7 +127,7 @@ impl KeysFound {
             findings.damage("keys/", what);
         }
         if self.sealed.is_empty() {
-            let what = "no file there holds the sealed writer secret: only machines that keep it in their state directory can open the repository; 'snap check --repair' on such a machine makes it anew";
+            let what = "no file there holds the sealed writer secret: whoever has an identity finds it in the packs alone; 'snap check --repair' on a machine that keeps it in its state directory seals it anew";
             findings.damage("keys/", what);
             return;
         }

@@ -37,6 +37,9 @@ pub struct Ledger {
     pub fragments: BTreeSet<FragmentId>,
     /// Fragment files that are there, read or not.
     pub present: BTreeSet<FragmentId>,
+    /// Packs that list themselves, as no fragment does. Those that are condemned are not among them: a sweep
+    /// was cut off before it removed them, and nobody lists them anew.
+    pub orphans: BTreeSet<PackId>,
     /// Every chunk that a pack which is there should hold.
     pub prints: Prints,
     /// Number of those.
@@ -92,7 +95,7 @@ pub fn read_ledger(
         }
         reading.orphans();
         let condemned = marks.packs();
-        reading.orphans.retain(|id| !condemned.contains_key(id)); // prune was cut off before it removed them
+        reading.orphans.retain(|id| !condemned.contains_key(id));
         reading.tell(findings);
         return Ok(reading.finish(fragments.into_keys().collect()));
     }
@@ -110,7 +113,7 @@ struct Reading<'r> {
     damages: Vec<(String, String)>,
     /// Chunks of packs that are gone or cut, with why.
     lost: Vec<(String, Vec<ChunkRef>)>,
-    orphans: Vec<PackId>,
+    orphans: BTreeSet<PackId>,
 }
 
 impl<'r> Reading<'r> {
@@ -131,7 +134,7 @@ impl<'r> Reading<'r> {
             index: Index::default(),
             damages: Vec::new(),
             lost: Vec::new(),
-            orphans: Vec::new(),
+            orphans: BTreeSet::new(),
         }
     }
 
@@ -162,7 +165,7 @@ impl<'r> Reading<'r> {
         for (id, bytes) in unlisted {
             match read_directory(self.repository, *id, *bytes) {
                 Ok(directory) => {
-                    self.orphans.push(*id);
+                    self.orphans.insert(*id);
                     self.pack(PackEntry { id: *id, bytes: *bytes, directory }, None);
                 }
                 Err(e) => {
@@ -231,13 +234,6 @@ impl<'r> Reading<'r> {
             let cause = findings.cause(cause);
             chunks.into_iter().for_each(|chunk| findings.lost(chunk, cause));
         }
-        if let Some(first) = self.orphans.first() {
-            findings.notes.push(format!(
-                "{}: listed by no fragment, like {} more: left by a killed run, or their fragment is lost; the next backup takes them over",
-                Name::Pack(*first),
-                self.orphans.len() - 1
-            ));
-        }
     }
 
     fn finish(self, present: BTreeSet<FragmentId>) -> (Ledger, Index) {
@@ -245,6 +241,7 @@ impl<'r> Reading<'r> {
             packs: self.packs,
             fragments: self.read,
             present,
+            orphans: self.orphans,
             prints: self.prints.build(),
             chunks: self.chunks,
         };

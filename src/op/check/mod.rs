@@ -14,6 +14,7 @@ mod packs;
 mod pieces;
 mod prints;
 mod repair;
+mod since;
 mod subset;
 mod walk;
 
@@ -25,7 +26,8 @@ use crate::op::check::findings::{Findings, PUT_BACK, told};
 use crate::op::check::keys::{FOREIGN, check_config, check_keys};
 use crate::op::check::ledger::read_ledger;
 use crate::op::check::packs::{Counts, PackCheck};
-use crate::op::check::repair::repair;
+use crate::op::check::repair::Repair;
+use crate::op::check::since::tell_orphans;
 use crate::op::check::walk::Walk;
 use crate::repo::keys::Secrets;
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
@@ -169,7 +171,7 @@ pub fn check(
     report.bytes_read = counts.bytes;
     report.chunks_read = counts.chunks;
     report.frames_closed = counts.closed;
-    let cache = check_cache(repository, &ledger, reads, &mut findings);
+    let cache = check_cache(repository, &ledger, reads, &mut findings)?;
 
     let mut walk = Walk::new(&reader, &ledger.prints, &mut findings, request.progress);
     for snapshot in &snapshots.all {
@@ -177,8 +179,11 @@ pub fn check(
     }
     (report.trees, report.entries) = (walk.trees, walk.entries);
     report.snapshots = snapshots.all.len() as u64;
+    let orphans = tell_orphans(repository, &ledger, &mut findings)?;
     if request.repair {
-        report.repaired = repair(repository, &ledger, &keys, &counts.whole, cache, &mut findings)?;
+        let (ledger, whole, progress) = (&ledger, &counts.whole, request.progress);
+        let repair = Repair { repository, ledger, keys: &keys, orphans: &orphans, whole, cache, progress };
+        report.repaired = repair.run(&mut findings)?;
     }
     if report.frames_closed > 0 {
         let what = "frames are sealed to none of the identities at hand, and were not judged";

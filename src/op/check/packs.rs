@@ -96,7 +96,7 @@ impl<'c> PackCheck<'c> {
         if !read_data {
             let (open, closed): (Vec<PackId>, Vec<PackId>) = wrong.iter().partition(|id| self.can_open(**id));
             let streamed = self.stream(&open, true, findings)?;
-            self.tell_frames(streamed.judged, &[], &mut counts, findings);
+            self.tell_frames(streamed.judged, &open, &mut counts, findings);
             closed.into_iter().for_each(|id| self.suspect(id, findings));
         }
         Ok(counts)
@@ -271,18 +271,21 @@ impl<'c> PackCheck<'c> {
                 Ok(false)
             }
             Err(e) => {
-                self.unread(task, first, chunks, e, findings);
+                self.unread(task, first, chunks, e, out.to_judge.is_some(), findings);
                 Ok(false)
             }
         }
     }
 
+    /// Tells of what can't be read. Its chunks count as bad where frames are judged: where they are not, the
+    /// pack is read once more, or all of it is suspect, and a copy of a chunk must not count twice.
     fn unread(
         &self,
         task: &Task,
         unit: &Unit,
         chunks: &mut ChunkRanges,
         error: StoreError,
+        is_judged: bool,
         findings: &mut Findings,
     ) {
         let what = told(&error.into(), &task.path);
@@ -293,9 +296,11 @@ impl<'c> PackCheck<'c> {
             return;
         };
         findings.damaged_frame(&task.path, span.offset, &what);
-        let cause = findings.cause(format!("{}, frame at byte {}: {what}", task.path, span.offset));
         let list = task.chunks.get(chunks.next_frame()).unwrap_or_default();
-        refs(list).for_each(|chunk| findings.bad(chunk, cause));
+        if is_judged {
+            let cause = findings.cause(format!("{}, frame at byte {}: {what}", task.path, span.offset));
+            refs(list).for_each(|chunk| findings.bad(chunk, cause));
+        }
     }
 
     /// Judges the header at a pack's start; `bytes` reach to the first frame at least, or are cut.

@@ -1,5 +1,6 @@
 //! Which packs a check reads.
 
+use std::fmt;
 use std::str::FromStr;
 
 use crate::base::id::PackId;
@@ -37,6 +38,16 @@ impl FromStr for Subset {
         match (1..=of).contains(&number) {
             true => Ok(Self::Part { number, of }),
             false => Err(bad()),
+        }
+    }
+}
+
+/// As it is read.
+impl fmt::Display for Subset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Part { number, of } => write!(f, "{number}/{of}"),
         }
     }
 }
@@ -94,6 +105,9 @@ mod tests {
         assert_eq!("5%".parse(), Ok(Subset::Percent(5.0)));
         assert_eq!("0.5 %".parse(), Ok(Subset::Percent(0.5)));
         assert_eq!("1/30".parse(), Ok(Subset::Part { number: 1, of: 30 }));
+        for text in ["5%", "0.5%", "1/30"] {
+            assert_eq!(text.parse::<Subset>().map(|subset| subset.to_string()), Ok(text.to_owned()));
+        }
         for bad in ["", "%", "0%", "101%", "NaN%", "5", "0/3", "4/3", "1/0", "1/", "-1/3", "a/b"] {
             let message = bad.parse::<Subset>().unwrap_err();
             assert!(message.contains("5%"), "{bad}: {message}");

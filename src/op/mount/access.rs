@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::base::id::FragmentId;
 use crate::repo::index::{Index, fragments_present};
@@ -56,13 +56,14 @@ impl Access {
         // Where a disk was unplugged there is an empty directory, and an index of it would be empty.
         self.is_there()?;
         let fragments = Arc::new(fragments_present(self.repository.store())?);
-        let index = Index::open(&self.repository)?;
+        let index = Index::open_to_read(&self.repository)?;
         for (path, problem) in index.problems() {
             tracing::warn!("{path}: {}; 'snap check' says more", problem.chain());
         }
         let reader = Arc::new(Reader::shared(self.repository.clone(), index, self.kept.clone()));
         let open = Open { reader, fragments };
         *slot = Some(open.clone());
+        self.was_used.store(true, Ordering::Relaxed); // to open it may take longer than it may rest
         Ok(open)
     }
 
@@ -127,10 +128,47 @@ impl Access {
     }
 
     /// Closes the index if nothing was read since the last call: a backup can then bring the cache up
-    /// to date, and the disk can be unmounted.
+    /// to date, and the disk can be unmounted. Never waits: to open an index may take minutes, and who calls this
+    /// has signals to heed.
     pub fn rest(&self) {
-        if !self.was_used.swap(false, Ordering::Relaxed) {
-            self.close();
+        if self.was_used.swap(false, Ordering::Relaxed) {
+            return;
         }
+        match self.open.try_lock() {
+            Ok(mut slot) => *slot = None,
+            Err(TryLockError::Poisoned(slot)) => *slot.into_inner() = None,
+            Err(TryLockError::WouldBlock) => {} // it is being opened, or asked for
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::time::Time;
+    use crate::repo::Opening;
+    use crate::repo::config::{Choices, Encryption};
+    use crate::repo::keys::NoSecrets;
+    use crate::store::MemoryStore;
+
+    #[test]
+    fn nobody_who_rests_waits_for_an_index_that_is_being_opened() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Arc::new(MemoryStore::default());
+        let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
+        let choices = Choices { encryption: Encryption::None, ..Choices::default() };
+        let repository = Repository::create(&opening, choices, None, &[], Time::default()).unwrap();
+        let access = Arc::new(Access::new(Arc::new(repository), 0));
+        let is_being_opened = access.slot();
+        let (done, is_done) = crossbeam_channel::bounded(1);
+        let resting = access.clone();
+        std::thread::spawn(move || {
+            resting.rest();
+            let _ = done.send(());
+        });
+        assert!(is_done.recv_timeout(Duration::from_secs(20)).is_ok(), "it waits");
+        drop(is_being_opened);
     }
 }

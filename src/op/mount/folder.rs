@@ -35,7 +35,8 @@ impl From<Snapshot> for Shown {
         let manifest = &mut snapshot.manifest;
         manifest.lacks = Vec::new(); // up to a thousand rows, which nobody asks a mount for
         manifest.extra = Vec::new();
-        let components = std::mem::take(&mut manifest.components);
+        manifest.components.iter_mut().for_each(|component| component.sources = Vec::new());
+        let components = &manifest.components;
         Self {
             id: snapshot.id,
             time: manifest.time,
@@ -43,7 +44,7 @@ impl From<Snapshot> for Shown {
             replaces: manifest.replaces,
             files: components.iter().map(|component| component.files).sum(),
             bytes: components.iter().map(|component| component.bytes).sum(),
-            components: components.into_iter().map(|component| component.directory).collect(),
+            components: components.iter().map(|component| component.directory.clone()).collect(),
             root: std::mem::take(&mut manifest.root),
             named: snapshot,
         }

@@ -29,6 +29,7 @@ use jiff::tz::TimeZone;
 
 use crate::op::mount::ahead::Hint;
 use crate::op::mount::fuse::Answers;
+use crate::op::mount::point::Identity;
 use crate::op::mount::source::Source;
 use crate::op::mount::view::View;
 use crate::repo::{RepoError, Repository};
@@ -65,6 +66,8 @@ pub enum Event {
 /// A mount that is up.
 pub struct Mounted {
     point: PathBuf,
+    /// None if the system does not tell.
+    identity: Option<Identity>,
     source: Arc<Source>,
     ahead: Vec<JoinHandle<()>>,
     session: fuser::BackgroundSession,
@@ -115,8 +118,9 @@ pub fn mount(
     let answers = Answers::new(view.clone(), events, settings.for_others);
     let session = fuser::Session::new(answers, &point, &config).map_err(fail)?;
     let session = session.spawn().map_err(fail)?;
+    let identity = point::identity(&point).ok();
     let ahead = spawn_ahead(&view, &hints, &session.notifier()).map_err(fail)?;
-    Ok(Mounted { point, source, ahead, session })
+    Ok(Mounted { point, identity, source, ahead, session })
 }
 
 /// Reads ahead on threads of their own: to give bytes to the kernel may wait for who answers it.
@@ -149,12 +153,12 @@ impl Mounted {
         &self.point
     }
 
-    /// Asks the system to unmount; [`Event::Ended`] follows.
+    /// Asks the system to unmount; [`Event::Ended`] follows. Leaves alone what somebody else has mounted there.
     ///
     /// # Errors
-    /// [`NotEnded`]; then it is still mounted, and this may be tried again.
+    /// [`NotEnded`]; this may be tried again, unless that says otherwise.
     pub fn unmount(&self) -> Result<(), NotEnded> {
-        point::unmount(&self.point)
+        point::unmount(&self.point, self.identity)
     }
 
     /// Lets go of a mount that is gone.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
@@ -50,20 +51,44 @@ fn unusable(path: &Path, error: &io::Error) -> RepoError {
     }
 }
 
+/// Tells a mount from whatever else lies at its place: the device number of its file system. Nothing else has that for
+/// as long as the mount lives, detached or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    major: u32,
+    minor: u32,
+}
+
+/// Returns what lies at a path. Asks the kernel alone: whose file system it is may be dead.
+///
+/// # Errors
+/// As statx(2).
+pub fn identity(point: &Path) -> Result<Identity, Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let about = statx(CWD, point, flags, StatxFlags::TYPE)?;
+    Ok(Identity { major: about.stx_dev_major, minor: about.stx_dev_minor })
+}
+
 /// Why a mount was not ended.
 #[derive(Debug)]
 pub enum NotEnded {
     /// Somebody has a file open in it, or works in it.
     Busy,
+    /// It is at its place no more: it was detached (`umount -l`), and ends when nothing in it is open. What is there
+    /// now is somebody else's. Never retry.
+    Detached,
     /// Something else.
     Failed(String),
 }
 
-/// Unmounts what is mounted on a directory.
+/// Unmounts what is mounted on a directory, if that is `own`; where that is not known, whatever it is.
 ///
 /// # Errors
-/// [`NotEnded`]; then it is still mounted.
-pub fn unmount(point: &Path) -> Result<(), NotEnded> {
+/// [`NotEnded`]; then nothing was unmounted.
+pub fn unmount(point: &Path, own: Option<Identity>) -> Result<(), NotEnded> {
+    if own.is_some_and(|own| identity(point) != Ok(own)) {
+        return Err(NotEnded::Detached);
+    }
     match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(NotEnded::Busy),

@@ -13,6 +13,9 @@ use crate::op::mount::top::Top;
 use crate::repo::{RepoError, Snapshot};
 use crate::store::{Folder, Name};
 
+/// Looks that go by before a manifest is tried again that could not be read: on a bad disk that takes its time.
+const LOOKS_BETWEEN_TRIES: u32 = 10;
+
 /// The snapshots, and how they are laid out.
 pub struct Snapshots {
     zone: TimeZone,
@@ -22,8 +25,12 @@ pub struct Snapshots {
 
 #[derive(Default)]
 struct Known {
-    /// None for a manifest that can't be read.
+    /// None for a manifest that is damaged.
     all: BTreeMap<SnapshotId, Option<Arc<Shown>>>,
+    /// Manifests that could not be read, and looks that go by before they are tried again.
+    unread: BTreeMap<SnapshotId, u32>,
+    /// Whether the last look failed, which was said.
+    is_failing: bool,
     /// None before the first look.
     top: Option<Arc<Top>>,
 }
@@ -48,14 +55,23 @@ impl Snapshots {
         self.is_old.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the layout of the snapshots. While the repository is away, that of the last look.
+    /// Returns the layout of the snapshots. While the repository is away, that of the last look; before any
+    /// look has succeeded, one without a root.
     pub fn top(&self, access: &Access, numbers: &Numbers) -> Arc<Top> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_old.swap(false, Ordering::Relaxed) {
-            match access.is_there().and_then(|()| known.look(access)) {
-                Ok(false) if known.top.is_some() => {}
-                Ok(_) => known.top = Some(Arc::new(Top::new(&known.shown(), &self.zone, numbers))),
-                Err(e) => tracing::debug!("snapshots not listed: {}", e.chain()),
+        if self.is_old.swap(false, Ordering::Relaxed) && access.is_there().is_ok() {
+            match known.look(access) {
+                Ok(is_changed) => {
+                    known.is_failing = false;
+                    if is_changed || known.top.is_none() {
+                        known.top = Some(Arc::new(Top::new(&known.shown(), &self.zone, numbers)));
+                    }
+                }
+                Err(e) => {
+                    if !std::mem::replace(&mut known.is_failing, true) {
+                        tracing::warn!("new snapshots are not shown until they can be listed: {}", e.chain());
+                    }
+                }
             }
         }
         known.top.clone().unwrap_or_default()
@@ -64,6 +80,16 @@ impl Snapshots {
     /// Returns whether a snapshot was there at the last look.
     pub fn has(&self, id: SnapshotId) -> bool {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).all.contains_key(&id)
+    }
+
+    /// Returns whether a snapshot is there now; where that can't be known, whether it was at the last look. One
+    /// listing of the store.
+    pub fn still_has(&self, access: &Access, id: SnapshotId) -> bool {
+        if !self.has(id) || access.is_there().is_err() {
+            return self.has(id);
+        }
+        let listed = access.repository().store().list(Folder::Snapshots);
+        listed.map_or(true, |all| all.iter().any(|found| found.name == Some(Name::Snapshot(id))))
     }
 
     /// Returns how much there is.
@@ -77,10 +103,15 @@ impl Snapshots {
 }
 
 impl Known {
-    /// Lists the snapshots, and reads the manifests that are new. Returns whether anything changed.
+    /// Lists the snapshots, and reads the manifests that are new. Returns whether anything changed. One that
+    /// can't be read hides no other: it is named once, and tried again later.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`] if they can't be listed, or as [`Access::is_there`].
     fn look(&mut self, access: &Access) -> Result<bool, RepoError> {
         let repository = access.repository();
         let mut present = BTreeSet::new();
+        let mut unread = BTreeMap::new();
         let mut is_changed = false;
         for found in repository.store().list(Folder::Snapshots)? {
             let Some(Name::Snapshot(id)) = found.name else { continue };
@@ -88,10 +119,22 @@ impl Known {
                 present.insert(id);
                 continue;
             }
+            let before = self.unread.get(&id).copied();
+            if let Some(looks @ 1..) = before {
+                unread.insert(id, looks - 1);
+                continue;
+            }
             let shown = match repository.manifest(id) {
                 Ok(manifest) => Some(Arc::new(Shown::from(Snapshot { id, manifest }))),
                 Err(RepoError::Store(e)) if e.is_missing() => continue, // forgotten meanwhile
-                Err(e @ RepoError::Store(_)) => return Err(e),
+                Err(e @ RepoError::Store(_)) => {
+                    access.is_there()?; // or it is not this one alone
+                    if before.is_none() {
+                        tracing::warn!("{}; the snapshot is not shown until it can be read", e.chain());
+                    }
+                    unread.insert(id, LOOKS_BETWEEN_TRIES);
+                    continue;
+                }
                 Err(e) => {
                     tracing::warn!("{}: {}; 'snap check' says more", found.path, e.chain());
                     None
@@ -101,6 +144,7 @@ impl Known {
             present.insert(id);
             self.all.insert(id, shown);
         }
+        self.unread = unread;
         let before = self.all.len();
         self.all.retain(|id, _| present.contains(id));
         Ok(is_changed || self.all.len() != before)

@@ -221,15 +221,22 @@ impl Source {
 
     /// Logs why a directory can't be read, and returns what the kernel is told.
     pub fn fail(&self, folder: &Folder, error: &RepoError) -> Errno {
-        let has_snapshot = self.snapshots.has(folder.snapshot.id);
-        self.complaints.about(&folder.path(), error, has_snapshot)
+        self.complaints.about(&folder.path(), error, self.has_snapshot(folder, error))
     }
 
     fn fail_entry(&self, folder: &Folder, index: u32, error: &RepoError) -> Errno {
-        let has_snapshot = self.snapshots.has(folder.snapshot.id);
         let listing = self.try_listing(folder).ok();
         let entry = listing.as_ref().and_then(|listing| listing.entry(index).ok());
         let path = entry.map_or_else(|| folder.path(), |entry| folder.path_of(entry.name));
-        self.complaints.about(&path, error, has_snapshot)
+        self.complaints.about(&path, error, self.has_snapshot(folder, error))
+    }
+
+    /// Returns whether a folder's snapshot is there. Who has a file open does not look at the top: before
+    /// anything is called damaged, the snapshots are listed.
+    fn has_snapshot(&self, folder: &Folder, error: &RepoError) -> bool {
+        match error.is_damage() {
+            true => self.snapshots.still_has(&self.access, folder.snapshot.id),
+            false => self.snapshots.has(folder.snapshot.id),
+        }
     }
 }

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::base::time::Time;
 use crate::op::mount::folder::{Numbers, Shown};
-use crate::repo::select::{names, zoned};
+use crate::repo::select::{dates, parts, zoned};
 
 /// Inode number of the mount point.
 pub const ROOT: u64 = 1;
@@ -79,12 +79,9 @@ impl Top {
         for snapshot in snapshots {
             let id = snapshot.id.to_string();
             top.snapshot(b"snapshots", id.as_bytes(), snapshot);
-            for name in names(&snapshot.named, zone) {
-                match name.split_once('/') {
-                    Some((folder @ ("daily" | "weekly"), day)) if !day.contains('/') => {
-                        top.snapshot(folder.as_bytes(), day.as_bytes(), snapshot);
-                    }
-                    _ => {}
+            for name in dates(&snapshot.named, zone) {
+                if let Some((folder, day)) = name.split_once('/') {
+                    top.snapshot(folder.as_bytes(), day.as_bytes(), snapshot);
                 }
             }
             for tag in tags_shown(snapshot) {
@@ -135,9 +132,16 @@ impl Builder<'_> {
         self.add(above, name, Child::Link(number));
     }
 
-    /// Puts a snapshot in a directory of the top; of those with the same name the newest stays.
+    /// Puts a snapshot in a directory of the top; of those with the same name the newest of those with
+    /// the most components stays.
     fn snapshot(&mut self, folder: &[u8], name: &[u8], snapshot: &Arc<Shown>) {
         let above = self.below(ROOT, folder, folder, snapshot.time);
+        let there = self.top.directories.get(&above).and_then(|directory| directory.children.get(name));
+        if let Some(Child::Snapshot { snapshot: other, .. }) = there
+            && parts(&other.named) > parts(&snapshot.named)
+        {
+            return;
+        }
         let label = [folder, b"/", name].concat();
         let number = self.numbers.of(&[b"snapshot", &label, snapshot.id.as_bytes()]);
         self.add(above, name, Child::Snapshot { number, label, snapshot: snapshot.clone() });
@@ -199,9 +203,22 @@ mod tests {
     use super::*;
     use crate::base::id::SnapshotId;
     use crate::repo::Snapshot;
-    use crate::stage::snapshot::{Manifest, Totals};
+    use crate::stage::snapshot::{Component, Manifest, Status, Totals};
 
     fn shown(seed: u8, seconds: i64, tags: &[&str], host: &str) -> Arc<Shown> {
+        shown_of(seed, seconds, tags, host, &[])
+    }
+
+    fn shown_of(seed: u8, seconds: i64, tags: &[&str], host: &str, components: &[&str]) -> Arc<Shown> {
+        let component = |name: &&str| Component {
+            name: (*name).to_owned(),
+            directory: name.as_bytes().to_vec(),
+            sources: Vec::new(),
+            status: Status::Complete,
+            attempts: 1,
+            files: 0,
+            bytes: 0,
+        };
         let manifest = Manifest {
             time: Time::new(seconds, 0),
             duration_ms: 0,
@@ -211,7 +228,7 @@ mod tests {
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             parent: None,
             replaces: None,
-            components: Vec::new(),
+            components: components.iter().map(component).collect(),
             totals: Totals::default(),
             lacks: Vec::new(),
             lacks_total: 0,
@@ -256,6 +273,13 @@ mod tests {
         let all = [shown(1, NOON, &["daily"], "a"), shown(2, NOON + 60, &["daily", "weekly"], "a")];
         let expected = ["/daily/2025-11-07 2", "/latest -> daily/2025-11-07", "/weekly/2025-week-45 2"];
         assert_eq!(laid_out(&all), expected);
+    }
+
+    #[test]
+    fn what_is_backed_up_again_by_itself_does_not_stand_for_the_day() {
+        let whole = shown_of(1, NOON, &["daily"], "a", &["mail", "mysql"]);
+        let part = shown_of(2, NOON + 60, &["daily"], "a", &["mysql"]);
+        assert_eq!(laid_out(&[whole, part])[0], "/daily/2025-11-07 1");
     }
 
     #[test]

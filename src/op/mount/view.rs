@@ -128,11 +128,13 @@ impl View {
     /// Returns an inode's attributes; does not count as told.
     ///
     /// # Errors
-    /// `ESTALE` if nothing has that number any more, or as [`Self::look_up`].
+    /// `ESTALE` if nothing has that number any more, `EIO` before snapshots could be listed, or as
+    /// [`Self::look_up`].
     pub fn attributes(&self, number: u64) -> Result<Told, Errno> {
         match self.inodes.get(number) {
             None => {
-                let attributes = self.top_attributes(&self.top(), number).ok_or(Errno::ESTALE)?;
+                let top = self.top();
+                let attributes = self.top_attributes(&top, number).ok_or_else(|| nothing_in(&top))?;
                 Ok(Told { attributes, is_passing: true })
             }
             Some(Node::Folder(folder)) => {
@@ -169,7 +171,7 @@ impl View {
     /// Opens a directory.
     ///
     /// # Errors
-    /// `ENOTDIR`; `ESTALE` if nothing has that number any more.
+    /// `ENOTDIR`; `ESTALE` if nothing has that number any more, `EIO` before snapshots could be listed.
     pub fn open_directory(&self, number: u64) -> Result<Opened, Errno> {
         match self.inodes.get(number) {
             Some(Node::Folder(folder)) => Ok(Opened::Folder(folder)),
@@ -178,7 +180,7 @@ impl View {
                 let top = self.top();
                 match top.directories.contains_key(&number) {
                     true => Ok(Opened::Top(top, number)),
-                    false => Err(Errno::ESTALE),
+                    false => Err(nothing_in(&top)),
                 }
             }
         }
@@ -334,4 +336,9 @@ impl View {
         let node = Node::Entry { folder: folder.clone(), index, is_linked };
         self.inodes.get(number).filter(|known| known.is(&node)).map(|_| number)
     }
+}
+
+/// Returns what is told of a number that nothing at the top has.
+fn nothing_in(top: &Top) -> Errno {
+    if top.directories.is_empty() { Errno::EIO } else { Errno::ESTALE }
 }

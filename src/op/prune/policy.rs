@@ -16,6 +16,10 @@ use crate::stage::snapshot::Status;
 /// A snapshot with this tag is pinned: no policy removes it.
 pub const PIN: &str = "keep";
 
+/// How far, in seconds, one snapshot takes the time from which ages count beyond the snapshot before
+/// it: a clock that is ahead for one night costs no more than so much.
+const STRIDE_MAX: i64 = 2 * 86_400;
+
 /// Snapshots that carry a tag stay for a span of time.
 #[derive(Clone, Debug)]
 pub struct TagSpan {
@@ -28,7 +32,10 @@ pub struct TagSpan {
 /// Which snapshots stay. A snapshot stays if any rule keeps it.
 ///
 /// Rules apply to the snapshots of one host and one set of components at a time. Ages are counted
-/// from the newest of these, so that nothing expires only because backups have stopped.
+/// from the newest snapshot of the host that shares a component with these, so that nothing expires only
+/// because backups have stopped, and everything does when components are added or taken away; and from
+/// no more than two days after the second newest, so that nothing expires only because a clock was ahead
+/// once.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// The newest so many.
@@ -148,8 +155,17 @@ impl Policy {
             }
         }
         let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); snapshots.len()];
-        for newest_first in groups.values() {
-            let group = Group { snapshots, newest_first, now, zone };
+        for ((host, names), newest_first) in &groups {
+            let shares = |snapshot: &&Snapshot| {
+                let manifest = &snapshot.manifest;
+                let is_same = |name: &str| names.contains(name) || names.is_empty();
+                !named.contains(&snapshot.id)
+                    && manifest.host == *host
+                    && (manifest.components.is_empty()
+                        || manifest.components.iter().any(|c| is_same(&c.name)))
+            };
+            let times = snapshots.iter().rev().filter(shares).map(|snapshot| snapshot.manifest.time);
+            let group = Group { snapshots, newest_first, reference: reference(times, now), zone };
             self.judge_group(&group, &mut reasons);
         }
         keep_last_good(snapshots, named, &mut reasons);
@@ -212,11 +228,21 @@ impl Policy {
     }
 }
 
+/// Returns the time from which ages count, as [`Policy`] says, given times from the newest on.
+fn reference(mut newest_first: impl Iterator<Item = Time>, now: Time) -> Time {
+    let newest = newest_first.next().unwrap_or(now).min(now);
+    let stride = newest_first
+        .next()
+        .map(|second| Time { seconds: second.seconds.saturating_add(STRIDE_MAX), ..second });
+    stride.map_or(newest, |stride| newest.min(stride))
+}
+
 /// The snapshots of one host and one set of components.
 struct Group<'g> {
     snapshots: &'g [Snapshot],
     newest_first: &'g [usize],
-    now: Time,
+    /// Ages count from here.
+    reference: Time,
     zone: &'g TimeZone,
 }
 
@@ -225,12 +251,10 @@ impl Group<'_> {
         zoned(self.snapshots[place].manifest.time, self.zone)
     }
 
-    /// Returns whether a snapshot is less than `span` older than the newest one, or than now if that is
-    /// earlier. A span that leads before all time keeps everything.
+    /// Returns whether a snapshot is less than `span` old. A span that leads before all time keeps
+    /// everything.
     fn is_younger(&self, place: usize, span: Span) -> bool {
-        let newest = self.newest_first.first().map_or(self.now, |at| self.snapshots[*at].manifest.time);
-        let reference = zoned(newest.min(self.now), self.zone);
-        reference.checked_sub(span.abs()).map_or(true, |start| self.at(place) > start)
+        zoned(self.reference, self.zone).checked_sub(span.abs()).map_or(true, |start| self.at(place) > start)
     }
 
     /// Calls `keep` for one snapshot of each of the newest `count` periods: the newest one that is
@@ -471,6 +495,18 @@ mod tests {
     }
 
     #[test]
+    fn one_snapshot_of_a_clock_that_is_ahead_takes_two_days_at_most() {
+        let mut snapshots = days(40, &["daily"]);
+        snapshots.push(snapshot(START + 57 * DAY, &["daily"]));
+        assert_eq!(kept(&operator(), &snapshots)[0], 12, "not 28, and by itself day 39 keeps from 10 on");
+        let policy = Policy { keep_within: Some(span("7d")), ..Policy::default() };
+        assert_eq!(kept(&policy, &snapshots).len(), 6, "days 35 to 39, and the one that is ahead");
+        // Backups that had stopped and go on: the second one after the pause takes what is due.
+        snapshots.push(snapshot(START + 58 * DAY, &["daily"]));
+        assert_eq!(kept(&operator(), &snapshots)[0], 29);
+    }
+
+    #[test]
     fn a_clock_that_was_set_back_removes_less() {
         let snapshots = days(40, &["daily"]);
         let now = START + 20 * DAY;
@@ -516,6 +552,23 @@ mod tests {
         }
         let policy = Policy { keep_last: 1, ..Policy::default() };
         assert_eq!(kept(&policy, &snapshots), [1, 3, 5]);
+    }
+
+    /// A component is added, one is backed up by itself: what was before does not stay for ever.
+    #[test]
+    fn another_set_of_components_goes_on_with_the_ages_of_those_before() {
+        let mut snapshots = days(100, &["daily"]);
+        for snapshot in &mut snapshots[10..] {
+            snapshot.manifest.components.push(component("mysql", Status::Complete));
+        }
+        snapshots[50].manifest.components.remove(0); // mysql alone
+        let keepsake = |snapshot: &mut Snapshot| snapshot.manifest.components[0].name = "web".to_owned();
+        keepsake(&mut snapshots[3]); // shares nothing, and has stopped
+        let policy = operator();
+        assert_eq!(kept(&policy, &snapshots), [&[3][..], &(70..100).collect::<Vec<_>>()].concat());
+        snapshots[3].manifest.components[0].name = "mail".to_owned();
+        snapshots[3].manifest.host = "mx2".to_owned();
+        assert_eq!(kept(&policy, &snapshots)[0], 3, "another machine's");
     }
 
     #[test]

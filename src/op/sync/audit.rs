@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::base::time::Time;
 use crate::op::sync::bucket::Bucket;
+use crate::op::sync::locks::end;
 use crate::op::sync::{Problem, Report, Request};
 use crate::repo::RepoError;
 use crate::repo::bucket_state::BucketState;
-use crate::store::{LockingStore, Mode, StoreError, VersionId};
+use crate::store::{LockingStore, StoreError, VersionId};
 
 /// Locks that every run reads back.
 const SAMPLE: usize = 10;
@@ -28,7 +29,8 @@ pub fn missing(bucket: &Bucket, known: &mut BucketState, now: Time, report: &mut
     }
 }
 
-/// Reads back a sample of the locks, or all. What is not as remembered is told, and remembered as it is.
+/// Reads back a sample of the locks, or all. What ends earlier than is remembered is told; all are remembered
+/// as they are.
 ///
 /// # Errors
 /// [`RepoError::Store`], [`RepoError::Interrupted`].
@@ -54,13 +56,12 @@ pub fn read_back(
             Err(e) => return Err(e.into()),
         };
         report.audited += 1;
-        let ends =
-            found.filter(|found| found.mode == Mode::Compliance).map_or(0, |found| found.until.seconds);
+        let ends = end(found);
+        known.learn(&path, &id, ends); // also one that somebody has made longer: it can't be renewed with less
         if ends < until {
             let what = "its lock ends earlier than was asked for, or is not COMPLIANCE; it is locked anew"
                 .to_owned();
-            report.problems.push(Problem { path: path.clone(), what });
-            known.learn(&path, &id, ends);
+            report.problems.push(Problem { path, what });
         }
     }
     Ok(())

@@ -35,6 +35,12 @@ pub fn refuse_unprotected(remote: &dyn LockingStore, options: &Options) -> Resul
             protection.expiring_rules.join(", ")
         ));
     }
+    if !protection.archiving.is_empty() && !options.allow_expiry {
+        return refuse(format!(
+            "{location}: what lies there goes into an archive ({}), of which nothing is read before hours have passed, so no clone and no restore works; remove the rule or choose another storage class, or allow it with --allow-expiry",
+            protection.archiving.join(", ")
+        ));
+    }
     Ok(is_locking)
 }
 

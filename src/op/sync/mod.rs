@@ -9,6 +9,7 @@ mod bucket;
 mod cost;
 mod delete;
 mod guard;
+mod locks;
 mod needs;
 mod pass;
 mod reach;
@@ -49,7 +50,7 @@ pub struct Options {
     pub dry_run: bool,
     /// Go on although the bucket can't lock.
     pub allow_unlocked: bool,
-    /// Go on although a lifecycle rule removes current versions.
+    /// Go on although a lifecycle rule removes current versions, or what is put goes into an archive.
     pub allow_expiry: bool,
     /// What is charged.
     pub prices: Prices,

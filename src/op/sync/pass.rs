@@ -7,12 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::progress::Done;
 use crate::base::time::Time;
-use crate::op::sync::bucket::{Bucket, Local, Standing, hash, judge};
+use crate::op::sync::bucket::{Bucket, Local, Standing, answers, hash, judge};
+use crate::op::sync::locks::{Extended, end, extend};
 use crate::op::sync::needs::{Needing, Wanted};
 use crate::op::sync::{DAY_S, Problem, Report, Request};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::{RepoError, Repository};
-use crate::store::{Folder, LockingStore, Mode, Name, Overlay, StoreError, Version, VersionId};
+use crate::store::{Folder, LockingStore, Name, Overlay, StoreError, Version, VersionId};
 
 /// Bytes sent to a file's upload at one stroke.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -320,30 +321,42 @@ impl<'p> Pass<'p> {
             self.known().learn(&path, &version.id, 0);
             return Ok(());
         }
-        let ends = match self.known().until(&path, &version.id).filter(|ends| *ends > 0) {
-            Some(ends) => ends,
-            None => {
-                let found = self.remote.retention(&path, &version.id)?;
-                let ends = found.filter(|found| found.mode == Mode::Compliance);
-                ends.map_or(0, |found| found.until.seconds)
-            }
+        let remembered = self.known().until(&path, &version.id).filter(|ends| *ends > 0);
+        let ends = match remembered.map_or_else(|| self.remote.retention(&path, &version.id).map(end), Ok) {
+            Ok(ends) => ends,
+            Err(_) if answers(self.remote) => 0, // as if it were not locked: then it is locked, or told
+            Err(e) => return Err(e.into()),
         };
         self.known().learn(&path, &version.id, ends);
         let floor = self.request.now.seconds + i64::from(self.request.options.renew_below_days) * DAY_S;
         if !wanted.is_needed || ends >= floor {
             return Ok(());
         }
-        if !self.request.options.dry_run {
-            self.lock(&path, &version.id)?;
+        if self.request.options.dry_run {
+            self.did().renewed += 1;
+            return Ok(());
         }
-        self.did().renewed += 1;
-        Ok(())
+        self.lock(name, &path, &version.id)
     }
 
-    fn lock(&self, path: &str, id: &VersionId) -> Result<(), RepoError> {
-        let until = self.ends();
-        self.remote.extend(path, id, until)?;
-        self.known().learn(path, id, until.seconds);
+    /// Locks a version anew. One whose lock can't be renewed is a problem, and holds up no other.
+    fn lock(&self, name: &Name, path: &str, id: &VersionId) -> Result<(), RepoError> {
+        match extend(self.remote, path, id, self.ends())? {
+            Extended::Renewed(ends) => {
+                self.known().learn(path, id, ends);
+                self.did().renewed += 1;
+            }
+            Extended::Longer(ends) => self.known().learn(path, id, ends),
+            Extended::Refused { ends, why } => {
+                if let Some(ends) = ends {
+                    self.known().learn(path, id, ends);
+                }
+                self.problem(
+                    name,
+                    format!("its lock ends too soon and can't be renewed: {why}; look for who else may lock in the bucket, then run it again"),
+                );
+            }
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use crate::base::directory::Directory;
 use crate::base::id::{FragmentId, PackId};
 use crate::base::layout::PACK_TRAILER_BYTES;
-use crate::base::limits::{PACK_BYTES_CAP, RECORD_BYTES_CAP};
+use crate::base::limits::{PACK_BYTES_CAP, PACK_FRAMES_MAX, RECORD_BYTES_CAP};
 use crate::base::wire::{self, RecordKind, WireError};
 use crate::repo::open::read_named;
 use crate::repo::{RepoError, Repository};
@@ -14,6 +14,10 @@ use crate::store::{Name, StoreError};
 
 const FRAGMENT_PURPOSE: &str = "snap v1 fragment";
 const DIRECTORY_PURPOSE: &str = "snap v1 pack directory";
+
+/// Longest directory at a pack's end that is read, as it is stored, in bytes: the largest record, not compressible (zstd
+/// adds 1/256 at most), its headers and its tag. What is longer can't be read back, whoever wrote it.
+const DIRECTORY_BYTES_CAP: u64 = (RECORD_BYTES_CAP + RECORD_BYTES_CAP / 256 + 4096) as u64;
 
 /// Reads one fragment.
 ///
@@ -73,6 +77,9 @@ pub fn read_directory(repository: &Repository, id: PackId, bytes: u64) -> Result
     let tail =
         tail.first_chunk::<PACK_TRAILER_BYTES>().ok_or_else(|| bad(WireError::record("pack: no trailer")))?;
     let trailer = Trailer::from_bytes(tail, bytes).map_err(bad)?;
+    if trailer.directory_bytes > DIRECTORY_BYTES_CAP || trailer.frame_count as usize > PACK_FRAMES_MAX {
+        return Err(bad(WireError::record("pack trailer: the directory is longer than any may be")));
+    }
     let range = trailer.directory_offset..trailer.directory_offset + trailer.directory_bytes;
     let envelope = repository.store().read_range(&name, range)?;
     let sealed = wire::unwrap(RecordKind::PackDirectory, &envelope).map_err(bad)?;

@@ -1,22 +1,21 @@
 //! Finding a chunk: the cache, brought up to date with the fragments, and what no fragment lists.
 
 mod files;
+mod opening;
 mod orphans;
+mod refresh;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::base::content::ChunkRef;
-use crate::base::id::{ChunkId, FragmentId, PackId};
-use crate::repo::condemned::Marks;
-use crate::repo::{RepoError, Repository};
+use crate::base::id::{ChunkId, FragmentId};
+use crate::repo::RepoError;
 use crate::stage::dedup::IdHash;
-use crate::stage::index::{
-    Cache, CacheError, EachFragment, Fragment, Location, PackEntry, PackNumber, PackRow, Update,
-};
+use crate::stage::index::{Cache, Location, PackEntry, PackNumber, PackRow};
 use crate::store::{Folder, Name, Store};
 
 pub use files::{build_directory, put_fragment, read_directory, read_fragment};
+pub use refresh::remove_cache;
 
 /// Numbers of packs that are not in the cache start here.
 const OVERLAY_START: u32 = 1 << 31;
@@ -59,186 +58,12 @@ pub struct Index {
     orphans: Vec<PackEntry>,
     /// Packs that no fragment lists and that nobody has hashed yet.
     unproven: HashSet<PackNumber>,
+    /// Whether it is not known which packs are there, or which are condemned: no new snapshot may rest on this.
+    is_blind: bool,
     problems: Vec<(String, RepoError)>,
 }
 
 impl Index {
-    /// Opens the index. The cache is brought up to date with the fragments; if it can't be written
-    /// (another process has it open), what it lacks is kept in memory. Packs that no fragment lists
-    /// are read from their own directories. A cache that is damaged is made anew.
-    ///
-    /// # Errors
-    /// [`RepoError::Store`] if the folders can't be listed. A damaged fragment or pack is no error:
-    /// see [`Self::problems`].
-    pub fn open(repository: &Repository) -> Result<Self, RepoError> {
-        match Self::open_with_cache(repository) {
-            Err(RepoError::Cache(_)) => Self::open_without_cache(repository), // it opens, and its rows make no sense
-            other => other,
-        }
-    }
-
-    fn open_with_cache(repository: &Repository) -> Result<Self, RepoError> {
-        let Some(path) = repository.index_path() else { return Self::open_without_cache(repository) };
-        let present = fragments_present(repository.store())?;
-        let mut index = Self::default();
-        let opened = Cache::open(path, repository.id());
-        let is_broken = matches!(opened, Err(CacheError::Failed { .. } | CacheError::Absent));
-        let missing = match opened {
-            Ok(cache) if is_fresh(&cache, &present) && !cache.is_worn()? => {
-                index.cache = Some(cache);
-                BTreeSet::new()
-            }
-            opened => index.refresh_cache(repository, path, &present, opened.ok(), is_broken),
-        };
-        let live = index.read_fragments(repository, missing);
-        index.finish(repository, live)?;
-        Ok(index)
-    }
-
-    /// Opens the index from the fragments and packs alone, in memory.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_without_cache(repository: &Repository) -> Result<Self, RepoError> {
-        let mut index = Self::default();
-        let present = fragments_present(repository.store())?;
-        let live = index.read_fragments(repository, present);
-        index.finish(repository, live)?;
-        Ok(index)
-    }
-
-    /// Brings the cache at `path` up to date with the fragments that are present, and opens it; returns
-    /// those that it lacks still.
-    fn refresh_cache(
-        &mut self,
-        repository: &Repository,
-        path: &Path,
-        present: &BTreeSet<FragmentId>,
-        cache: Option<Cache>,
-        is_broken: bool,
-    ) -> BTreeSet<FragmentId> {
-        let (mut cached, mut replaced, mut is_worn) = (BTreeSet::new(), BTreeSet::new(), false);
-        if let Some(cache) = cache {
-            is_worn = cache.is_worn().unwrap_or(true);
-            (cached, replaced) = (cache.fragments().clone(), cache.replaced().clone());
-        }
-        let unknown = present.iter().filter(|id| !cached.contains(id) && !replaced.contains(id)).copied();
-        let mut news = News::read(repository, unknown);
-        // A fragment that went without another in its place: its packs are nobody's now, and the cache
-        // does not know which they are.
-        let is_lost = |id: &FragmentId| !present.contains(id) && !news.replaced.contains(id);
-        let from_scratch = is_broken || is_worn || cached.iter().any(is_lost);
-        if from_scratch {
-            news = News::read(repository, present.iter().copied());
-            replaced.clone_from(&news.replaced);
-        } else {
-            replaced.extend(&news.replaced);
-        }
-        news.readable.retain(|id| !replaced.contains(id));
-        if from_scratch && matches!(Cache::open(path, repository.id()), Err(CacheError::Failed { .. })) {
-            let _ = std::fs::remove_file(path); // a cache: its loss costs a rebuild
-        }
-        let added = |each: &mut EachFragment<'_>| {
-            news.readable.iter().try_for_each(|id| {
-                let fragment = read_fragment(repository, *id);
-                each(*id, &fragment.map_err(|e| CacheError::Failed { what: e.chain() })?);
-                Ok(())
-            })
-        };
-        let gone: BTreeSet<_> = cached.union(&replaced).filter(|id| !present.contains(id)).copied().collect();
-        let is_needed = !news.readable.is_empty() || !gone.is_empty() || (from_scratch && path.exists());
-        let update = Update { added: &added, gone: &gone, from_scratch };
-        let is_updated = is_needed && Cache::update(path, repository.id(), &update).is_ok();
-        match Cache::open(path, repository.id()) {
-            // What could not be added is kept in memory, beside what the cache has had before.
-            Ok(cache) if is_updated || !from_scratch => {
-                let left = present.difference(cache.fragments()).filter(|id| !replaced.contains(id));
-                let left = left.copied().collect();
-                self.cache = Some(cache);
-                left
-            }
-            _ => present.clone(),
-        }
-    }
-
-    /// Reads fragments; those that another one replaces are left out. What can't be read is noted.
-    fn read_fragments(
-        &mut self,
-        repository: &Repository,
-        ids: BTreeSet<FragmentId>,
-    ) -> Vec<(FragmentId, Fragment)> {
-        let mut read = BTreeMap::new();
-        for id in ids {
-            match read_fragment(repository, id) {
-                Ok(fragment) => _ = read.insert(id, fragment),
-                Err(e) => self.problems.push((Name::Fragment(id).to_string(), e)),
-            }
-        }
-        let replaced: BTreeSet<FragmentId> = read.values().flat_map(|f| f.replaces.iter().copied()).collect();
-        read.into_iter().filter(|(id, _)| !replaced.contains(id)).collect()
-    }
-
-    /// Compares what is indexed with the packs that are there.
-    fn finish(
-        &mut self,
-        repository: &Repository,
-        live: Vec<(FragmentId, Fragment)>,
-    ) -> Result<(), RepoError> {
-        let marks = repository.marks()?;
-        let condemned = marks.packs();
-        let mut there: BTreeMap<PackId, u64> = BTreeMap::new();
-        for found in repository.store().list(Folder::Packs)? {
-            if let Some(Name::Pack(id)) = found.name {
-                there.insert(id, found.bytes);
-            }
-        }
-        let mut listed = BTreeSet::new();
-        if let Some(cache) = &self.cache {
-            for (number, row) in cache.packs()? {
-                if there.get(&row.id) != Some(&row.bytes) {
-                    self.lost.insert(number);
-                }
-                listed.insert(row.id);
-                self.packs.insert(number, row);
-            }
-        }
-        for pack in live.into_iter().flat_map(|(_, fragment)| fragment.packs) {
-            if listed.insert(pack.id) {
-                self.add(&pack, Presence::of(pack.bytes, there.get(&pack.id).copied()));
-            }
-        }
-        for (id, bytes) in there.into_iter().filter(|(id, _)| !listed.contains(id)) {
-            match read_directory(repository, id, bytes) {
-                Ok(directory) => {
-                    let pack = PackEntry { id, bytes, directory };
-                    let number = self.add(&pack, Presence::Whole);
-                    self.unproven.insert(number);
-                    if !condemned.contains_key(&id) {
-                        self.orphans.push(pack);
-                    }
-                }
-                Err(e) => self.problems.push((Name::Pack(id).to_string(), e)),
-            }
-        }
-        self.mark(&marks);
-        Ok(())
-    }
-
-    /// Marks what is condemned.
-    fn mark(&mut self, marks: &Marks) {
-        let (condemned, closed) = (marks.packs(), marks.closed());
-        if condemned.is_empty() && closed.is_empty() {
-            return;
-        }
-        for (number, row) in &self.packs {
-            if condemned.contains_key(&row.id) {
-                self.condemned.insert(*number);
-            }
-            let frames = closed.range((row.id, 0)..=(row.id, u16::MAX));
-            self.closed.extend(frames.map(|(_, frame)| (*number, *frame)));
-        }
-    }
-
     /// Adds a pack that is not in the cache. Chunks of a pack that is cut are among
     /// [`Self::others`] only; those of one that is gone are nowhere. Returns its number.
     pub fn add(&mut self, pack: &PackEntry, presence: Presence) -> PackNumber {
@@ -290,8 +115,13 @@ impl Index {
     /// is closed, nor in a pack that no fragment lists and that was not hashed.
     ///
     /// # Errors
-    /// [`RepoError::Cache`].
+    /// [`RepoError::Cache`]; [`RepoError::Refused`] if that is not known, as [`Self::open_to_read`] says.
     pub fn find_lasting(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
+        if self.is_blind {
+            let what =
+                "packs/ or condemned/ could not be listed, and nothing can be stored without".to_owned();
+            return Err(RepoError::Refused { what });
+        }
         Ok(self.pick(id, |location| {
             !self.condemned.contains(&location.pack)
                 && !self.closed.contains(&(location.pack, location.frame))
@@ -299,11 +129,37 @@ impl Index {
         }))
     }
 
+    /// Calls `visit` once with every chunk that a pack holds which is there, in no order, and with where it lies.
+    /// O(chunks).
+    ///
+    /// # Errors
+    /// [`RepoError::Cache`]; not all were visited then.
+    pub fn each_chunk(&self, mut visit: impl FnMut(ChunkId, Location)) -> Result<(), RepoError> {
+        let cut_only = self.others.keys().filter(|id| !self.overlay.contains_key(*id));
+        for id in self.overlay.keys().chain(cut_only) {
+            if let Some(location) = self.pick(id, |_| true) {
+                visit(*id, location);
+            }
+        }
+        let Some(cache) = &self.cache else { return Ok(()) };
+        cache.visit_once(|id, location| {
+            if self.overlay.contains_key(&id) || self.others.contains_key(&id) {
+                return;
+            }
+            let location = Some(location).filter(|location| self.is_there(location));
+            if let Some(location) = location.or_else(|| self.pick(&id, |_| true)) {
+                visit(id, location);
+            }
+        })?;
+        Ok(())
+    }
+
+    fn is_there(&self, location: &Location) -> bool {
+        self.packs.contains_key(&location.pack) && !self.lost.contains(&location.pack)
+    }
+
     fn pick(&self, id: &ChunkId, is_good: impl Fn(&Location) -> bool) -> Option<Location> {
-        let is_there = |location: &Location| {
-            self.packs.contains_key(&location.pack) && !self.lost.contains(&location.pack)
-        };
-        let is_good = |location: &Location| is_there(location) && is_good(location);
+        let is_good = |location: &Location| self.is_there(location) && is_good(location);
         let in_memory = self.overlay.get(id).copied().filter(|location| is_good(location));
         let in_memory =
             in_memory.or_else(|| self.others(id).iter().copied().find(|location| is_good(location)));
@@ -340,40 +196,13 @@ impl Index {
     /// pack that the index lists is gone or cut, or a frame is closed. What a condemned pack holds is
     /// no such chunk: if an earlier snapshot needs it after all, prune lets it be.
     pub fn has_losses(&self) -> bool {
-        !self.lost.is_empty() || !self.closed.is_empty()
+        self.is_blind || !self.lost.is_empty() || !self.closed.is_empty()
     }
 
     /// Returns the fragments and packs that could not be read, and why.
     pub fn problems(&self) -> &[(String, RepoError)] {
         &self.problems
     }
-}
-
-/// What fragments say that the cache does not know.
-struct News {
-    /// Those that read.
-    readable: BTreeSet<FragmentId>,
-    /// Those that they replace.
-    replaced: BTreeSet<FragmentId>,
-}
-
-impl News {
-    fn read(repository: &Repository, ids: impl Iterator<Item = FragmentId>) -> Self {
-        let mut news = Self { readable: BTreeSet::new(), replaced: BTreeSet::new() };
-        for id in ids {
-            if let Ok(fragment) = read_fragment(repository, id) {
-                news.readable.insert(id);
-                news.replaced.extend(fragment.replaces);
-            }
-        }
-        news
-    }
-}
-
-/// Returns whether a cache lists just what the fragments that are there say.
-fn is_fresh(cache: &Cache, present: &BTreeSet<FragmentId>) -> bool {
-    let is_known = |id: &FragmentId| cache.fragments().contains(id) || cache.replaced().contains(id);
-    cache.fragments().is_subset(present) && present.iter().all(is_known)
 }
 
 /// Returns the fragments that are there now.

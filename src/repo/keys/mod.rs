@@ -4,9 +4,11 @@
 //! sealed to age identities, which lie in `keys/` wrapped by a passphrase, or offline.
 
 mod files;
+mod first;
 mod wrap;
 
 pub use files::{KeyBody, KeyFile, KeyInfo};
+pub use first::first_keys;
 pub use wrap::{
     Unwrapped, WrappedIdentity, open_with_identities, recipient_count, seal_to_recipients, unwrap_identity,
     wrap_identity,
@@ -165,4 +167,14 @@ pub fn open_data_key(sealed: &SealedKey, identities: &[Identity], path: &str) ->
         true => Ok(key),
         false => Err(none(sealed.key_id)),
     }
+}
+
+/// Opens the writer secret that a pack's header carries beside a data key; none if no identity opens it, or
+/// if what it holds is not that.
+pub fn open_carried_secret(sealed: &SealedKey, identities: &[Identity]) -> Option<Secret> {
+    let plain = open_with_identities(identities, &sealed.age)?;
+    let (data, secret) = plain.split_first_chunk::<32>()?;
+    let key = SealKey::new(Secret::from_bytes(*data));
+    let secret = <[u8; 32]>::try_from(secret).ok()?;
+    (key.id() == sealed.key_id).then(|| Secret::from_bytes(secret))
 }

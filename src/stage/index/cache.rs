@@ -12,6 +12,7 @@ use redb::{
 
 use crate::base::id::{ChunkId, FragmentId, RepositoryId};
 use crate::base::wire;
+use crate::stage::index::error::{CacheError, failed};
 use crate::stage::index::update::{Update, update_file};
 use crate::stage::index::{Location, PackNumber, PackRow};
 
@@ -43,34 +44,6 @@ pub const BLOCK_BITS_MAX: u32 = 24;
 /// Memory that redb may use for pages, in bytes. Little is enough: what is looked up in numbers is looked up
 /// in the order of the pages, and the kernel keeps them too.
 pub const PAGES_BYTES: usize = 8 << 20;
-
-/// Why the cache can't be used. It can always be deleted and rebuilt.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CacheError {
-    /// Another process has it open. May be retried.
-    #[error("index cache: open in another process")]
-    Busy,
-    /// There is none yet, or it has another layout or belongs to another repository.
-    #[error("index cache: not there, or not this repository's")]
-    Absent,
-    /// redb could not read or write it.
-    #[error("index cache: {what}")]
-    Failed {
-        /// What redb said.
-        what: String,
-    },
-}
-
-/// Returns redb's error as ours.
-pub fn failed(error: impl Into<redb::Error>) -> CacheError {
-    match error.into() {
-        redb::Error::DatabaseAlreadyOpen => CacheError::Busy,
-        redb::Error::TableDoesNotExist(_) => CacheError::Absent,
-        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::NotFound => CacheError::Absent,
-        other => CacheError::Failed { what: other.to_string() },
-    }
-}
 
 thread_local! {
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
@@ -174,8 +147,24 @@ impl Cache {
     /// Calls `visit` with every chunk and where it lies, by ascending id; then with all further copies.
     ///
     /// # Errors
-    /// [`CacheError::Failed`], also if a chunk stands where it would not be found.
+    /// As [`Self::visit_once`].
     pub fn visit(&self, mut visit: impl FnMut(ChunkId, Location)) -> Result<(), CacheError> {
+        self.visit_once(&mut visit)?;
+        guarded(|| {
+            for copy in self.tables()?.copies.iter().map_err(failed)? {
+                let (chunk, location) = row_to(&copy.map_err(failed)?.0.value());
+                visit(chunk, location);
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls `visit` with every chunk and one place where it lies, by ascending id. The pack may be one that no
+    /// fragment lists any more.
+    ///
+    /// # Errors
+    /// [`CacheError::Failed`], also if a chunk stands where it would not be found.
+    pub fn visit_once(&self, mut visit: impl FnMut(ChunkId, Location)) -> Result<(), CacheError> {
         guarded(|| {
             let tables = self.tables()?;
             let mut last = None;
@@ -192,10 +181,6 @@ impl Cache {
                     }
                     visit(chunk, location);
                 }
-            }
-            for copy in tables.copies.iter().map_err(failed)? {
-                let (chunk, location) = row_to(&copy.map_err(failed)?.0.value());
-                visit(chunk, location);
             }
             Ok(())
         })
@@ -242,6 +227,9 @@ impl Cache {
 }
 
 fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
+    if std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.len() == 0) {
+        return Err(CacheError::Absent); // somebody is about to make it, or was killed then
+    }
     let mut builder = redb::Builder::new();
     builder.set_cache_size(PAGES_BYTES);
     let database = match builder.open_read_only(path) {

@@ -1,6 +1,7 @@
 //! Stage 8: packs' directories → fragments, and the cache that finds a chunk; and back.
 
 mod cache;
+mod error;
 mod update;
 
 use bincode::{Decode, Encode};
@@ -9,7 +10,8 @@ use crate::base::directory::Directory;
 use crate::base::id::{FragmentId, PackId};
 use crate::base::kind::FrameKind;
 
-pub use cache::{Cache, CacheError, is_guarded};
+pub use cache::{Cache, is_guarded};
+pub use error::CacheError;
 pub use update::{EachFragment, Update};
 
 /// A pack and what is in it.

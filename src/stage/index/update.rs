@@ -1,6 +1,8 @@
 //! Bringing the cache up to date: what fragments list goes in, what none lists any more is let go.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use redb::{ReadableTable, WriteTransaction};
@@ -8,9 +10,10 @@ use redb::{ReadableTable, WriteTransaction};
 use crate::base::id::{ChunkId, FragmentId, PackId, RepositoryId};
 use crate::base::wire;
 use crate::stage::index::cache::{
-    BLOCK_BITS_MAX, Blocks, CHUNKS, COPIES, CacheError, FRAGMENTS, META, PACKS, PAGES_BYTES, REPLACED,
-    ROW_BYTES, SCHEMA, block_key, block_of, blocks_in, decode, decode_pack, failed, id_in, row_of, rows_of,
+    BLOCK_BITS_MAX, Blocks, CHUNKS, COPIES, FRAGMENTS, META, PACKS, PAGES_BYTES, REPLACED, ROW_BYTES, SCHEMA,
+    block_key, block_of, blocks_in, decode, decode_pack, id_in, row_of, rows_of,
 };
+use crate::stage::index::error::{CacheError, failed};
 use crate::stage::index::{Fragment, Location, PackNumber};
 
 /// Rows that are sorted at a time: 32 MB. More if there would be more than [`PASSES_MAX`] passes.
@@ -43,6 +46,9 @@ pub struct Update<'u> {
 pub fn update_file(path: &Path, repository: RepositoryId, update: &Update<'_>) -> Result<(), CacheError> {
     let mut builder = redb::Builder::new();
     builder.set_cache_size(PAGES_BYTES);
+    // For its owner alone: it tells every chunk's id and length.
+    let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    made.map_err(|e| failed(redb::StorageError::from(e)))?;
     let database = builder.create(path).map_err(failed)?;
     let mut write = database.begin_write().map_err(failed)?;
     write.set_quick_repair(true);

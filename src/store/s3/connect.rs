@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use crate::store::StoreError;
 use crate::store::s3::error::Asked;
 use crate::store::s3::options::{S3Location, S3Options};
+use crate::store::s3::spool::Limiter;
 
 /// Threads that drive connections.
 const THREADS: usize = 2;
@@ -118,7 +119,7 @@ async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreEr
                 .with_max_backoff(Duration::from_secs(20)),
         )
         .stalled_stream_protection(
-            StalledStreamProtectionConfig::enabled().grace_period(options.read_timeout.min(STALL)).build(),
+            StalledStreamProtectionConfig::enabled().grace_period(stall(options)).build(),
         )
         .timeout_config(timeouts(options, 0));
     if let Some(profile) = &options.profile {
@@ -154,13 +155,40 @@ async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreEr
     Ok(Client::from_conf(config.build()))
 }
 
-/// Returns the time limits of a request that sends so many bytes: at 64 KiB a second, or as slowly as
-/// it was asked to, each is in time.
+/// Returns the time for which nothing of a request may move. An upload that waits for its turn, while others
+/// use up what may be sent in a second, is not broken.
+fn stall(options: &S3Options) -> Duration {
+    let turn = Limiter::new(options.upload_bytes_per_s).turn(options.connections);
+    options.read_timeout.min(STALL) + turn
+}
+
+/// Returns the time limits of a request that sends so many bytes: on a line of 64 KiB a second, or as slow
+/// as it was asked to be, each is in time, also where all [`S3Options::connections`] send at once. They share the line,
+/// and one that is late starts again from its first byte: if none were in time, nothing would ever arrive.
 pub fn timeouts(options: &S3Options, sent_bytes: u64) -> TimeoutConfig {
     let slowest = options.upload_bytes_per_s.map_or(64 << 10, |limit| limit.clamp(1, 64 << 10));
-    let sending = Duration::from_secs(2 * sent_bytes / slowest);
+    let alone_s = sent_bytes.saturating_mul(2) / slowest;
+    let sending = Duration::from_secs(alone_s.saturating_mul(options.connections.max(1) as u64));
     TimeoutConfig::builder()
         .connect_timeout(options.connect_timeout)
-        .read_timeout(options.read_timeout + sending)
+        .read_timeout(options.read_timeout.saturating_add(sending))
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_has_the_time_that_it_takes_while_all_others_send_as_much() {
+        let mut options = S3Options { read_timeout: Duration::from_secs(1), ..S3Options::default() };
+        let limit = |options: &S3Options, bytes| timeouts(options, bytes).read_timeout();
+        assert_eq!(limit(&options, 0), Some(Duration::from_secs(1)));
+        assert_eq!(limit(&options, 256 << 10), Some(Duration::from_secs(1 + 8 * 8)));
+        options.connections = 1;
+        assert_eq!(limit(&options, 256 << 10), Some(Duration::from_secs(1 + 8)));
+        options.upload_bytes_per_s = Some(1 << 10);
+        assert_eq!(limit(&options, 256 << 10), Some(Duration::from_secs(1 + 512)));
+        assert_eq!(stall(&options), Duration::from_secs(2));
+    }
 }

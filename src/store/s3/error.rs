@@ -43,6 +43,9 @@ impl Asked<'_> {
             }
             "PermanentRedirect" | "AuthorizationHeaderMalformed" => "; check the region (--s3-region)",
             "RequestTimeTooSkewed" => "; check this machine's clock",
+            "InvalidObjectState" => {
+                "; it lies in an archive: restore it there ('aws s3api restore-object'), wait some hours, and run this again"
+            }
             _ => "",
         };
         let kind = match code {
@@ -83,6 +86,7 @@ pub fn code<E: ProvideErrorMetadata, R: Status>(error: &SdkError<E, R>) -> Optio
         Some(404) => Some("NotFound"),
         Some(412) => Some("PreconditionFailed"),
         Some(416) => Some("InvalidRange"),
+        Some(501) => Some("NotImplemented"),
         _ => None,
     })
 }

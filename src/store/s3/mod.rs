@@ -242,8 +242,7 @@ impl Store for S3Store {
         let path = name.to_string();
         let shown = shared.shown(&path);
         let asked = Asked { path: &shown, verb: "delete" };
-        shared.lease.check(asked)?;
-        shared.connection.wait(async {
+        shared.connection.wait(shared.lease.guard(asked, async {
             if shared.head(asked, &path, None).await?.is_none() {
                 return Err(StoreError::Missing { path: shown.clone() });
             }
@@ -251,7 +250,7 @@ impl Store for S3Store {
             let request = shared.connection.client.delete_object().bucket(shared.location.bucket());
             let request = request.key(shared.location.key(&path));
             request.send().await.map(drop).map_err(|e| asked.refused(&e))
-        })
+        }))
     }
 
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::types::{ObjectLockMode, StorageClass};
+use aws_sdk_s3::types::{ObjectLockMode, ServerSideEncryption, StorageClass};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::time::Time;
@@ -54,6 +54,12 @@ impl Upload for S3Upload {
     fn commit(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
         self.shared.put(&name.to_string(), &self.spool.finish(), self.manner).map(drop)
     }
+
+    /// Where there are versions, what is replaced lies below.
+    fn replace(self: Box<Self>, name: &Name) -> Result<(), StoreError> {
+        let manner = Manner { overlay: Overlay::Allowed, ..self.manner };
+        self.shared.put(&name.to_string(), &self.spool.finish(), manner).map(drop)
+    }
 }
 
 impl Lockable for S3Upload {
@@ -70,8 +76,7 @@ impl Shared {
     pub fn put(&self, path: &str, sealed: &Sealed, manner: Manner) -> Result<VersionId, StoreError> {
         let shown = self.shown(path);
         let asked = Asked { path: &shown, verb: "put" };
-        self.lease.check(asked)?;
-        self.connection.wait(async {
+        self.connection.wait(self.lease.guard(asked, async {
             if manner.overlay == Overlay::Refused && self.head(asked, path, None).await?.is_some() {
                 return Err(StoreError::Taken { path: shown.clone() });
             }
@@ -90,14 +95,15 @@ impl Shared {
             }
             // Where another one has put the same name just now, its bytes are the same, and no version tells.
             let length = found.content_length().and_then(|length| u64::try_from(length).ok());
-            if length != Some(sealed.bytes) || found.e_tag().is_some_and(|etag| sealed.contradicts(etag)) {
+            let etag = found.e_tag().filter(|_| has_md5(&found));
+            if length != Some(sealed.bytes) || etag.is_some_and(|etag| sealed.contradicts(etag)) {
                 let what = "what is there is not what was put; run it again, and check the storage";
                 return Err(asked.failed(io::ErrorKind::InvalidData, what));
             }
             let id = VersionId(found.version_id().or(version.as_deref()).unwrap_or("null").to_owned());
             self.see_to_lock(asked, path, &id, manner.until, &found).await?;
             Ok(id)
-        })
+        }))
     }
 
     /// Sends the one request; returns the version that it made, where there are versions.
@@ -201,6 +207,14 @@ impl Shared {
     }
 }
 
+/// Returns whether the ETag of an object may be the MD5 of its bytes. Of one that is sealed under keys of a key
+/// service, or of whoever put it, it is something else that looks the same.
+fn has_md5(found: &HeadObjectOutput) -> bool {
+    let keyed = [ServerSideEncryption::AwsKms, ServerSideEncryption::AwsKmsDsse];
+    let is_keyed = found.server_side_encryption().is_some_and(|how| keyed.contains(how));
+    !is_keyed && found.sse_customer_algorithm().is_none()
+}
+
 /// Draws what tells one upload, or one holder of a lock, from any other.
 ///
 /// # Errors
@@ -211,4 +225,19 @@ pub fn mark(asked: Asked<'_>) -> Result<String, StoreError> {
         .fill(&mut bytes)
         .map_err(|_| asked.failed(io::ErrorKind::Other, "the system gave no random bytes"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_is_no_md5_where_a_key_service_or_the_callers_key_seals() {
+        let found = HeadObjectOutput::builder;
+        assert!(has_md5(&found().build()));
+        assert!(has_md5(&found().server_side_encryption(ServerSideEncryption::Aes256).build()));
+        assert!(!has_md5(&found().server_side_encryption(ServerSideEncryption::AwsKms).build()));
+        assert!(!has_md5(&found().server_side_encryption(ServerSideEncryption::AwsKmsDsse).build()));
+        assert!(!has_md5(&found().sse_customer_algorithm("AES256").build()));
+    }
 }

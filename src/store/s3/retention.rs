@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{
     BucketVersioningStatus, ExpirationStatus, LifecycleRule, ObjectLockEnabled, ObjectLockRetention,
-    ObjectLockRetentionMode,
+    ObjectLockRetentionMode, TransitionStorageClass,
 };
 
 use crate::base::time::Time;
@@ -18,6 +18,9 @@ use crate::store::s3::{S3Store, Shared};
 use crate::store::{
     Lockable, LockingStore, Mode, Name, Overlay, Protection, Retention, StoreError, Usage, Version, VersionId,
 };
+
+/// Storage classes of which nothing can be read before it was restored, which takes hours.
+const ARCHIVES: [&str; 2] = ["GLACIER", "DEEP_ARCHIVE"];
 
 /// Returns a moment as S3 takes it: whole seconds.
 pub fn moment(time: Time) -> DateTime {
@@ -107,6 +110,10 @@ impl LockingStore for S3Store {
         let (client, bucket) = (&shared.connection.client, shared.location.bucket());
         shared.connection.wait(async {
             let mut protection = Protection::default();
+            let class = shared.options.storage_class.as_deref();
+            if let Some(class) = class.filter(|class| ARCHIVES.contains(class)) {
+                protection.archiving.push(format!("storage class -> {class}"));
+            }
             shared.connection.count_read();
             let versioning = client.get_bucket_versioning().bucket(bucket).send().await;
             let versioning = versioning.map_err(|e| asked.refused(&e))?;
@@ -129,10 +136,13 @@ impl LockingStore for S3Store {
                 Ok(found) => {
                     let rules =
                         found.rules().iter().filter(|rule| rule.status() == &ExpirationStatus::Enabled);
-                    for rule in rules {
-                        let id = rule.id().unwrap_or("without a name").to_owned();
-                        if expires_current(rule) && concerns(rule, &shared.location.key("")) {
-                            protection.expiring_rules.push(id);
+                    for rule in rules.filter(|rule| concerns(rule, &shared.location.key(""))) {
+                        let id = rule.id().unwrap_or("without a name");
+                        if expires_current(rule) {
+                            protection.expiring_rules.push(id.to_owned());
+                        }
+                        if let Some(class) = archives_current(rule) {
+                            protection.archiving.push(format!("{id} -> {class}"));
                         }
                     }
                 }
@@ -213,6 +223,12 @@ fn expires_current(rule: &LifecycleRule) -> bool {
     rule.expiration().is_some_and(|expiration| expiration.days().is_some() || expiration.date().is_some())
 }
 
+/// Returns the archive into which a rule moves current versions. Other classes than these are read at once.
+fn archives_current(rule: &LifecycleRule) -> Option<&str> {
+    let classes = rule.transitions().iter().filter_map(|transition| transition.storage_class());
+    classes.map(TransitionStorageClass::as_str).find(|class| ARCHIVES.contains(class))
+}
+
 /// Returns whether a rule may concern keys that begin with `ours`.
 fn concerns(rule: &LifecycleRule, ours: &str) -> bool {
     let filter = rule.filter();
@@ -227,4 +243,33 @@ fn concerns(rule: &LifecycleRule, ours: &str) -> bool {
 #[allow(deprecated, reason = "buckets still hold such rules")]
 fn old_prefix(rule: &LifecycleRule) -> Option<&str> {
     rule.prefix()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::types::{LifecycleExpiration, Transition};
+
+    use super::*;
+
+    fn moves_to(classes: &[&str]) -> LifecycleRule {
+        let transition = |class: &&str| {
+            Transition::builder().days(30).storage_class(TransitionStorageClass::from(*class)).build()
+        };
+        let transitions = classes.iter().map(transition).collect();
+        let rule = LifecycleRule::builder().status(ExpirationStatus::Enabled);
+        rule.set_transitions(Some(transitions)).build().unwrap()
+    }
+
+    #[test]
+    fn a_rule_that_moves_into_an_archive_is_told_from_one_that_does_not() {
+        let archive = |classes: &[&str]| archives_current(&moves_to(classes)).map(str::to_owned);
+        assert_eq!(archive(&[]), None);
+        assert_eq!(archive(&["STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"]), None);
+        assert_eq!(archive(&["STANDARD_IA", "GLACIER"]).as_deref(), Some("GLACIER"));
+        assert_eq!(archive(&["DEEP_ARCHIVE"]).as_deref(), Some("DEEP_ARCHIVE"));
+        assert!(!expires_current(&moves_to(&["GLACIER"])));
+        let expires = LifecycleRule::builder().status(ExpirationStatus::Enabled);
+        let expires = expires.expiration(LifecycleExpiration::builder().days(90).build()).build().unwrap();
+        assert!(expires_current(&expires) && archives_current(&expires).is_none());
+    }
 }

@@ -99,8 +99,8 @@ impl Sealed {
         STANDARD.encode_to_string(self.md5)
     }
 
-    /// Returns whether an ETag is not that of these bytes. Only what is the MD5 of an object can tell:
-    /// with some kinds of encryption an ETag is not.
+    /// Returns whether an ETag is not that of these bytes. Only what is the MD5 of an object can tell: one that
+    /// looks like an MD5 and is none must not be asked.
     pub fn contradicts(&self, etag: &str) -> bool {
         md5_of(etag).is_some_and(|md5| md5 != self.md5)
     }
@@ -134,6 +134,12 @@ impl Limiter {
     /// Returns how many bytes go at one stroke: several strokes a second, however low the limit.
     fn piece_bytes(&self) -> u64 {
         self.bytes_per_s.map_or(PIECE_BYTES, |limit| (limit / 4).clamp(1024, PIECE_BYTES))
+    }
+
+    /// Returns how long an upload waits between two strokes where so many take turns.
+    pub fn turn(&self, uploads: usize) -> Duration {
+        let Some(limit) = self.bytes_per_s else { return Duration::ZERO };
+        Duration::from_secs_f64(self.piece_bytes() as f64 / limit as f64 * uploads as f64)
     }
 
     /// Takes the line for `bytes`; returns when they may go.
@@ -243,6 +249,13 @@ mod tests {
         assert!(!sealed.contradicts("\"900150983cd24fb0d6963f7d28e17f72\""));
         assert!(sealed.contradicts("\"900150983cd24fb0d6963f7d28e17f73\""));
         assert!(!sealed.contradicts("\"not-an-md5-2\""));
+    }
+
+    #[test]
+    fn an_upload_waits_for_the_strokes_of_all_others() {
+        assert_eq!(Limiter::new(None).turn(8), Duration::ZERO);
+        assert_eq!(Limiter::new(Some(64 << 10)).turn(8), Duration::from_secs(2));
+        assert_eq!(Limiter::new(Some(1)).turn(2), Duration::from_secs(2048));
     }
 
     #[test]
