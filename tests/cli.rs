@@ -207,6 +207,26 @@ fn the_index_cache_lies_beside_the_writer_secret_for_its_owner_alone() {
     assert!(place.path("here.redb").exists(), "where it is said");
 }
 
+/// A clone that is older than what it was made from lacks nothing: it has a cache of its own.
+#[test]
+fn a_copy_is_not_held_against_the_cache_of_another() {
+    let place = Place::made(&["--encryption", "none"]);
+    let add = |name: &str, seed: u64| {
+        fs::write(place.path(name), Noise::new(seed).bytes(100_000)).expect("writes");
+        place.json(&["backup", name]);
+    };
+    add("a", 1);
+    place.json(&["clone", "repo", "--repo", "copy"]);
+    add("b", 2);
+    let checked = place.json(&["check", "--read-packs", "--repo", "copy"]);
+    assert_eq!(
+        (checked["sound"].clone(), checked["notes"].to_string().contains("gone")),
+        (true.into(), false),
+        "{checked}"
+    );
+    assert_eq!(place.json(&["check"])["sound"], true);
+}
+
 #[test]
 fn a_time_has_the_zone_that_is_said() {
     let place = Place::made(&["--encryption", "none"]);

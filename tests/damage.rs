@@ -16,6 +16,7 @@ use snap::base::id::{ChunkId, PackId};
 use snap::base::progress::Progress;
 use snap::base::time::Time;
 use snap::op::check::{self, Report, Subset, check};
+use snap::op::rebuild_index::rebuild_index;
 use snap::op::stats::stats;
 use snap::op::{backup, prune, restore};
 use snap::repo::config::{Choices, Encryption};
@@ -1162,4 +1163,26 @@ fn stats_count_a_chunk_once_in_however_many_packs_it_lies() {
     let state = plain().state();
     let opening = Opening { index: None, ..copy.opening(&state, &NoSecrets) };
     assert_eq!(stats(&Repository::open(&opening).unwrap()).unwrap(), after, "without a cache as well");
+}
+
+#[test]
+fn another_programs_database_is_no_cache_and_stays() {
+    const USERS: redb::TableDefinition<u64, u64> = redb::TableDefinition::new("users");
+    let (copy, folder) = (plain().copy(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("app.redb");
+    let database = redb::Database::create(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(USERS).unwrap().insert(1, 2).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let state = plain().state();
+    let opening = Opening { index: Some(path.clone()), ..copy.opening(&state, &NoSecrets) };
+    let repository = Repository::open(&opening).unwrap();
+    assert!(Index::open(&repository).unwrap().packs().count() > 0, "works without");
+    assert!(rebuild_index(&repository, &Progress::default()).is_err());
+    drop(repository);
+    use redb::ReadableDatabase;
+    let database = redb::Database::create(&path).unwrap();
+    let read = database.begin_read().unwrap();
+    assert_eq!(read.open_table(USERS).unwrap().get(1).unwrap().map(|row| row.value()), Some(2));
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::base::units::parse_size;
 use crate::cli::offsite;
@@ -124,7 +124,7 @@ pub enum Command {
     Sync(offsite::Sync),
     /// Copy a whole repository from a bucket or a directory to --repo: after a loss
     Clone(offsite::Clone),
-    /// Remove the locks that dead runs left in a repository on S3; live runs stop writing
+    /// Remove all locks of a repository on S3: those that dead runs left, and those of live runs, which then stop writing
     Unlock,
     /// Look at the configuration
     #[command(subcommand)]
@@ -343,12 +343,13 @@ pub struct Notify {
 
 /// `tag`
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change").args(["add", "remove"]).required(true).multiple(true))]
 pub struct Tag {
     /// The snapshot; its id changes
     #[arg(value_name = "SNAP")]
     pub snapshot: String,
     /// Add this tag; may be given several times
-    #[arg(long, value_name = "TAG", required_unless_present = "remove")]
+    #[arg(long, value_name = "TAG")]
     pub add: Vec<String>,
     /// Take this tag away; may be given several times
     #[arg(long, value_name = "TAG")]

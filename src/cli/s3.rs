@@ -95,11 +95,14 @@ pub fn store_at(location: &Path, options: S3Options) -> Result<Arc<dyn Store>, R
 }
 
 /// Returns where the index cache of a repository lies unless it is said: in the state directory, beside the
-/// writer secret, for it tells every chunk's id and length. None as long as there is no repository.
-pub fn index_of(store: &dyn Store, state: &Path) -> Option<PathBuf> {
+/// writer secret, for it tells every chunk's id and length. Each copy of a repository has its own, by the hash of
+/// where it lies. None as long as there is no repository.
+pub fn index_of(store: &dyn Store, location: &Path, state: &Path) -> Option<PathBuf> {
     let config = store.read(&Name::Config, CONFIG_BYTES_MAX).ok()?;
     let id = Config::from_bytes(&config).and_then(|config| config.id()).ok()?;
-    Some(state.join(id.to_string()).join("index.redb"))
+    let place = if is_s3(location) { location.to_owned() } else { std::fs::canonicalize(location).ok()? };
+    let hash = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
+    Some(state.join(id.to_string()).join(format!("index-{}.redb", &hash[..8])))
 }
 
 /// Returns how S3 is talked to: as the command line says, else as is configured.

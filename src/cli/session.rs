@@ -17,7 +17,7 @@ use crate::cli::secrets::CliSecrets;
 use crate::cli::signals::stop_signals;
 use crate::job::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::job::preflight;
-use crate::repo::index::Index;
+use crate::repo::index::{Index, remove_cache};
 use crate::repo::reader::Reader;
 use crate::repo::select::select;
 use crate::repo::{Opening, RepoError, Repository, Snapshot};
@@ -44,8 +44,8 @@ impl Session {
         Self { global, secrets, progress: Arc::new(Progress::default()), config: OnceCell::new() }
     }
 
-    /// From now on SIGINT, SIGTERM and SIGHUP ask the command to stop; a second one ends it at once, which
-    /// harms nothing either.
+    /// From now on SIGINT, SIGTERM and SIGHUP ask the command to stop; a second SIGINT or SIGTERM ends it at
+    /// once, which harms nothing either.
     pub fn heed_signals(&self) {
         watch_signals(self.progress.clone());
     }
@@ -143,9 +143,11 @@ impl Session {
         };
         let store = self.store()?;
         let index = configured.or_else(|| {
-            let index = index_of(store.as_ref(), &state)?;
+            let location = self.location().ok()?;
+            let index = index_of(store.as_ref(), location, &state)?;
             // Where it can't be made nothing is kept, and fragments are read each time.
             let _ = DirBuilder::new().recursive(true).mode(0o700).create(index.parent()?);
+            let _ = remove_cache(&location.join("index.redb")); // where it once lay, in sight of a thief
             Some(index)
         });
         act(&Opening { store, state: &state, index, secrets: &self.secrets })
@@ -277,10 +279,12 @@ pub fn parse_time(text: &str) -> Result<Time, RepoError> {
 }
 
 fn watch_signals(progress: Arc<Progress>) {
+    use signal_hook::consts::SIGHUP;
     let Ok(mut signals) = stop_signals() else { return };
     std::thread::spawn(move || {
-        for _ in &mut signals {
-            if progress.is_cancelled() {
+        for signal in &mut signals {
+            // A terminal that is closed sends SIGHUP more than once.
+            if progress.is_cancelled() && signal != SIGHUP {
                 std::process::exit(130);
             }
             progress.cancel();

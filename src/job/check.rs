@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::job::config::{Component, Config, Level};
+use crate::job::config::{self, Component, Config, Level};
 use crate::job::mount::Disk;
 use crate::job::notice::greet;
 use crate::job::preflight;
 use crate::repo::{RepoError, Repository};
+use crate::store::S3_SCHEME;
 
 /// One thing that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,9 @@ pub fn check(config: &Config, around: &Surroundings<'_>) -> Vec<Row> {
         commands(component, &mut table);
     }
     notices(config, &mut table);
+    if let Some(sync) = &config.sync {
+        table.judged("sync", bucket(sync));
+    }
     table.judged("logs", can_make(&config.log.directory));
     if let Some(socket) = config.log.syslog.socket() {
         match socket.exists() {
@@ -186,7 +190,25 @@ fn notices(config: &Config, table: &mut Table) {
     }
     if let Some(path) = &notify.metrics_file {
         let folder = path.parent().unwrap_or(Path::new("."));
-        table.judged("metrics", can_write(folder).map(|()| path.display().to_string()));
+        let written = match path.is_relative() {
+            true => Err(format!("{}: must begin with /: cron and timers start elsewhere", path.display())),
+            false => can_write(folder).map(|()| path.display().to_string()),
+        };
+        table.judged("metrics", written);
+    }
+}
+
+/// Returns where the copy lies, if what is configured of it makes sense; the bucket is not asked.
+fn bucket(sync: &config::Sync) -> Result<String, String> {
+    if !sync.store.starts_with(S3_SCHEME) {
+        return Err(format!("store: \"{}\" is no s3://bucket/prefix", sync.store));
+    }
+    match sync.renew_below_days < sync.lock_days {
+        true => Ok(sync.store.clone()),
+        false => Err(format!(
+            "renew_below_days, which is {}, must be less than lock_days, which is {}",
+            sync.renew_below_days, sync.lock_days
+        )),
     }
 }
 

@@ -38,9 +38,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::base::content::ContentBuf;
     use crate::base::id::SnapshotId;
-    use crate::stage::snapshot::{Component, Manifest, Totals};
+    use crate::stage::snapshot::{Component, Manifest};
 
     fn snapshot(seconds: i64, host: &str, parts: &[(&str, Status)]) -> Snapshot {
         let component = |(name, status): &(&str, Status)| Component {
@@ -54,19 +53,9 @@ mod tests {
         };
         let manifest = Manifest {
             time: Time::new(seconds, 0),
-            duration_ms: 0,
             host: host.to_owned(),
-            user: String::new(),
-            program: String::new(),
-            tags: Vec::new(),
-            parent: None,
-            replaces: None,
             components: parts.iter().map(component).collect(),
-            totals: Totals::default(),
-            lacks: Vec::new(),
-            lacks_total: 0,
-            root: ContentBuf::default(),
-            extra: Vec::new(),
+            ..Manifest::default()
         };
         Snapshot { id: SnapshotId::from_bytes([0; 32]), manifest }
     }

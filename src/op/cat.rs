@@ -21,7 +21,8 @@ pub fn cat(
     secrets: &dyn Secrets,
     out: &mut dyn Write,
 ) -> Result<(), RepoError> {
-    let fail = |reason: String| RepoError::Source { path: quoted(path), reason };
+    let shown = if path.is_empty() { "the snapshot itself".to_owned() } else { quoted(path) };
+    let fail = |reason: String| RepoError::Source { path: shown.clone(), reason };
     let Place::Entry(record) = find(reader, snapshot, path)? else {
         return Err(fail("is a directory; 'snap ls' shows what is in it".to_owned()));
     };

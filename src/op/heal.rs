@@ -76,30 +76,21 @@ pub fn heal<'p>(
 }
 
 /// Reads a whole file and tells whether it is what its name stands for. A read that fails is tried twice.
-fn state(store: &dyn Store, name: &Name) -> Result<State, RepoError> {
-    let found = name.folder().map(|folder| store.list(folder)).transpose()?.unwrap_or_default();
+fn state(repository: &Repository, name: &Name, progress: &Progress) -> Result<State, RepoError> {
+    let found = name.folder().map(|folder| repository.store().list(folder)).transpose()?.unwrap_or_default();
     let Some(found) = found.into_iter().find(|found| found.name == Some(*name)) else {
         return Ok(State::Missing);
     };
     for _ in 0..2 {
-        match hash(store, name, found.bytes) {
-            Ok(hash) if Some(hash) == name.hash() => return Ok(State::Good),
-            Ok(_) => return Ok(State::Wrong),
-            Err(StoreError::Missing { .. }) => return Ok(State::Missing),
+        match repository.prove(name, found.bytes, progress) {
+            Ok(()) => return Ok(State::Good),
+            Err(RepoError::NameMismatch { .. }) => return Ok(State::Wrong),
+            Err(RepoError::Interrupted) => return Err(RepoError::Interrupted),
+            Err(RepoError::Store(StoreError::Missing { .. })) => return Ok(State::Missing),
             Err(_) => {}
         }
     }
     Ok(State::Wrong)
-}
-
-fn hash(store: &dyn Store, name: &Name, bytes: u64) -> Result<[u8; 32], StoreError> {
-    let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
-    while at < bytes {
-        let end = bytes.min(at + PIECE_BYTES);
-        hasher.update(&store.read_range(name, at..end)?);
-        at = end;
-    }
-    Ok(*hasher.finalize().as_bytes())
 }
 
 /// Returns what is said of a file that the other copy has and does not give.
@@ -138,7 +129,7 @@ impl Healer<'_> {
                 needs_keys |= path.trim_end_matches('/') == Folder::Keys.name();
                 continue;
             };
-            match state(self.repository.store(), &name)? {
+            match state(self.repository, &name, self.progress)? {
                 State::Good => needs_fragments |= matches!(name, Name::Snapshot(_)),
                 state => _ = self.bring(&name, state)?,
             }

@@ -138,10 +138,8 @@ fn named(repository: &Repository, prefix: &str) -> Result<KeyInfo, RepoError> {
         ids.extend(Some(id).filter(|id| id.to_string().starts_with(prefix)));
     }
     let [id] = ids[..] else {
-        return Err(refuse(
-            repository,
-            &format!("has not exactly one key whose id starts with {prefix}; see 'snap key list'"),
-        ));
+        let what = if ids.is_empty() { "no key whose id starts" } else { "several keys whose ids start" };
+        return Err(refuse(repository, &format!("has {what} with {prefix}; see 'snap key list'")));
     };
     repository.key_file(id).map_err(|e| RepoError::Refused {
         what: format!(

@@ -8,11 +8,8 @@ use crate::base::progress::{Done, Progress};
 use crate::repo::index::{self, Index, fragments_present};
 use crate::repo::listing::Listing;
 use crate::repo::{RepoError, Repository};
-use crate::stage::index::{Cache, CacheError, PackEntry};
+use crate::stage::index::{Cache, CacheError};
 use crate::store::Name;
-
-/// Bytes read at one stroke.
-const PIECE_BYTES: u64 = 8 << 20;
 
 /// What was rebuilt.
 #[derive(Debug, Default)]
@@ -41,8 +38,9 @@ pub fn rebuild_index(repository: &Repository, progress: &Progress) -> Result<Rep
     progress.expect(Done { files: orphans.len() as u64, bytes: total });
     let (mut listing, mut packs_found, mut bad) = (Listing::new(repository), 0, BTreeMap::new());
     for pack in orphans {
-        match prove(repository, pack, progress) {
+        match repository.prove(&Name::Pack(pack.id), pack.bytes, progress) {
             Ok(()) => {
+                progress.add(Done { files: 1, bytes: 0 });
                 listing.add(pack)?;
                 packs_found += 1;
             }
@@ -76,24 +74,6 @@ fn go_on(progress: &Progress) -> Result<(), RepoError> {
 fn remove_cache(repository: &Repository) -> Result<(), RepoError> {
     let Some(path) = repository.index_path() else { return Ok(()) };
     index::remove_cache(path).map_err(|e| not_kept(path, &e.to_string()))
-}
-
-/// Holds a pack against its name, piece by piece.
-fn prove(repository: &Repository, pack: &PackEntry, progress: &Progress) -> Result<(), RepoError> {
-    let name = Name::Pack(pack.id);
-    let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
-    while at < pack.bytes {
-        go_on(progress)?;
-        let end = pack.bytes.min(at + PIECE_BYTES);
-        hasher.update(&repository.store().read_range(&name, at..end)?);
-        progress.add(Done { files: 0, bytes: end - at });
-        at = end;
-    }
-    progress.add(Done { files: 1, bytes: 0 });
-    match hasher.finalize().as_bytes() == pack.id.as_bytes() {
-        true => Ok(()),
-        false => Err(RepoError::NameMismatch { path: name.to_string() }),
-    }
 }
 
 /// Makes sure that the cache can be opened and holds what the `fragments` say, which read and were there before

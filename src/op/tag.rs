@@ -179,12 +179,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::base::content::ContentBuf;
     use crate::base::time::Time;
     use crate::repo::Opening;
     use crate::repo::config::{Choices, Encryption};
     use crate::repo::keys::NoSecrets;
-    use crate::stage::snapshot::{Manifest, Totals};
+    use crate::stage::snapshot::Manifest;
     use crate::store::MemoryStore;
 
     /// Returns a repository of one snapshot, and the snapshot.
@@ -194,22 +193,8 @@ mod tests {
         let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
         let choices = Choices { encryption: Encryption::None, ..Choices::default() };
         let repository = Repository::create(&opening, choices, None, &[], Time::new(0, 0)).unwrap();
-        let manifest = Manifest {
-            time: Time::new(1_767_000_000, 0),
-            duration_ms: 0,
-            host: "a".to_owned(),
-            user: String::new(),
-            program: String::new(),
-            tags: Vec::new(),
-            parent: None,
-            replaces: None,
-            components: Vec::new(),
-            totals: Totals::default(),
-            lacks: Vec::new(),
-            lacks_total: 0,
-            root: ContentBuf::default(),
-            extra: Vec::new(),
-        };
+        let manifest =
+            Manifest { time: Time::new(1_767_000_000, 0), host: "a".to_owned(), ..Manifest::default() };
         let (id, _) = repository.put_manifest(&manifest).unwrap();
         (repository, Snapshot { id, manifest })
     }

@@ -9,16 +9,13 @@ use std::collections::HashMap;
 use crate::base::content::refs;
 use crate::base::entry::{Entry, Kind, quoted};
 use crate::base::id::{PackId, SnapshotId};
-use crate::base::progress::{Done, Progress};
+use crate::base::progress::Progress;
 use crate::repo::browse::{Place, Step, Visitor, find, walk};
 use crate::repo::index::Index;
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::stage::snapshot::{Component, Status};
 use crate::store::{Folder, Name};
-
-/// Bytes of a pack that are read at a time.
-const PIECE_BYTES: u64 = 1 << 20;
 
 /// Most problems that are told one by one.
 const PROBLEMS_MAX: usize = 100;
@@ -92,28 +89,15 @@ fn hash_packs(
             report.problem(format!("{name}: was written and is not there"));
             continue;
         };
-        let mut hasher = blake3::Hasher::new();
-        let mut at = 0;
-        while at < length {
-            if progress.is_cancelled() {
-                return Err(RepoError::Interrupted);
+        match repository.prove(&name, length, progress) {
+            Ok(()) => report.bytes_read += length,
+            Err(RepoError::Interrupted) => return Err(RepoError::Interrupted),
+            Err(RepoError::NameMismatch { .. }) => {
+                report.problem(format!("{name}: the bytes that were read back are not the ones written"));
             }
-            let end = length.min(at + PIECE_BYTES);
-            match repository.store().read_range(&name, at..end) {
-                Ok(bytes) => hasher.update(&bytes),
-                Err(error) => {
-                    report.problem(RepoError::from(error).chain());
-                    break;
-                }
-            };
-            progress.add(Done { files: 0, bytes: end - at });
-            at = end;
+            Err(error) => report.problem(error.chain()),
         }
         report.packs += 1;
-        report.bytes_read += at;
-        if at == length && hasher.finalize().as_bytes() != id.as_bytes() {
-            report.problem(format!("{name}: the bytes that were read back are not the ones written"));
-        }
     }
     Ok(())
 }

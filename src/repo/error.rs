@@ -125,7 +125,7 @@ pub enum RepoError {
     },
     /// This machine has no writer secret for the repository.
     #[error(
-        "{location}: this machine does not know this repository (no {state}); if it is yours, run 'snap key enroll' once, with the passphrase if it has one"
+        "{location}: this machine does not know this repository (no {state}), and no passphrase or identity was given that opens it; give one (SNAP_PASSWORD, --password-file, --identity), with 'snap key enroll' once if the machine is to back up to it"
     )]
     NoWriterSecret {
         /// The repository.

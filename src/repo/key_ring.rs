@@ -165,7 +165,10 @@ pub fn recover_secret(
         plain.first_chunk::<32>().map(|secret| Secret::from_bytes(*secret))
     };
     let secret = match sealed.iter().find_map(open) {
-        None if config.encryption == Encryption::Age => secret_in_packs(store, id, &unlocked.identities)?,
+        // Who is not among those that it is sealed to is not meant to have it.
+        None if config.encryption == Encryption::Age && sealed.is_empty() => {
+            secret_in_packs(store, id, &unlocked.identities)?
+        }
         found => found,
     };
     let writer = WriterKeys::new(secret.ok_or_else(missing)?, config.encryption);
@@ -175,14 +178,14 @@ pub fn recover_secret(
     }
 }
 
-/// Looks for the writer secret beside the data keys that packs carry: `keys/` may be lost, or know nothing of
-/// an identity that was sealed to once. Packs that can't be read are passed over.
+/// Looks for the writer secret beside the data keys that packs carry: `keys/` may be lost. Packs that can't be
+/// read are passed over.
 fn secret_in_packs(
     store: &dyn Store,
     id: RepositoryId,
     identities: &[Identity],
 ) -> Result<Option<Secret>, RepoError> {
-    tracing::info!("no file under keys/ gives the writer secret to these identities: looks into the packs");
+    tracing::info!("no file under keys/ holds the writer secret: it is looked for in the packs");
     let mut tried = HashSet::new();
     for found in store.list(Folder::Packs)? {
         // All packs of a run carry the same key.

@@ -8,7 +8,7 @@ use age::x25519::{Identity, Recipient};
 
 use crate::base::id::RepositoryId;
 use crate::base::limits::TREE_CHUNK_BYTES_AVG;
-use crate::base::progress::Progress;
+use crate::base::progress::{Done, Progress};
 use crate::base::time::Time;
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
@@ -19,8 +19,12 @@ use crate::stage::chunk::{ChunkSizes, Chunker};
 use crate::stage::seal::{Secret, random};
 use crate::store::{Folder, Lock, LockMode, Name, Store, StoreError};
 
-/// Time between two tries to take a lock.
+/// Time between the first tries to take a lock, and between the last ones of a long wait: on S3 each costs three requests.
 const LOCK_RETRY: Duration = Duration::from_millis(50);
+const LOCK_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes that are held against a name at one stroke.
+const PIECE_BYTES: u64 = 8 << 20;
 
 /// Where a repository and what belongs to it lie.
 pub struct Opening<'a> {
@@ -320,10 +324,18 @@ impl Repository {
                 Err(RepoError::Store(StoreError::Locked { .. })) if started.elapsed() < patience => {}
                 other => return other,
             }
-            if progress.is_cancelled() {
-                return Err(RepoError::Interrupted);
+            let waited = started.elapsed();
+            let pause = (waited / 10).clamp(LOCK_RETRY, LOCK_RETRY_MAX).min(patience.saturating_sub(waited));
+            let again = Instant::now() + pause;
+            loop {
+                if progress.is_cancelled() {
+                    return Err(RepoError::Interrupted);
+                }
+                match again.saturating_duration_since(Instant::now()) {
+                    Duration::ZERO => break,
+                    left => std::thread::sleep(left.min(LOCK_RETRY)),
+                }
             }
-            std::thread::sleep(LOCK_RETRY);
         }
     }
 }
@@ -337,5 +349,28 @@ pub fn read_named(store: &dyn Store, name: &Name, bytes_max: u64) -> Result<Vec<
     match name.hash().is_none_or(|hash| hash == *blake3::hash(&bytes).as_bytes()) {
         true => Ok(bytes),
         false => Err(RepoError::NameMismatch { path: name.to_string() }),
+    }
+}
+
+impl Repository {
+    /// Holds a file of `bytes` bytes against the hash that is its name, piece by piece: 8 MiB of memory.
+    ///
+    /// # Errors
+    /// [`RepoError::NameMismatch`], [`RepoError::Store`] if it can't be read, [`RepoError::Interrupted`].
+    pub fn prove(&self, name: &Name, bytes: u64, progress: &Progress) -> Result<(), RepoError> {
+        let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+        while at < bytes {
+            if progress.is_cancelled() {
+                return Err(RepoError::Interrupted);
+            }
+            let end = bytes.min(at + PIECE_BYTES);
+            hasher.update(&self.store().read_range(name, at..end)?);
+            progress.add(Done { files: 0, bytes: end - at });
+            at = end;
+        }
+        match name.hash().is_none_or(|hash| hash == *hasher.finalize().as_bytes()) {
+            true => Ok(()),
+            false => Err(RepoError::NameMismatch { path: name.to_string() }),
+        }
     }
 }

@@ -12,8 +12,7 @@ const PREFIX_DIGITS_MIN: usize = 4;
 
 /// Returns the snapshot that `spec` names among `all`, which are sorted by time.
 ///
-/// Days and weeks are those of `zone`. A tag names the newest snapshot that has it; a date the newest of
-/// those with the most components.
+/// Days and weeks are those of `zone`. A tag names the newest snapshot that has it; a date that of [`bearer`].
 ///
 /// # Errors
 /// [`RepoError::NoSnapshot`] if there is none, or more than one.
@@ -42,11 +41,9 @@ fn position(all: &[Snapshot], name: &str, zone: &TimeZone) -> Result<usize, Stri
     if let Some(at) = all.iter().rposition(|snapshot| snapshot.manifest.tags.iter().any(|tag| tag == name)) {
         return Ok(at);
     }
-    let named = |snapshot: &&(usize, &Snapshot)| dates(snapshot.1, zone).iter().any(|own| own == name);
-    let of_that_date: Vec<(usize, &Snapshot)> = all.iter().enumerate().collect();
-    if let Some((at, _)) =
-        of_that_date.iter().filter(named).max_by_key(|(at, snapshot)| (parts(snapshot), *at))
-    {
+    let is_named = |snapshot: &Snapshot| dates(snapshot, zone).iter().any(|own| own == name);
+    let of_that_date: Vec<usize> = (0..all.len()).filter(|at| is_named(&all[*at])).collect();
+    if let Some(at) = bearer(&of_that_date, |at| &all[*at]) {
         return Ok(*at);
     }
     let is_prefix =
@@ -62,10 +59,20 @@ fn position(all: &[Snapshot], name: &str, zone: &TimeZone) -> Result<usize, Stri
     }
 }
 
-/// Returns how many components a snapshot has something of. Of the snapshots of one date, the newest of
-/// those with the most has the date's name: what is backed up again by itself hides nothing.
-pub fn parts(snapshot: &Snapshot) -> usize {
-    snapshot.manifest.components.iter().filter(|component| component.status != Status::Failed).count()
+/// Returns which of the snapshots of one date, oldest first, has the date's name: of those of the newest one's
+/// machine, the newest of those with something of the most components. So what is backed up again by itself
+/// hides nothing. `snapshot` tells what each is.
+pub fn bearer<'a, T>(oldest_first: &'a [T], snapshot: impl Fn(&'a T) -> &'a Snapshot) -> Option<&'a T> {
+    let host = &snapshot(oldest_first.last()?).manifest.host;
+    let parts = |one: &'a T| {
+        snapshot(one)
+            .manifest
+            .components
+            .iter()
+            .filter(|component| component.status != Status::Failed)
+            .count()
+    };
+    oldest_first.iter().filter(|one| snapshot(one).manifest.host == *host).max_by_key(|one| parts(one))
 }
 
 /// Returns the names of a snapshot by its date: `daily/DATE` or `weekly/YEAR-week-NN` (ISO 8601) for

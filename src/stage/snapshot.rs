@@ -82,7 +82,7 @@ pub struct Totals {
 }
 
 /// What one run did, and the root of what it saw.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Manifest {
     /// When the run began, or the time it was given.
     pub time: Time,

@@ -315,11 +315,11 @@ impl Store for LocalStore {
         let mut gone = 0;
         for entry in entries {
             let path = entry.map_err(|e| io_error(&folder, "list", e))?.path();
-            let Some(file) = open_upload(&path)? else { continue };
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => continue, // a live run's
-                Err(e) => return Err(io_error(&path, "lock", e.into())),
+            // What can't be opened or locked is left alone: a live run has it, another user, or a bad sector.
+            let Some(file) = open_upload(&path) else { continue };
+            if let Err(e) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                tracing::debug!("{}: not swept: {e}", path.display());
+                continue;
             }
             match fs::remove_file(&path) {
                 Ok(()) => gone += 1,
@@ -331,19 +331,15 @@ impl Store for LocalStore {
     }
 }
 
-/// Opens a file under `tmp/`; none if it is gone, is another user's, or is no file at all.
+/// Opens a file under `tmp/`; none if it can't be, or is no file at all.
 ///
 /// For writing too: a network file system locks only what may be written for one alone.
-fn open_upload(path: &Path) -> Result<Option<File>, StoreError> {
-    use rustix::io::Errno;
+fn open_upload(path: &Path) -> Option<File> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC; // waits for no pipe
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::NOENT | Errno::ACCESS | Errno::ISDIR | Errno::LOOP | Errno::NXIO) => return Ok(None),
-        Err(e) => return Err(io_error(path, "open", e.into())),
-    };
-    let is_file = file.metadata().map_err(|e| io_error(path, "read", e))?.is_file();
-    Ok(is_file.then_some(file))
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    let file = opened.inspect_err(|e| tracing::debug!("{}: not swept: {e}", path.display())).ok()?;
+    let file = File::from(file);
+    file.metadata().is_ok_and(|about| about.is_file()).then_some(file)
 }
 
 /// Returns whether an error says that the place can't be written to by this user.

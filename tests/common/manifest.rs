@@ -2,7 +2,7 @@
 
 use snap::base::content::ContentBuf;
 use snap::base::time::Time;
-use snap::stage::snapshot::{Component, Manifest, Status, Totals};
+use snap::stage::snapshot::{Component, Manifest, Status};
 
 /// Returns the manifest of a snapshot of one component, `mail`.
 pub fn made_up(seconds: i64, root: ContentBuf) -> Manifest {
@@ -17,18 +17,11 @@ pub fn made_up(seconds: i64, root: ContentBuf) -> Manifest {
     };
     Manifest {
         time: Time::new(seconds, 0),
-        duration_ms: 0,
         host: "test".to_owned(),
         user: "test".to_owned(),
         program: "test".to_owned(),
-        tags: Vec::new(),
-        parent: None,
-        replaces: None,
         components: vec![component],
-        totals: Totals::default(),
-        lacks: Vec::new(),
-        lacks_total: 0,
         root,
-        extra: Vec::new(),
+        ..Manifest::default()
     }
 }

@@ -32,7 +32,11 @@ pub fn index_cache(folder: &std::path::Path) -> std::path::PathBuf {
     let kept = std::fs::read_dir(folder.join("state")).expect("state lists").flatten();
     let kept: Vec<_> = kept.filter(|entry| entry.path().is_dir()).collect();
     assert_eq!(kept.len(), 1, "one repository is known");
-    kept[0].path().join("index.redb")
+    let inside = std::fs::read_dir(kept[0].path()).expect("state lists").flatten().map(|entry| entry.path());
+    let caches: Vec<_> =
+        inside.filter(|path| path.extension().is_some_and(|extension| extension == "redb")).collect();
+    assert_eq!(caches.len(), 1, "and one cache");
+    caches[0].clone()
 }
 
 /// Returns whether a mount can be tried here; says why not.

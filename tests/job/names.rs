@@ -2,12 +2,11 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use snap::base::content::ContentBuf;
 use snap::base::id::SnapshotId;
 use snap::base::time::Time;
 use snap::repo::Snapshot;
 use snap::repo::select::{dates, select};
-use snap::stage::snapshot::{Manifest, Totals};
+use snap::stage::snapshot::Manifest;
 
 use crate::place::Place;
 
@@ -20,19 +19,9 @@ fn at(utc: &str, tag: &str, number: u8) -> Snapshot {
     let time: Timestamp = utc.parse().expect("is a time");
     let manifest = Manifest {
         time: Time::new(time.as_second(), 0),
-        duration_ms: 0,
         host: "mx1".to_owned(),
-        user: String::new(),
-        program: String::new(),
         tags: vec![tag.to_owned()],
-        parent: None,
-        replaces: None,
-        components: Vec::new(),
-        totals: Totals::default(),
-        lacks: Vec::new(),
-        lacks_total: 0,
-        root: ContentBuf::default(),
-        extra: Vec::new(),
+        ..Manifest::default()
     };
     Snapshot { id: SnapshotId::from_bytes([number; 32]), manifest }
 }

@@ -114,8 +114,7 @@ fn a_repository_that_goes_away_gives_errors_and_works_again_when_it_is_back() {
 /// Returns whether the mount has the index open.
 fn has_index_open(mount: &Mount) -> bool {
     let open = fs::read_dir(format!("/proc/{}/fd", mount.id())).expect("descriptors list");
-    open.flatten()
-        .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains("index.redb")))
+    open.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().ends_with(".redb")))
 }
 
 #[test]

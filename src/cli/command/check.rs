@@ -1,5 +1,6 @@
 //! `snap check`
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -196,11 +197,18 @@ fn verdict(request: &Request<'_>, report: &Report) -> String {
         (true, false, false, _) => {
             "no damage found: everything is there (--read-packs and --read-data read it)".to_owned()
         }
-        (false, ..) => format!(
-            "DAMAGE: {} of the repository, {} hurt in snapshots; everything else restores",
-            counted(report.damages.len() as u64, "file", "files"),
-            counted(report.hurt.len() as u64, "path is", "paths are"),
-        ),
+        (false, ..) => {
+            let files: BTreeSet<&str> = report.damages.iter().map(|damage| damage.path.as_str()).collect();
+            let files = counted(files.len() as u64, "file", "files");
+            let hurt = report.hurt.len() as u64;
+            match hurt {
+                0 => format!("DAMAGE: {files} of the repository; no snapshot is known to be hurt by it"),
+                _ => format!(
+                    "DAMAGE: {files} of the repository; in snapshots {} hurt or may be; everything else restores",
+                    counted(hurt, "path is", "paths are"),
+                ),
+            }
+        }
     }
 }
 

@@ -119,8 +119,8 @@ fn show(session: &Session, request: &Request<'_>, report: &Report, seconds: f64)
         return out.finish();
     }
     let is_shown = !request.policy.is_empty() || !request.forget.is_empty() || session.global.verbose > 0;
-    for snapshot in report.snapshots.iter().filter(|_| is_shown) {
-        out.line(as_text(snapshot))?;
+    if is_shown {
+        as_text(&report.snapshots).into_iter().try_for_each(|line| out.line(line))?;
     }
     show_space(&mut out, request, report, seconds)?;
     out.finish()
@@ -173,20 +173,24 @@ fn reasons(fate: &Fate) -> Vec<String> {
     }
 }
 
-fn as_text(snapshot: &Judged) -> String {
-    let verdict = match &snapshot.fate {
+/// Returns a line for each snapshot, in columns.
+fn as_text(snapshots: &[Judged]) -> Vec<String> {
+    let verdict = |snapshot: &Judged| match &snapshot.fate {
         Fate::Kept(_) => format!("keep    {}", reasons(&snapshot.fate).join(", ")),
         Fate::Expired => "forget".to_owned(),
         Fate::Named => "forget  named".to_owned(),
     };
-    let tags = snapshot.tags.join(",");
-    let components = snapshot.components.join(",");
-    format!(
-        "{}  {}  {}  {tags:<8}  {components}  {verdict}",
-        short(snapshot.id),
-        local(snapshot.time),
-        snapshot.host
-    )
+    let cells = |snapshot: &Judged| {
+        [snapshot.host.clone(), snapshot.tags.join(","), snapshot.components.join(","), verdict(snapshot)]
+    };
+    let rows: Vec<[String; 4]> = snapshots.iter().map(cells).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (hosts, tags, components) = (width(0), width(1), width(2));
+    let line = |(snapshot, [host, tag, component, verdict]): (&Judged, &[String; 4])| {
+        let (id, time) = (short(snapshot.id), local(snapshot.time));
+        format!("{id}  {time}  {host:<hosts$}  {tag:<tags$}  {component:<components$}  {verdict}")
+    };
+    snapshots.iter().zip(&rows).map(line).collect()
 }
 
 fn as_json(snapshot: &Judged) -> serde_json::Value {

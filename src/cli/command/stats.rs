@@ -33,7 +33,10 @@ pub fn run(session: &Session) -> Result<Exit, RepoError> {
             "bytes_stored": report.bytes_stored,
         }))?;
     } else {
-        let ratio = |whole: u64, part: u64| if part == 0 { 0.0 } else { whole as f64 / part as f64 };
+        let less = |part: u64| match report.bytes_logical as f64 / part as f64 {
+            times if times.is_finite() && times >= 1.0 => format!(" ({times:.1} times less)"),
+            _ => String::new(),
+        };
         out.line(format_args!("repository  {} in {}", repository.id(), repository.store().location()))?;
         out.line(format_args!(
             "snapshots   {}, with {} files and {} in all",
@@ -42,15 +45,15 @@ pub fn run(session: &Session) -> Result<Exit, RepoError> {
             bytes(report.bytes_logical)
         ))?;
         out.line(format_args!(
-            "distinct    {} in {} ({:.1} times less)",
+            "distinct    {} in {}{}",
             bytes(report.bytes_raw),
             counted(report.chunks, "chunk", "chunks"),
-            ratio(report.bytes_logical, report.bytes_raw)
+            less(report.bytes_raw)
         ))?;
         out.line(format_args!(
-            "stored      {} ({:.1} times less): content {}, trees {}, index and the rest {}",
+            "stored      {}{}: content {}, trees {}, index and the rest {}",
             bytes(report.bytes_stored),
-            ratio(report.bytes_logical, report.bytes_stored),
+            less(report.bytes_stored),
             bytes(report.bytes_content),
             bytes(report.bytes_tree),
             bytes(report.bytes_other)

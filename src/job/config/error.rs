@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// How alike two keys are, from 0 to 1, for one to be taken for a slip of the other.
 const ALIKE_MIN: f64 = 0.8;
 
+/// Keys whose values nobody is shown.
+const SECRET_KEYS: [&str; 3] = ["environment", "smtp", "ping_url"];
+
 /// A configuration that can't be used. Nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {what}")]
@@ -35,8 +38,12 @@ impl ConfigError {
     pub fn content(path: &Path, text: &str, error: &serde_path_to_error::Error<toml::de::Error>) -> Self {
         let message = one_line(error.inner().message());
         let key = error.path().to_string();
-        let key = if key == "." { String::new() } else { key };
+        // Where serde looks inside a value for its place, that is no key.
+        let key = key.split(".$__").next().filter(|key| *key != ".").unwrap_or_default().to_owned();
+        // What is said of a value shows it.
+        let is_secret = key.split(['.', '[']).any(|part| SECRET_KEYS.contains(&part));
         let what = match unknown_key(&message) {
+            None if is_secret => "is not what belongs here: texts in quotes are".to_owned(),
             None => message,
             Some((unknown, known)) => {
                 let meant = known

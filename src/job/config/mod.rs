@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::base::redact::Redactor;
-use crate::store::S3_SCHEME;
 
 pub use component::{Component, Hook, Stream};
 pub use error::ConfigError;
@@ -134,7 +133,6 @@ impl Config {
             ("repository.path", path),
             ("repository.index", repository.index.as_ref()),
             ("repository.state_dir", repository.state_dir.as_ref()),
-            ("notify.metrics_file", self.notify.metrics_file.as_ref()),
             ("log.directory", Some(&self.log.directory)),
         ];
         let relative = paths.into_iter().find(|(_, path)| path.is_some_and(|path| path.is_relative()));
@@ -149,17 +147,6 @@ impl Config {
             return Some((
                 key,
                 "must be longer than nothing: all but the last good ones would go".to_owned(),
-            ));
-        }
-        let sync = self.sync.as_ref()?;
-        if !sync.store.starts_with(S3_SCHEME) {
-            return Some(("sync.store", format!("\"{}\" is no s3://bucket/prefix", sync.store)));
-        }
-        if sync.renew_below_days >= sync.lock_days {
-            let (below, days) = (sync.renew_below_days, sync.lock_days);
-            return Some((
-                "sync.renew_below_days",
-                format!("{below} must be less than lock_days, which is {days}"),
             ));
         }
         None

@@ -3,7 +3,7 @@
 mod stop;
 mod tell;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,8 @@ struct Night<'n> {
     repository: OnceCell<Repository>,
     report: OnceCell<Report>,
     capacity: OnceCell<Disk>,
+    /// Whether the new snapshot was read back and is right.
+    is_verified: Cell<bool>,
 }
 
 /// Runs what is configured, and tells everybody who is to be told. Never fails: what goes wrong is
@@ -108,6 +110,7 @@ pub fn run(order: &Order<'_>) -> Outcome {
         repository: OnceCell::new(),
         report: OnceCell::new(),
         capacity: OnceCell::new(),
+        is_verified: Cell::new(false),
     };
     let result = match failure {
         Some(what) => Err(Stop::critical(Failing::Other, "INIT", format!("logs cannot be written: {what}"))),
@@ -141,6 +144,7 @@ impl Night<'_> {
         let repository = self.repository.get_or_init(|| repository);
         let is_whole = self.back_up(repository)?;
         let is_verified = self.verify(repository)?;
+        self.is_verified.set(is_verified);
         drop(lock); // prune takes it for itself
         self.retain(repository)?;
         if let Err(e) = log::remove_old(&order.config.log, self.began) {

@@ -33,8 +33,7 @@ impl Night<'_> {
         }
         let _ = self.look_at_disk(false);
         self.notify(&result, ending);
-        let is_verified = result.as_ref().err().is_none_or(|stop| stop.failing != Failing::Verify);
-        self.write_metrics(ending, is_verified);
+        self.write_metrics(ending);
         let signal = if ending == Ending::Done { Signal::Success } else { Signal::Fail };
         self.ping(signal, &words);
         ending
@@ -106,7 +105,7 @@ impl Night<'_> {
         }
     }
 
-    fn write_metrics(&self, ending: Ending, is_verified: bool) {
+    fn write_metrics(&self, ending: Ending) {
         let Some(path) = &self.order.config.notify.metrics_file else { return };
         let report = self.report.get();
         let sizes = self.repository.get().map(|repository| {
@@ -117,7 +116,7 @@ impl Night<'_> {
             ended: clock::now(),
             seconds: self.started.elapsed().as_secs_f64(),
             exit: ending.status(),
-            is_verified,
+            is_verified: self.is_verified.get(),
             is_success: ending == Ending::Done && self.order.only.is_empty(),
             parts: report.map_or(&[], |report| report.parts.as_slice()),
             bytes_stored: report.map_or(0, |report| report.bytes_stored),

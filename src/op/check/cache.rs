@@ -49,6 +49,10 @@ pub fn check_cache(
             findings.notes.push(format!("{shown}: open in another process, and not compared"));
             return Ok(CacheState::Fit);
         }
+        Err(CacheError::Hindered { what }) => {
+            findings.notes.push(format!("{shown}: {what}; not compared"));
+            return Ok(CacheState::Fit);
+        }
         Err(CacheError::Absent) if !path.exists() => {
             if !ledger.present.is_empty() {
                 findings.notes.push(format!("{shown}: not there; the next run makes it anew"));

@@ -38,7 +38,7 @@ pub fn tell_condemned(marks: &Marks, ledger: &Ledger, findings: &mut Findings) {
     let waiting: Vec<u64> = condemned.keys().filter_map(there).collect();
     if !waiting.is_empty() {
         findings.notes.push(format!(
-            "condemned/: {} packs of {} bytes are needed no more and wait for 'snap prune' to remove them",
+            "condemned/: packs that are needed no more wait for 'snap prune' to remove them: {} of {} bytes",
             waiting.len(),
             waiting.iter().sum::<u64>()
         ));

@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use age::x25519::Recipient;
 
 use crate::base::id::PackId;
-use crate::base::progress::{Done, Progress};
+use crate::base::progress::Progress;
 use crate::op::check::cache::{CacheState, shown_path};
 use crate::op::check::findings::{Findings, MEND_PACK};
 use crate::op::check::keys::KeysFound;
 use crate::op::check::ledger::Ledger;
-use crate::op::check::pieces::PIECE_BYTES;
 use crate::repo::config::Encryption;
 use crate::repo::index::{Index, read_directory, remove_cache};
 use crate::repo::keys::{KeyBody, seal_to_recipients};
@@ -87,21 +86,10 @@ impl Repair<'_> {
 
     /// Returns whether a pack's bytes are what its name stands for.
     fn is_whole(&self, id: PackId, bytes: u64) -> Result<bool, RepoError> {
-        let mut hasher = blake3::Hasher::new();
-        let mut at = 0;
-        while at < bytes {
-            if self.progress.is_cancelled() {
-                return Err(RepoError::Interrupted);
-            }
-            let end = bytes.min(at + PIECE_BYTES);
-            match self.repository.store().read_range(&Name::Pack(id), at..end) {
-                Ok(piece) => _ = hasher.update(&piece),
-                Err(_) => return Ok(false),
-            }
-            self.progress.add(Done { files: 0, bytes: end - at });
-            at = end;
+        match self.repository.prove(&Name::Pack(id), bytes, self.progress) {
+            Err(RepoError::Interrupted) => Err(RepoError::Interrupted),
+            proven => Ok(proven.is_ok()),
         }
-        Ok(hasher.finalize().as_bytes() == id.as_bytes())
     }
 }
 

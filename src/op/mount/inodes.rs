@@ -100,30 +100,13 @@ impl Inodes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::content::ContentBuf;
     use crate::base::id::SnapshotId;
-    use crate::base::time::Time;
     use crate::op::mount::folder::{Numbers, Shown};
     use crate::repo::Snapshot;
-    use crate::stage::snapshot::{Manifest, Totals};
+    use crate::stage::snapshot::Manifest;
 
     fn folder() -> Arc<Folder> {
-        let manifest = Manifest {
-            time: Time::default(),
-            duration_ms: 0,
-            host: String::new(),
-            user: String::new(),
-            program: String::new(),
-            tags: Vec::new(),
-            parent: None,
-            replaces: None,
-            components: Vec::new(),
-            totals: Totals::default(),
-            lacks: Vec::new(),
-            lacks_total: 0,
-            root: ContentBuf::default(),
-            extra: Vec::new(),
-        };
+        let manifest = Manifest { ..Manifest::default() };
         let shown = Shown::from(Snapshot { id: SnapshotId::from_bytes([1; 32]), manifest });
         Arc::new(Folder::root(Arc::new(shown), b"daily/2026-01-05", 100, 1, &Numbers::new([0; 32])))
     }

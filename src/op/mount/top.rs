@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::base::time::Time;
 use crate::op::mount::folder::{Numbers, Shown};
-use crate::repo::select::{dates, parts, zoned};
+use crate::repo::select::{bearer, dates, zoned};
 
 /// Inode number of the mount point.
 pub const ROOT: u64 = 1;
@@ -76,19 +76,25 @@ impl Top {
             tags.into_iter().filter(|tag| !TAGS_WITH_DIRECTORIES.contains(&tag.as_str())).collect::<Vec<_>>()
         };
         let has_hosts = snapshots.windows(2).any(|pair| pair[0].host != pair[1].host);
+        let mut by_date: BTreeMap<String, Vec<&Arc<Shown>>> = BTreeMap::new();
         for snapshot in snapshots {
             let id = snapshot.id.to_string();
             top.snapshot(b"snapshots", id.as_bytes(), snapshot);
             for name in dates(&snapshot.named, zone) {
-                if let Some((folder, day)) = name.split_once('/') {
-                    top.snapshot(folder.as_bytes(), day.as_bytes(), snapshot);
-                }
+                by_date.entry(name).or_default().push(snapshot);
             }
             for tag in tags_shown(snapshot) {
                 top.group("tags", &tag, snapshot, zone);
             }
             if has_hosts {
                 top.group("hosts", &snapshot.host, snapshot, zone);
+            }
+        }
+        for (name, all) in &by_date {
+            if let (Some((folder, day)), Some(shown)) =
+                (name.split_once('/'), bearer(all, |shown| &shown.named))
+            {
+                top.snapshot(folder.as_bytes(), day.as_bytes(), shown);
             }
         }
         if let Some(snapshot) = snapshots.last() {
@@ -132,16 +138,9 @@ impl Builder<'_> {
         self.add(above, name, Child::Link(number));
     }
 
-    /// Puts a snapshot in a directory of the top; of those with the same name the newest of those with
-    /// the most components stays.
+    /// Puts a snapshot in a directory of the top.
     fn snapshot(&mut self, folder: &[u8], name: &[u8], snapshot: &Arc<Shown>) {
         let above = self.below(ROOT, folder, folder, snapshot.time);
-        let there = self.top.directories.get(&above).and_then(|directory| directory.children.get(name));
-        if let Some(Child::Snapshot { snapshot: other, .. }) = there
-            && parts(&other.named) > parts(&snapshot.named)
-        {
-            return;
-        }
         let label = [folder, b"/", name].concat();
         let number = self.numbers.of(&[b"snapshot", &label, snapshot.id.as_bytes()]);
         self.add(above, name, Child::Snapshot { number, label, snapshot: snapshot.clone() });
@@ -203,7 +202,7 @@ mod tests {
     use super::*;
     use crate::base::id::SnapshotId;
     use crate::repo::Snapshot;
-    use crate::stage::snapshot::{Component, Manifest, Status, Totals};
+    use crate::stage::snapshot::{Component, Manifest, Status};
 
     fn shown(seed: u8, seconds: i64, tags: &[&str], host: &str) -> Arc<Shown> {
         shown_of(seed, seconds, tags, host, &[])
@@ -221,19 +220,11 @@ mod tests {
         };
         let manifest = Manifest {
             time: Time::new(seconds, 0),
-            duration_ms: 0,
             host: host.to_owned(),
-            user: String::new(),
-            program: String::new(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
-            parent: None,
-            replaces: None,
             components: components.iter().map(component).collect(),
-            totals: Totals::default(),
-            lacks: Vec::new(),
-            lacks_total: 0,
             root: crate::base::content::ContentBuf::default(),
-            extra: Vec::new(),
+            ..Manifest::default()
         };
         Arc::new(Shown::from(Snapshot { id: SnapshotId::from_bytes([seed; 32]), manifest }))
     }

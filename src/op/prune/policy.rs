@@ -305,8 +305,7 @@ fn keep_last_good(snapshots: &[Snapshot], named: &BTreeSet<SnapshotId>, reasons:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::content::ContentBuf;
-    use crate::stage::snapshot::{Component, Manifest, Totals};
+    use crate::stage::snapshot::{Component, Manifest};
 
     /// 2026-01-05 03:00 UTC, a Monday.
     const START: i64 = 1_767_582_000;
@@ -329,19 +328,11 @@ mod tests {
         id[..8].copy_from_slice(&seconds.to_be_bytes());
         let manifest = Manifest {
             time: Time::new(seconds, 0),
-            duration_ms: 0,
             host: "mx1".to_owned(),
             user: "root".to_owned(),
-            program: String::new(),
             tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
-            parent: None,
-            replaces: None,
             components: vec![component("mail", Status::Complete)],
-            totals: Totals::default(),
-            lacks: Vec::new(),
-            lacks_total: 0,
-            root: ContentBuf::default(),
-            extra: Vec::new(),
+            ..Manifest::default()
         };
         Snapshot { id: SnapshotId::from_bytes(id), manifest }
     }

@@ -26,7 +26,7 @@ pub fn check(manifest: &Manifest, request: &Request<'_>) -> Result<(), RepoError
     if manifest.lacks_total > 0 || failed.is_some() {
         let what = match failed {
             Some(component) => format!("component {}, which could not be backed up", component.name),
-            None => format!("{} entries that could not be backed up", manifest.lacks_total),
+            None => format!("entries that could not be backed up ({})", manifest.lacks_total),
         };
         let reason = format!(
             "this snapshot lacks {what}, and the target may hold the only copy; leave out --delete, or name a snapshot that is complete"
@@ -39,12 +39,15 @@ pub fn check(manifest: &Manifest, request: &Request<'_>) -> Result<(), RepoError
     Ok(())
 }
 
-/// Returns what the snapshot lacks, with how many entries each concerns.
+/// Returns what the snapshot lacks, with how many entries each concerns. What components lack that were not
+/// asked for is no matter.
 pub fn warnings(manifest: &Manifest, request: &Request<'_>) -> Vec<(String, u64)> {
-    let lacking = (manifest.lacks_total > 0).then(|| {
-        let what =
-            format!("the snapshot itself lacks {} entries that could not be backed up", manifest.lacks_total);
-        (what, manifest.lacks_total)
+    let mut asked =
+        manifest.components.iter().filter(|component| request.components.contains(&component.name));
+    let is_concerned =
+        request.components.is_empty() || asked.any(|component| component.status != Status::Complete);
+    let lacking = (is_concerned && manifest.lacks_total > 0).then(|| {
+        ("the snapshot itself lacks entries that could not be backed up".to_owned(), manifest.lacks_total)
     });
     let is_all = request.components.is_empty() && is_whole(request);
     let failed = manifest.components.iter().filter(|component| is_all && is_failed(component));

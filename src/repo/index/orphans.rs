@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use crate::base::id::PackId;
+use crate::base::progress::Progress;
 use crate::repo::index::Index;
-use crate::repo::open::read_named;
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::PackEntry;
 use crate::store::Name;
@@ -31,8 +31,8 @@ impl Index {
         for pack in std::mem::take(&mut self.orphans) {
             let number = self.packs.iter().find(|(_, row)| row.id == pack.id).map(|(number, _)| *number);
             let name = Name::Pack(pack.id);
-            match (read_named(repository.store(), &name, pack.bytes), number) {
-                (Ok(_), Some(number)) => {
+            match (repository.prove(&name, pack.bytes, &Progress::default()), number) {
+                (Ok(()), Some(number)) => {
                     self.unproven.remove(&number);
                     self.orphans.push(pack);
                 }

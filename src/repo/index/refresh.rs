@@ -126,7 +126,8 @@ pub fn discard(path: &Path, why: &str) -> bool {
 }
 
 /// Removes the index cache at `path`; its loss costs a rebuild. None there is no error. What is no file, and a file that
-/// is neither called `….redb`, nor one of redb's, nor empty, may be anything that was named by mistake, and stays.
+/// is neither called `….redb`, nor one of redb's, nor empty, may be anything that was named by mistake, and stays; so
+/// does another program's database.
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] for what stays; else as stat(2), open(2), read(2) and unlink(2).
@@ -149,6 +150,9 @@ pub fn remove_cache(path: &Path) -> io::Result<()> {
 fn is_cache(path: &Path) -> io::Result<bool> {
     if !std::fs::metadata(path)?.is_file() {
         return Ok(false); // /dev/null, say
+    }
+    if Cache::is_foreign(path) {
+        return Ok(false);
     }
     if path.extension().is_some_and(|extension| extension == "redb") {
         return Ok(true);

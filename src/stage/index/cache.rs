@@ -99,6 +99,12 @@ impl Cache {
         guarded(|| open(path, repository))
     }
 
+    /// Returns whether another program's database lies at `path`.
+    pub fn is_foreign(path: &Path) -> bool {
+        let any = RepositoryId::from_bytes([0; RepositoryId::BYTES]);
+        matches!(Self::open(path, any), Err(CacheError::Hindered { what }) if what == FOREIGN)
+    }
+
     /// Returns the fragments whose packs are in the cache.
     pub fn fragments(&self) -> &BTreeSet<FragmentId> {
         &self.fragments
@@ -226,6 +232,10 @@ impl Cache {
     }
 }
 
+/// What is said of a file of redb's that this program has not made.
+pub const FOREIGN: &str =
+    "another program's database lies there, and stays as it is; name another file with --index";
+
 fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
     if std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.len() == 0) {
         return Err(CacheError::Absent); // somebody is about to make it, or was killed then
@@ -241,7 +251,14 @@ fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
         other => other.map_err(failed)?,
     };
     let read = database.begin_read().map_err(failed)?;
-    let meta = read.open_table(META).map_err(failed)?;
+    let meta = match read.open_table(META) {
+        Err(redb::TableError::TableDoesNotExist(_))
+            if read.list_tables().map_err(failed)?.next().is_some() =>
+        {
+            return Err(CacheError::Hindered { what: FOREIGN.to_owned() });
+        }
+        meta => meta.map_err(failed)?,
+    };
     let is = |key: &str, value: &[u8]| -> Result<bool, CacheError> {
         Ok(meta.get(key).map_err(failed)?.is_some_and(|found| found.value() == value))
     };

@@ -5,13 +5,13 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use redb::{ReadableTable, WriteTransaction};
+use redb::{ReadableTable, TableHandle, WriteTransaction};
 
 use crate::base::id::{ChunkId, FragmentId, PackId, RepositoryId};
 use crate::base::wire;
 use crate::stage::index::cache::{
-    BLOCK_BITS_MAX, Blocks, CHUNKS, COPIES, FRAGMENTS, META, PACKS, PAGES_BYTES, REPLACED, ROW_BYTES, SCHEMA,
-    block_key, block_of, blocks_in, decode, decode_pack, id_in, row_of, rows_of,
+    BLOCK_BITS_MAX, Blocks, CHUNKS, COPIES, FOREIGN, FRAGMENTS, META, PACKS, PAGES_BYTES, REPLACED,
+    ROW_BYTES, SCHEMA, block_key, block_of, blocks_in, decode, decode_pack, id_in, row_of, rows_of,
 };
 use crate::stage::index::error::{CacheError, failed};
 use crate::stage::index::{Fragment, Location, PackNumber};
@@ -52,6 +52,10 @@ pub fn update_file(path: &Path, repository: RepositoryId, update: &Update<'_>) -
     let database = builder.create(path).map_err(failed)?;
     let mut write = database.begin_write().map_err(failed)?;
     write.set_quick_repair(true);
+    let tables: Vec<_> = write.list_tables().map_err(failed)?.collect();
+    if !tables.is_empty() && !tables.iter().any(|table| table.name() == META.name()) {
+        return Err(CacheError::Hindered { what: FOREIGN.to_owned() });
+    }
     let is_fit = {
         let meta = write.open_table(META).map_err(failed)?;
         let is = |key: &str, value: &[u8]| -> Result<bool, CacheError> {
