@@ -241,7 +241,7 @@ impl<'p> Running<'p> {
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let limit = show_duration(self.limit.unwrap_or_default());
-            let complaint = self.redactor.redact(&self.complaint.so_far());
+            let complaint = self.complaint.so_far(&self.redactor);
             return Err(CommandError::TimedOut { program: self.program.clone(), limit, complaint });
         }
         Ok(())
@@ -255,7 +255,7 @@ impl<'p> Running<'p> {
 
     fn complaint(&self) -> String {
         self.complaint.wait();
-        self.redactor.redact(&self.complaint.so_far())
+        self.complaint.so_far(&self.redactor)
     }
 
     /// Waits until there is something to read.
@@ -319,8 +319,9 @@ impl Complaint {
                 while let Ok(read @ 1..) = source.read(&mut buffer) {
                     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                     kept.extend_from_slice(&buffer[..read]);
-                    if kept.len() > 2 * COMPLAINT_BYTES_MAX {
-                        let surplus = kept.len() - COMPLAINT_BYTES_MAX;
+                    // More than is shown, so that a secret is whole when it is looked for.
+                    if kept.len() > 3 * COMPLAINT_BYTES_MAX {
+                        let surplus = kept.len() - 2 * COMPLAINT_BYTES_MAX;
                         kept.drain(..surplus);
                     }
                 }
@@ -337,10 +338,13 @@ impl Complaint {
         }
     }
 
-    fn so_far(&self) -> String {
+    /// Returns the end of what came so far, without secrets.
+    fn so_far(&self, redactor: &Redactor) -> String {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = kept.len().saturating_sub(COMPLAINT_BYTES_MAX);
-        String::from_utf8_lossy(&kept[start..]).into_owned()
+        let text = redactor.redact(&String::from_utf8_lossy(&kept));
+        let start = text.len().saturating_sub(COMPLAINT_BYTES_MAX);
+        let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+        text[start..].to_owned()
     }
 }
 
@@ -413,6 +417,18 @@ mod tests {
         command.run(b"hello", None).expect("succeeds");
         let error = shell("cat; exit 1").run(&vec![b'x'; 1 << 20], None).expect_err("fails");
         assert_eq!(error.complaint().len(), COMPLAINT_BYTES_MAX);
+    }
+
+    #[test]
+    fn no_part_of_a_secret_stays_where_a_long_complaint_is_cut() {
+        let mut command = shell("printf %s \"$PW\" >&2; head -c 8188 /dev/zero | tr '\\0' y >&2; exit 1");
+        command.environment = vec![("PW".into(), "hunter2hunter2".into())];
+        let error = command.run(b"", None).expect_err("fails");
+        assert!(
+            error.complaint().trim_start_matches('*').bytes().all(|byte| byte == b'y'),
+            "{}",
+            &error.complaint()[..20]
+        );
     }
 
     #[test]

@@ -171,7 +171,10 @@ impl Notify {
     /// Adds what must not be shown.
     pub fn add_secrets(&self, redactor: &mut Redactor) {
         // Whoever knows the URL can report success.
-        self.ping_url.iter().for_each(|url| redactor.add(url.get_ref()));
+        for url in self.ping_url.iter().map(Spanned::get_ref) {
+            redactor.add(url);
+            redactor.add(url.split('?').next().unwrap_or_default()); // what is called has more before the query
+        }
         if let Some(smtp) = &self.smtp {
             redactor.add(smtp.get_ref());
             let authority = smtp.get_ref().split_once("://").map_or("", |(_, rest)| rest);

@@ -303,8 +303,7 @@ impl Night<'_> {
     /// Lets old snapshots go. A failure is logged, and harms nothing: the next run tries again.
     fn retain(&self, repository: &Repository) -> Result<(), Stop> {
         let Some(policy) = retention::policy(&self.order.config.retention) else { return Ok(()) };
-        let mut request = prune::Request::new(policy, clock::now(), TimeZone::system(), self.order.progress);
-        request.threads = self.order.threads;
+        let request = prune::Request::new(policy, clock::now(), TimeZone::system(), self.order.progress);
         match prune::prune(repository, &request) {
             Ok(report) => {
                 for snapshot in report.snapshots.iter().filter(|snapshot| !snapshot.fate.is_kept()) {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use crate::base::id::FragmentId;
 use crate::repo::index::{Index, fragments_present};
@@ -22,8 +22,11 @@ pub struct Access {
 /// A reader, and the fragments that its index knows.
 #[derive(Clone)]
 struct Open {
+    /// It relies on the cache: what came since is found by opening it anew.
     reader: Arc<Reader<'static>>,
     fragments: Arc<BTreeSet<FragmentId>>,
+    /// One that has all fragments in memory, for where a cache that is up to date leads to bytes that are wrong.
+    last_resort: Arc<OnceLock<Option<Reader<'static>>>>,
 }
 
 impl Access {
@@ -60,8 +63,8 @@ impl Access {
         for (path, problem) in index.problems() {
             tracing::warn!("{path}: {}; 'snap check' says more", problem.chain());
         }
-        let reader = Arc::new(Reader::shared(self.repository.clone(), index, self.kept.clone()));
-        let open = Open { reader, fragments };
+        let reader = Reader::shared(self.repository.clone(), index, self.kept.clone()).without_fallback();
+        let open = Open { reader: Arc::new(reader), fragments, last_resort: Arc::default() };
         *slot = Some(open.clone());
         self.was_used.store(true, Ordering::Relaxed); // to open it may take longer than it may rest
         Ok(open)
@@ -93,7 +96,7 @@ impl Access {
     }
 
     /// Calls `act` with a reader. If it fails because the index is older than the repository, it is
-    /// called once more with a new one.
+    /// called once more with a new one; and if bytes are wrong or gone, with one that has read the fragments.
     ///
     /// # Errors
     /// What `act` returns; [`RepoError::NotThere`] and the like if the repository is away.
@@ -108,14 +111,26 @@ impl Access {
             self.close();
             return Err(away);
         }
-        match fragments_present(self.repository.store()) {
+        let (open, error) = match fragments_present(self.repository.store()) {
             Ok(present) if present != *open.fragments => {
                 drop(open);
                 self.close();
-                act(&self.opened()?.reader)
+                let open = self.opened()?;
+                match act(&open.reader) {
+                    Err(e) => (open, e),
+                    done => return done,
+                }
             }
-            _ => Err(error),
+            _ => (open, error),
+        };
+        if !error.is_unreadable() {
+            return Err(error);
         }
+        let last = open.last_resort.get_or_init(|| {
+            let index = Index::open_in_memory(&self.repository).ok()?;
+            Some(Reader::shared(self.repository.clone(), index, self.kept.clone()).without_fallback())
+        });
+        last.as_ref().and_then(|reader| act(reader).ok()).ok_or(error)
     }
 
     /// Returns the reader if it is open: for what is not worth opening the index for.
@@ -144,23 +159,55 @@ impl Access {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
     use super::*;
+    use crate::base::id::ChunkId;
     use crate::base::time::Time;
     use crate::repo::Opening;
     use crate::repo::config::{Choices, Encryption};
+    use crate::repo::index::put_fragment;
     use crate::repo::keys::NoSecrets;
+    use crate::stage::index::Fragment;
     use crate::store::MemoryStore;
 
-    #[test]
-    fn nobody_who_rests_waits_for_an_index_that_is_being_opened() {
+    fn access() -> Access {
         let state = tempfile::tempdir().unwrap();
         let store = Arc::new(MemoryStore::default());
         let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
         let choices = Choices { encryption: Encryption::None, ..Choices::default() };
         let repository = Repository::create(&opening, choices, None, &[], Time::default()).unwrap();
-        let access = Arc::new(Access::new(Arc::new(repository), 0));
+        Access::new(Arc::new(repository), 0)
+    }
+
+    /// A backup that ends while a mount is in use: the cache knows what it stored, and no fragment need
+    /// be in memory for that.
+    #[test]
+    fn what_came_since_is_found_by_opening_the_index_anew() {
+        let (access, calls) = (access(), AtomicUsize::new(0));
+        let unknown = || RepoError::UnknownChunk { id: ChunkId::from_bytes([7; ChunkId::BYTES]) };
+        access.with(|_| Ok(())).unwrap();
+        let fragment = Fragment { packs: Vec::new(), replaces: Vec::new() };
+        put_fragment(access.repository(), &fragment).unwrap();
+        let found = access.with(|_| match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(unknown()),
+            _ => Ok("there"),
+        });
+        assert_eq!((found.unwrap(), calls.load(Ordering::Relaxed)), ("there", 2));
+        assert!(access.opened().unwrap().last_resort.get().is_none());
+        let lost: Result<(), _> = access.with(|_| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            Err(unknown())
+        });
+        assert!(matches!(lost, Err(RepoError::UnknownChunk { .. })));
+        assert_eq!(calls.load(Ordering::Relaxed), 4, "the fragments were asked as well");
+        assert!(access.opened().unwrap().last_resort.get().is_some());
+    }
+
+    #[test]
+    fn nobody_who_rests_waits_for_an_index_that_is_being_opened() {
+        let access = Arc::new(access());
         let is_being_opened = access.slot();
         let (done, is_done) = crossbeam_channel::bounded(1);
         let resting = access.clone();

@@ -60,8 +60,6 @@ pub struct Request<'a> {
     pub repack_bytes_max: Option<u64>,
     /// Do all but change the repository.
     pub dry_run: bool,
-    /// Threads.
-    pub threads: usize,
     /// Shown to whoever waits; and asked whether to stop.
     pub progress: &'a Progress,
 }
@@ -81,7 +79,6 @@ impl<'a> Request<'a> {
             unused_percent_max: UNUSED_PERCENT_MAX,
             repack_bytes_max: None,
             dry_run: false,
-            threads: 1,
             progress,
         }
     }
