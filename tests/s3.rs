@@ -582,7 +582,7 @@ fn uploads_that_share_a_slow_line_all_arrive() {
     let bucket = server.bucket(Kind::Plain);
     let store = bucket.store_with(S3Options {
         upload_bytes_per_s: Some(64 << 10),
-        read_timeout: Duration::from_secs(1),
+        read_timeout: Duration::from_secs(5),
         attempts: 1,
         ..bucket.options()
     });
