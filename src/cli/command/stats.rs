@@ -34,7 +34,7 @@ pub fn run(session: &Session) -> Result<Exit, RepoError> {
         }))?;
     } else {
         let less = |part: u64| match report.bytes_logical as f64 / part as f64 {
-            times if times.is_finite() && times >= 1.0 => format!(" ({times:.1} times less)"),
+            times if times.is_finite() && times >= 1.05 => format!(" ({times:.1} times less)"),
             _ => String::new(),
         };
         out.line(format_args!("repository  {} in {}", repository.id(), repository.store().location()))?;
