@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::base::entry::quoted;
 use crate::cli::args::Check;
-use crate::cli::command::watched::{Verb, watched};
+use crate::cli::command::watched::{TOLD, Verb, first, watched};
 use crate::cli::exit::{self, Exit};
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, number, short};
@@ -24,9 +24,6 @@ use crate::store::{Name, Store};
 
 /// Rows of damage and of hurt paths that people are shown; `--json` has all.
 const SHOWN: usize = 50;
-
-/// Lines of what must be seen to that others than the one who looks are told, at most.
-const TOLD: usize = 20;
 
 /// Checks, and says what is damaged and what that hurts.
 ///
@@ -163,9 +160,8 @@ fn wrong(report: &Report, most: usize) -> impl Iterator<Item = String> {
 
 /// Returns the first lines of what must be seen to.
 fn told(request: &Request<'_>, report: &Report) -> Vec<String> {
-    let mut lines: Vec<String> = wrong(report, TOLD).take(TOLD).collect();
-    let more = report.damages.len() + report.hurt.len() - lines.len();
-    lines.extend((more > 0).then(|| format!("and {more} more; 'snap check' lists them")));
+    let total = report.damages.len() + report.hurt.len();
+    let mut lines = first(wrong(report, TOLD), total, "; 'snap check' lists them");
     lines.extend(is_partial(request, report).then(|| verdict(request, report)));
     lines
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::cli::command::watched::{Verb, watched};
+use crate::cli::command::watched::{Verb, first, watched};
 use crate::cli::exit::Exit;
 use crate::cli::offsite::Sync;
 use crate::cli::progress::Display;
@@ -17,9 +17,6 @@ use crate::job::config;
 use crate::op::sync::{Budget, Options, Report, Request, sync};
 use crate::repo::RepoError;
 use crate::store::LockingStore;
-
-/// Lines that a mail has of what went wrong, at most; the log and the program's output have all.
-const TOLD: usize = 20;
 
 /// Brings the bucket up to date, and says how everything is kept there.
 ///
@@ -70,11 +67,9 @@ fn findings(report: &Report) -> Vec<String> {
     let torn = report.snapshots.iter().filter(|kept| !kept.is_whole);
     let torn = torn.map(|kept| format!("snapshot {} is not whole in the bucket", short(kept.id)));
     let exceeded = report.exceeded.map(|level| format!("the bucket costs more than {level:.0} a month"));
-    let mut all: Vec<String> = problems.chain(torn).chain(exceeded).collect();
-    let more = all.len().saturating_sub(TOLD);
-    all.truncate(TOLD);
-    all.extend((more > 0).then(|| format!("and {more} more")));
-    all
+    let all: Vec<String> = problems.chain(torn).chain(exceeded).collect();
+    let total = all.len();
+    first(all.into_iter(), total, "")
 }
 
 fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {

@@ -20,6 +20,17 @@ pub enum Verb {
     Check,
 }
 
+/// Lines that a mail has of what must be seen to, at most; the program's output has all.
+pub const TOLD: usize = 20;
+
+/// Returns the first [`TOLD`] of `total` lines, and how many more there are, `where_all` after it.
+pub fn first(lines: impl Iterator<Item = String>, total: usize, where_all: &str) -> Vec<String> {
+    let mut first: Vec<String> = lines.take(TOLD).collect();
+    let more = total - first.len();
+    first.extend((more > 0).then(|| format!("and {more} more{where_all}")));
+    first
+}
+
 /// Does the verb's `work`, which returns what must be seen to, a line each. If a configuration speaks of
 /// the repository, its log says how the verb ended, and where nobody is at hand a mail says what failed.
 ///
@@ -41,19 +52,14 @@ pub fn watched(
         Ok(Some(config)) => config,
         _ => return result.map(|(exit, _)| exit),
     };
-    let why = |error: &RepoError| vec![error.chain()];
     let (exit, findings) = match &result {
         Ok((exit, findings)) => (*exit, findings.clone()),
-        Err(error) => (Exit::of(error), why(error)),
+        Err(error) => (Exit::of(error), vec![error.chain()]),
     };
-    let (component, failed) = match verb {
-        Verb::Sync => ("SYNC", "Sync Failed"),
-        Verb::Check => ("VERIFY", "Check Failed"),
-    };
-    let (title, failing) = match (verb, exit) {
-        (_, Exit::Damage) => ("Check Found Damage", Failing::Damage),
-        (Verb::Sync, _) => (failed, Failing::Sync),
-        (Verb::Check, _) => (failed, Failing::Other),
+    let (component, title, failing) = match (verb, exit) {
+        (Verb::Sync, _) => ("SYNC", "Sync Failed", Failing::Sync),
+        (Verb::Check, Exit::Damage) => ("VERIFY", "Check Found Damage", Failing::Damage),
+        (Verb::Check, _) => ("VERIFY", "Check Failed", Failing::Other),
     };
     let (status, level) = match exit {
         Exit::Done if findings.is_empty() => ("succeeded", Level::Info),
