@@ -66,6 +66,8 @@ fn back_up(repository: &Repository, source: &Path) {
         time: Time::new(2, 0),
         host: "bench".to_owned(),
         user: "bench".to_owned(),
+        run: None,
+        is_night: true,
         threads,
         read_threads: threads,
         dry_run: false,

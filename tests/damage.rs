@@ -242,6 +242,8 @@ fn try_back_up(repository: &Repository, source: &Path, day: u32) -> Result<backu
         time: Time::new(1_700_000_000 + 86_400 * i64::from(day), 0),
         host: "host".to_owned(),
         user: "root".to_owned(),
+        run: None,
+        is_night: true,
         threads: 2,
         read_threads: 1,
         dry_run: false,

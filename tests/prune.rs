@@ -297,6 +297,8 @@ fn backup_stream(repository: &Repository, stream: impl Read + Send + 'static, da
         time: Time::new(START + day * DAY, 0),
         host: "test".to_owned(),
         user: "test".to_owned(),
+        run: None,
+        is_night: true,
         threads: 2,
         read_threads: 1,
         dry_run: false,

@@ -11,10 +11,7 @@ use crate::job::config::Level;
 use crate::job::log::Log;
 use crate::job::notice::Failure;
 use crate::op::backup::{Event, Listener, PartReport};
-use crate::stage::snapshot::Status;
-
-/// Name under which a snapshot keeps the log of its run.
-pub const LOG_FACT: &str = "log";
+use crate::stage::snapshot::{Status, facts};
 
 /// Entries lacking that the main log names one by one; the day's log has them all.
 const LACKS_SHOWN: usize = 10;
@@ -99,6 +96,6 @@ impl Listener for JobListener<'_> {
 
     fn facts(&self) -> Vec<(String, Vec<u8>)> {
         let lines = self.log.lines(Level::Debug).join("\n");
-        vec![(LOG_FACT.to_owned(), lines.into_bytes())]
+        vec![(facts::LOG.to_owned(), lines.into_bytes())]
     }
 }

@@ -71,6 +71,8 @@ pub fn backup_with(
             time: Time::new(seconds, 0),
             host: "test".to_owned(),
             user: "test".to_owned(),
+            run: None,
+            is_night: true,
             threads: 2,
             read_threads: 2,
             dry_run: false,

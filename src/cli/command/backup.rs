@@ -88,6 +88,8 @@ pub fn request<'s>(
         time: options.time.as_deref().map_or_else(|| Ok(now()), parse_time)?,
         host: options.host.clone().unwrap_or_else(host_name),
         user: user_name(),
+        run: None,
+        is_night: options.stdin_name.is_none(),
         threads,
         read_threads: options.read_threads.map_or(threads, usize::from),
         dry_run: options.dry_run,

@@ -6,8 +6,8 @@ use crate::cli::args::Snapshots;
 use crate::cli::exit::Exit;
 use crate::cli::report::{Output, bytes, local, number, rfc3339, short};
 use crate::cli::session::Session;
-use crate::job::listener::LOG_FACT;
 use crate::repo::{RepoError, Snapshot};
+use crate::stage::snapshot::facts;
 
 /// Lists snapshots, oldest first.
 ///
@@ -77,7 +77,7 @@ pub fn run(session: &Session, options: &Snapshots) -> Result<Exit, RepoError> {
 
 /// Returns the log of the run that made a snapshot.
 fn log(snapshot: &Snapshot) -> Option<String> {
-    let fact = snapshot.manifest.extra.iter().find(|(name, _)| name == LOG_FACT);
+    let fact = snapshot.manifest.extra.iter().find(|(name, _)| name == facts::LOG);
     fact.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned())
 }
 

@@ -235,6 +235,8 @@ impl Night<'_> {
             time: order.time,
             host: order.host.clone(),
             user: order.user.clone(),
+            run: None,
+            is_night: order.only.is_empty(),
             threads: order.threads,
             read_threads: order.read_threads,
             dry_run: false,

@@ -26,6 +26,7 @@ use crate::base::id::{PackId, SnapshotId};
 use crate::base::limits::MANIFEST_ERRORS_MAX;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
+use crate::base::wire;
 use crate::op::backup::cut::cut_batches;
 use crate::op::backup::parents::Parents;
 use crate::op::backup::run::Run;
@@ -34,6 +35,7 @@ use crate::repo::index::Index;
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::writer::{Writer, commit};
 use crate::repo::{RepoError, Repository};
+use crate::stage::snapshot::facts::{self, ComponentRules};
 use crate::stage::snapshot::{self, Lack, Manifest, Status, Totals};
 
 pub use care::{Care, Event, Listener, PartReport};
@@ -72,6 +74,10 @@ pub struct Request<'a> {
     pub host: String,
     /// Who runs this.
     pub user: String,
+    /// Name of the configuration that runs; none for paths and streams by hand.
+    pub run: Option<String>,
+    /// Whether this is all that is configured, or all paths that were named.
+    pub is_night: bool,
     /// Threads that compress, and that walk.
     pub threads: usize,
     /// Threads that read files at the same time.
@@ -122,6 +128,17 @@ fn left_out((path, error): (String, RepoError)) -> String {
     format!("{path}: no fragment lists it, and nothing is taken from it: {}", error.chain())
 }
 
+/// Returns what each component leaves out, as its manifest says it.
+fn said_rules(request: &Request<'_>) -> Vec<ComponentRules> {
+    let rules = request.components.iter().map(|component| ComponentRules {
+        component: component.name.clone(),
+        excludes: component.excludes.clone(),
+        exclude_if_present: request.rules.exclude_if_present.clone(),
+        one_file_system: request.rules.one_file_system,
+    });
+    rules.collect()
+}
+
 /// Backs up the components into one snapshot.
 ///
 /// # Errors
@@ -152,6 +169,7 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
     let threads = request.threads.max(1);
     let read_threads = request.read_threads.max(1);
     let outcome = Mutex::new(Vec::new());
+    let said = wire::encode(&said_rules(&request)).map_err(|e| RepoError::record(&"snapshots/", e))?;
     let components = request.components;
     let directories: Vec<Vec<u8>> = components.iter().map(|c| c.directory.clone()).collect();
     let stream_names: Vec<Vec<Vec<u8>>> =
@@ -204,6 +222,10 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
         files: part.files,
         bytes: part.bytes,
     };
+    let mut extra = request.listener.map(Listener::facts).unwrap_or_default();
+    extra.push((facts::NIGHT.to_owned(), vec![u8::from(request.is_night)]));
+    extra.extend(request.run.map(|name| (facts::RUN.to_owned(), name.into_bytes())));
+    extra.push((facts::RULES.to_owned(), said));
     let mut tags = request.tags;
     tags.sort();
     tags.dedup();
@@ -226,7 +248,7 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
         lacks: lacks.iter().take(MANIFEST_ERRORS_MAX).cloned().collect(),
         lacks_total: lacks.len() as u64,
         root,
-        extra: request.listener.map(Listener::facts).unwrap_or_default(),
+        extra,
     };
     let mut bytes_stored = written.bytes_stored;
     let packs = written.packs();

@@ -1,5 +1,7 @@
 //! Stage 10: what a run did → manifest; and back.
 
+pub mod facts;
+
 use bincode::{Decode, Encode};
 
 use crate::base::content::ContentBuf;
@@ -110,6 +112,6 @@ pub struct Manifest {
     pub lacks_total: u64,
     /// Entries of the root directory.
     pub root: ContentBuf,
-    /// Named facts for later versions; a reader keeps what it does not know.
+    /// Named facts for later versions; a reader keeps what it does not know. See [`facts`].
     pub extra: Vec<(String, Vec<u8>)>,
 }
