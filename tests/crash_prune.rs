@@ -190,6 +190,75 @@ fn an_error_at_any_call_of_a_prune_and_a_full_disk_lose_nothing_that_is_kept() {
     }
 }
 
+/// On a disk where nothing can be written until `deletes` files are gone.
+fn cut_everywhere_on_a_full_disk(deletes: u64, error: Errno) {
+    let scene = scene();
+    let uncut = MemoryStore::of(scene.files.clone());
+    let _ = run(&scene.open(uncut.clone()), 6, true).expect("prune");
+    let ideal = scene.finished(&uncut);
+    let packs = |disk: &MemoryStore| disk.files().keys().filter(|path| path.starts_with("packs/")).count();
+    let before = packs(&MemoryStore::of(scene.files.clone()));
+    for cut in 0.. {
+        let disk = MemoryStore::of(scene.files.clone());
+        let (is_done, struck) = scene.faulty(&disk, Fault::FullUntil { deletes, error, cut }, true);
+        let what = format!("full until {deletes} files went, cut at call {cut}, {struck}");
+        scene.is_whole(&disk, &what);
+        let left = packs(&disk);
+        let finished = scene.finished(&disk);
+        assert!(finished <= ideal + ideal / 50, "{what}: {finished} bytes are left, {ideal} would do");
+        scene.is_whole(&disk, &format!("{what}, and pruned again"));
+        if is_done {
+            assert!(left < before, "{what}: packs went");
+            assert!(cut > 10, "the prune made several calls: {cut}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_in_a_prune_at_once_on_a_full_disk_loses_nothing_that_is_kept() {
+    for deletes in [1, 5, 6] {
+        cut_everywhere_on_a_full_disk(deletes, Errno::NOSPC);
+    }
+}
+
+#[test]
+fn a_power_cut_in_a_prune_at_once_beyond_every_quota_loses_nothing_that_is_kept() {
+    cut_everywhere_on_a_full_disk(u64::MAX, Errno::DQUOT);
+}
+
+#[test]
+fn an_error_at_any_call_of_a_prune_at_once_and_a_disk_that_fills_up_lose_nothing_that_is_kept() {
+    let scene = scene();
+    for call in 0.. {
+        let disk = MemoryStore::of(scene.files.clone());
+        let fault = Fault::Once { call, error: Errno::IO, work: Work::Undone };
+        let (is_done, struck) = scene.faulty(&disk, fault, true);
+        scene.is_whole(&disk, &format!("{fault:?}, {struck}"));
+        let disk = MemoryStore::of(scene.files.clone());
+        let fault = Fault::DiskFull { call };
+        let (is_pruned, struck) = scene.faulty(&disk, fault, true);
+        assert!(is_pruned, "{fault:?}, {struck}: a full disk does not keep it from giving space back");
+        scene.is_whole(&disk, &format!("{fault:?}, {struck}"));
+        if is_done {
+            return;
+        }
+    }
+}
+
+#[test]
+fn nothing_is_forgotten_where_nothing_can_be_written() {
+    let scene = scene();
+    let full = Fault::DiskFull { call: 0 };
+    let refused = Fault::ReadOnly { call: 0, error: Errno::ACCESS };
+    for (fault, at_once) in [(full, false), (refused, false), (refused, true)] {
+        let disk = MemoryStore::of(scene.files.clone());
+        let (is_done, struck) = scene.faulty(&disk, fault, at_once);
+        assert!(!is_done, "{fault:?}, {struck}");
+        assert_eq!(disk.files(), scene.files, "{fault:?}, {struck}");
+    }
+}
+
 #[test]
 fn a_cut_while_a_snapshot_is_tagged_leaves_it_with_the_old_tags_or_the_new() {
     let scene = scene();
@@ -200,7 +269,7 @@ fn a_cut_while_a_snapshot_is_tagged_leaves_it_with_the_old_tags_or_the_new() {
         let repository = scene.open(cutting);
         let all = repository.snapshots().expect("snapshots list").all;
         let last = all.last().expect("there is one");
-        let change = snap::op::tag::Change { add: vec!["keep".to_owned()], remove: Vec::new() };
+        let change = snap::op::tag::Change { add: vec!["keep".to_owned()], ..Default::default() };
         let is_done = snap::op::tag::tag(&repository, last, &change).is_ok();
         let after = scene.open(disk.clone()).snapshots().expect("snapshots list");
         assert_eq!(after.all.len(), all.len(), "cut at call {call}");

@@ -319,6 +319,7 @@ fn limits_are_the_codes() {
         PACK_BYTES_CAP,
         PACK_FRAMES_MAX,
         RECORD_BYTES_CAP,
+        MANIFEST_BYTES_CAP,
         FRAGMENT_CHUNKS_MAX,
         NAME_BYTES_MAX,
         TARGET_BYTES_MAX,

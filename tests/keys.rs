@@ -7,6 +7,12 @@
 )]
 
 mod common;
+#[path = "keys/forged.rs"]
+mod forged;
+#[path = "keys/recipients.rs"]
+mod recipients;
+#[path = "keys/typed.rs"]
+mod typed;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use common::Noise;
 use common::manifest::made_up;
-use common::repo::{backup, create_plain, differences, picture, restore};
+use common::repo::{backup, check_all, create_plain, differences, picture, restore};
 use common::watched::WatchedStore;
 use jiff::tz::TimeZone;
 use snap::base::content::{ChunkRef, Content, ContentBuf, refs};
@@ -307,4 +307,63 @@ fn a_tree_whose_chunks_end_inside_a_record_loses_nothing() {
     let restored = restore(&repository, &snapshot, target.path()).expect("restore ends");
     assert!(restored.lacks.is_empty(), "{:?}", restored.lacks);
     assert_eq!(differences(&before, &picture(target.path())), Vec::<String>::new());
+}
+
+/// What `check` calls damaged, whoever reads it whole finds damaged: what it needs is not known.
+#[test]
+fn a_tree_that_check_calls_damaged_is_not_taken_for_good_by_prune() {
+    type Make = fn(&Writer<'_>) -> Result<ContentBuf, RepoError>;
+    fn tree(writer: &Writer<'_>, entries: &[Entry<'_>]) -> Result<ContentBuf, RepoError> {
+        let (mut stream, mut bytes) = (Stream::default(), Vec::new());
+        entries.iter().for_each(|entry| push(entry, &mut stream, &mut bytes));
+        writer.store_tree(&stream)
+    }
+    fn many(writer: &Writer<'_>, letter: char) -> Result<ContentBuf, RepoError> {
+        let names: Vec<String> = (0..200).map(|number| format!("{letter}{number:03}")).collect();
+        let entries: Vec<_> =
+            names.iter().map(|name| entry(name.as_bytes(), Kind::File, Content::default())).collect();
+        tree(writer, &entries)
+    }
+    let ways: [(&str, Make); 5] = [
+        ("names descend in a chunk", |writer| {
+            let [b, a] = [&b"b"[..], b"a"].map(|name| entry(name, Kind::File, Content::default()));
+            tree(writer, &[b, a])
+        }),
+        ("names descend from one chunk to the next", |writer| {
+            let (b, a) = (many(writer, 'b')?, many(writer, 'a')?);
+            assert_eq!((b.depth, a.depth), (0, 0));
+            assert!(a.list.len() > 20, "more than one chunk");
+            Ok(ContentBuf { depth: 0, list: [b.list, a.list].concat() })
+        }),
+        ("a chunk is there twice", |writer| {
+            let a = many(writer, 'a')?;
+            Ok(ContentBuf { depth: 0, list: [a.list.clone(), a.list].concat() })
+        }),
+        ("a name leaves the directory", |writer| {
+            tree(writer, &[entry(b"..", Kind::File, Content::default())])
+        }),
+        ("a mode has bits that no mode has", |writer| {
+            tree(writer, &[Entry { mode: 0o1_000_000, ..entry(b"a", Kind::File, Content::default()) }])
+        }),
+    ];
+    for (what, make) in ways {
+        let state = tempfile::tempdir().expect("temporary folder");
+        let repository = create_plain(Arc::new(MemoryStore::default()), state.path(), Choices::default())
+            .expect("repository is made");
+        let index = Index::open(&repository).expect("index opens");
+        let made = Writer::run(&repository, &index, 1, |writer| {
+            let broken = make(writer)?;
+            tree(writer, &[entry(b"folder", Kind::Directory, broken.borrowed())])
+        });
+        let (root, written) = made.expect("trees are written");
+        let _ = commit(&repository, index, written, &made_up(1, root)).expect("snapshot is made");
+        let checked = check_all(&repository, &snap::repo::keys::NoSecrets);
+        assert!(!checked.is_sound(), "{what}: check");
+        let progress = Progress::default();
+        let policy = Policy { keep_last: 1, ..Policy::default() };
+        let mut request = Request::new(policy, Time::new(100, 0), TimeZone::UTC, &progress);
+        (request.at_once, request.force) = (true, true);
+        let refused = prune(&repository, &request);
+        assert!(matches!(refused, Err(RepoError::Refused { .. })), "{what}: {refused:?}");
+    }
 }

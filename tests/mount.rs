@@ -19,6 +19,8 @@ mod faithful;
 mod layout;
 #[path = "mount/place.rs"]
 mod place;
+#[path = "mount/secrets.rs"]
+mod secrets;
 #[path = "mount/usable.rs"]
 mod usable;
 #[path = "mount/users.rs"]

@@ -56,7 +56,9 @@ impl Machine {
     /// Runs a command with `--json` and returns its last line.
     #[track_caller]
     fn summary(&self, arguments: &[&str]) -> Value {
-        summary(&self.run(&[arguments, &["--json"]].concat()))
+        let output = self.snap(&[arguments, &["--json"]].concat());
+        ended(&output, 0);
+        summary(&String::from_utf8_lossy(&output.stdout))
     }
 
     #[track_caller]

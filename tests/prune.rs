@@ -288,13 +288,14 @@ fn backup_stream(repository: &Repository, stream: impl Read + Send + 'static, da
         paths: Vec::new(),
         streams: vec![stream],
         excludes: Vec::new(),
-        care: backup::Care::default(),
+        care: backup::Care { shrink: backup::Shrink::Any, ..backup::Care::default() },
     };
     let request = backup::Request {
         components: vec![component],
         rules: backup::Rules::default(),
         tags: Vec::new(),
         time: Time::new(START + day * DAY, 0),
+        began: Time::new(START + day * DAY, 0),
         host: "test".to_owned(),
         user: "test".to_owned(),
         run: None,
@@ -502,7 +503,7 @@ fn foreign_files_are_left_alone() {
 }
 
 #[test]
-fn a_mass_deletion_and_a_clock_in_the_past_are_refused_unless_forced() {
+fn a_mass_deletion_and_a_clock_before_all_snapshots_are_refused_unless_forced() {
     let mut scene = Scene::new(10);
     for day in 0..5 {
         scene.live(day, 5, 0);
@@ -510,13 +511,12 @@ fn a_mass_deletion_and_a_clock_in_the_past_are_refused_unless_forced() {
     let timid = |policy, day| run(&scene.open(), policy, day, |request| request.force = false);
     let refused = timid(Policy { keep_daily: 2, ..Policy::default() }, 5).expect_err("refused").to_string();
     assert!(refused.contains("3 of 5 snapshots"), "{refused}");
-    let refused = timid(keep_last(3), 3).expect_err("refused").to_string();
-    assert!(refused.contains("future"), "{refused}");
-    assert_eq!(timid(keep_last(3), 5).expect("prune").forgotten(), 2);
-    let report = run(&scene.open(), Policy { keep_weekly: 1, ..Policy::default() }, 3, |request| {
-        (request.force, request.dry_run) = (false, true);
-    });
-    assert_eq!(report.expect("a dry run only says so").refusals.len(), 2);
+    let weekly = || Policy { keep_weekly: 1, ..Policy::default() };
+    let refused = timid(weekly(), -2).expect_err("refused").to_string();
+    assert!(refused.contains("the clock is wrong"), "{refused}");
+    assert_eq!(timid(keep_last(3), -2).expect("prune").forgotten(), 2);
+    let report = run(&scene.open(), weekly(), 5, |request| (request.force, request.dry_run) = (false, true));
+    assert_eq!(report.expect("a dry run only says so").refusals.len(), 1);
     assert_eq!(timid(keep_last(1), 5).expect("who says how many means it").forgotten(), 2);
 }
 

@@ -6,7 +6,15 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "restore/attributes.rs"]
+mod attributes;
 mod common;
+#[path = "restore/delete.rs"]
+mod delete;
+#[path = "restore/live.rs"]
+mod live;
+#[path = "restore/random.rs"]
+mod random;
 
 use std::fs;
 use std::os::linux::fs::MetadataExt;
@@ -20,7 +28,7 @@ use common::watched::WatchedStore;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use snap::base::progress::Progress;
-use snap::op::restore::{Overwrite, Report, Request, restore};
+use snap::op::restore::{Consent, Overwrite, Report, Request, Unattended, restore};
 use snap::repo::config::Choices;
 use snap::repo::index::Index;
 use snap::repo::keys::NoSecrets;
@@ -94,10 +102,21 @@ impl Place {
         snapshot: &Snapshot,
         change: impl FnOnce(&mut Request<'_>),
     ) -> Result<Report, RepoError> {
+        self.restore_asking(&Unattended, snapshot, change)
+    }
+
+    /// As [`Self::restore`], with somebody to ask.
+    fn restore_asking(
+        &self,
+        consent: &dyn Consent,
+        snapshot: &Snapshot,
+        change: impl FnOnce(&mut Request<'_>),
+    ) -> Result<Report, RepoError> {
         let reader =
             Reader::new(&self.repository, Index::open(&self.repository).expect("index opens"), 1 << 20);
         let progress = Progress::default();
-        let mut request = restore_request(b"mail", &self.path("target"), &progress);
+        let plain = restore_request(b"mail", &self.path("target"), &progress);
+        let mut request = Request { consent, ..plain };
         request.overwrite = Overwrite::IfChanged;
         change(&mut request);
         restore(&reader, snapshot, &NoSecrets, &request)
@@ -112,7 +131,7 @@ fn lacks(report: &Report) -> Vec<String> {
 
 fn refusal(result: Result<Report, RepoError>) -> String {
     match result {
-        Err(error @ RepoError::Source { .. }) => error.chain(),
+        Err(error @ (RepoError::Source { .. } | RepoError::Refused { .. })) => error.chain(),
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -123,34 +142,36 @@ fn delete_never_removes_the_repository_nor_what_leads_to_it() {
     place.write("source/file", "kept");
     fs::create_dir(place.path("source/empty")).expect("folder is made");
     let (snapshot, _) = place.backup(1);
-    for repo in ["target/old/deep/repo", "target/empty"] {
-        place.write(&format!("{repo}/packs/ab/pack"), "precious");
-        place.write("target/old/deep/junk", "goes");
-        place.write("target/old/junk", "goes");
-        let own = folder_id(&place.path(repo));
-        let reports = [true, false].map(|dry_run| {
-            let report = place.restore(&snapshot, |request| {
-                (request.delete, request.own_directory, request.dry_run) = (true, own, dry_run);
-            });
-            report.expect("restore")
+    let repo = "target/old/deep/repo";
+    place.write(&format!("{repo}/packs/ab/pack"), "precious");
+    place.write("target/old/deep/junk", "goes");
+    place.write("target/old/junk", "goes");
+    let own = |path: &str| vec![(folder_id(&place.path(path)).expect("is there"), "the repository")];
+    let reports = [true, false].map(|dry_run| {
+        let report = place.restore(&snapshot, |request| {
+            (request.delete, request.force, request.dry_run) = (true, true, dry_run);
+            request.own_places = own(repo);
         });
-        let path = repo.strip_prefix("target/").expect("lies in the target");
-        let expected = [format!("{path}: not removed: the repository lies there")];
-        assert_eq!(reports.each_ref().map(lacks), [expected.to_vec(), expected.to_vec()]);
-        assert_eq!(reports[0].deleted, reports[1].deleted, "a dry run counts what would go");
-        assert_eq!(place.read(&format!("{repo}/packs/ab/pack")).as_deref(), Some("precious"));
-        assert_eq!(place.read("target/old/deep/junk"), None);
-        assert_eq!(place.read("target/old/junk"), None);
-        fs::remove_dir_all(place.path("target")).expect("target goes");
-    }
+        report.expect("restore")
+    });
+    let expected = ["old/deep/repo: not removed: the repository lies there".to_owned()];
+    assert_eq!(reports.each_ref().map(lacks), [expected.to_vec(), expected.to_vec()]);
+    assert_eq!(reports[0].deleted, reports[1].deleted, "a dry run counts what would go");
+    assert_eq!(place.read(&format!("{repo}/packs/ab/pack")).as_deref(), Some("precious"));
+    assert_eq!(place.read("target/old/deep/junk"), None);
+    assert_eq!(place.read("target/old/junk"), None);
+    // Nor is anything restored into it.
+    let refused = place.restore(&snapshot, |request| request.own_places = own("target/empty"));
+    assert!(refusal(refused).contains("the repository lies there, and nothing is restored into it"));
+    fs::remove_dir_all(place.path("target")).expect("target goes");
     place.write("target/packs/file", "precious");
-    let own = folder_id(&place.path("target"));
-    for below in ["target", "target/packs"] {
+    for below in ["target", "target/packs", "target/not/there/yet"] {
         let target = place.path(below);
         let refused = place.restore(&snapshot, |request| {
-            (request.delete, request.own_directory, request.target) = (true, own, target);
+            (request.own_places, request.target) = (own("target"), target);
         });
-        assert!(refusal(refused).contains("the target lies in the repository"));
+        assert!(refusal(refused).contains("the target lies in the repository"), "{below}");
+        assert!(!place.path("target/not").exists());
     }
     assert_eq!(place.read("target/packs/file").as_deref(), Some("precious"));
 }
@@ -167,10 +188,11 @@ fn the_program_knows_the_repository_that_lies_in_the_target() {
     assert_eq!(snap(&["init", "--encryption", "none"]), Some(0));
     assert_eq!(snap(&["backup", "mail", "--component", "mail"]), Some(0));
     fs::write(path("junk"), b"goes").expect("file is written");
-    let over = ["--overwrite", "if-changed", "--delete", "--exclude", "/state"];
-    let status = snap(&[&["restore", "latest", "--target", "."][..], &over].concat());
+    let over = ["--overwrite", "if-changed", "--delete", "--force"];
+    let status = snap(&[&["restore", "latest:mail", "--target", "."][..], &over].concat());
     assert_eq!(status, Some(1), "the repository stays, and that is said");
     assert!(!path("junk").exists());
+    assert!(path("mail/file").exists(), "what the component is backed up from stays too");
     assert_eq!(snap(&["check", "--read-data"]), Some(0));
 }
 
@@ -183,11 +205,11 @@ fn delete_leaves_what_is_excluded_wherever_it_lies() {
     place.write("target/old/deep/junk", "goes");
     place.write("target/old/more/junk", "goes");
     let report = place.restore(&snapshot, |request| {
-        request.delete = true;
+        (request.delete, request.force) = (true, true);
         request.exclude = vec!["*.key".to_owned()];
     });
     let report = report.expect("restore");
-    assert_eq!((report.deleted, lacks(&report)), (2, Vec::new()), "a file, and a folder with a file");
+    assert_eq!((report.deleted, lacks(&report)), (3, Vec::new()), "a file, and a folder with a file");
     assert_eq!(place.read("target/old/deep/secret.key").as_deref(), Some("the only copy"));
     assert_eq!(place.read("target/old/deep/junk"), None);
     assert!(!place.path("target/old/more").exists());
@@ -225,7 +247,8 @@ fn delete_never_crosses_into_another_file_system() {
     place.write("target/old/disk/file", "another disk's");
     place.write("target/data/file", "another disk's");
     place.write("target/old/junk", "goes");
-    let report = place.restore(&snapshot, |request| request.delete = true).expect("restore");
+    let report = place.restore(&snapshot, |request| (request.delete, request.force) = (true, true));
+    let report = report.expect("restore");
     assert_eq!(lacks(&report), ["old/disk: not removed: another file system is mounted there"]);
     let said = ("not emptied: another file system is mounted there".to_owned(), 1);
     assert_eq!((report.deleted, report.warnings), (1, vec![said]));
@@ -247,15 +270,15 @@ fn delete_is_refused_where_the_snapshot_is_not_whole() {
         [(&lacking, "entries that could not be backed up (3)"), (&failed, "component mail")]
     {
         let line = refusal(place.restore(snapshot, |request| request.delete = true));
-        assert!(line.starts_with("--delete: ") && line.contains(says), "{line}");
+        assert!(line.contains("--delete: ") && line.contains(says), "{line}");
     }
     assert_eq!(place.read("target/unreadable").as_deref(), Some("the only copy"));
     let report = place.restore(&lacking, |_| ()).expect("restore");
     assert_eq!(lacks(&report), Vec::<String>::new(), "all that was asked for is there");
     assert!(
-        report.warnings.iter().any(|(what, count)| what.contains("snapshot itself lacks") && *count == 3),
+        report.lacking.iter().any(|(what, count)| what.contains("snapshot itself lacks") && *count == 3),
         "{:?}",
-        report.warnings
+        report.lacking
     );
 }
 
@@ -275,11 +298,7 @@ fn a_component_that_failed_is_an_error_if_it_is_asked_for_and_else_a_warning() {
     assert!(line.starts_with("--component: ") && line.contains("path"), "{line}");
     let report = place.restore(&snapshot, |request| request.path = Vec::new()).expect("restore");
     assert_eq!(lacks(&report), Vec::<String>::new());
-    assert!(
-        report.warnings.iter().any(|(what, _)| what.contains("component mysql")),
-        "{:?}",
-        report.warnings
-    );
+    assert!(report.lacking.iter().any(|(what, _)| what.contains("component mysql")), "{:?}", report.lacking);
     assert_eq!(place.read("target/mail/file").as_deref(), Some("kept"));
 }
 
@@ -404,4 +423,50 @@ fn a_file_whose_name_is_taken_leaves_no_temporary_file() {
         .collect();
     assert_eq!(names, ["name"], "and nothing beside it");
     assert_eq!(place.read("target/name/inside").as_deref(), Some("a full folder"));
+}
+
+#[test]
+fn verify_finds_a_kept_file_that_has_the_size_and_time_and_other_content() {
+    let place = Place::new();
+    let sparse = |path: PathBuf, hole: &[u8]| {
+        let file = fs::File::create(path).expect("file is made");
+        file.set_len(1 << 20).expect("file grows");
+        std::os::unix::fs::FileExt::write_all_at(&file, b"end", (1 << 20) - 3).expect("file is written");
+        std::os::unix::fs::FileExt::write_all_at(&file, hole, 70_000).expect("file is written");
+    };
+    for name in ["same", "other", "empty"] {
+        place.write(&format!("source/{name}"), if name == "empty" { "" } else { "content" });
+    }
+    sparse(place.path("source/sparse"), b"");
+    sparse(place.path("source/filled"), b"");
+    let (snapshot, _) = place.backup(1);
+    let report = place.restore(&snapshot, |request| request.verify = true).expect("restore");
+    assert_eq!((report.files, report.verified, lacks(&report)), (5, 5, Vec::new()));
+    place.write("target/other", "CONTENT");
+    sparse(place.path("target/filled"), b"not a hole");
+    for name in ["other", "filled"] {
+        let time = fs::metadata(place.path("source").join(name)).and_then(|about| about.modified());
+        let file = fs::File::options().write(true).open(place.path("target").join(name)).expect("opens");
+        file.set_modified(time.expect("has a time")).expect("time is set");
+    }
+    let report = place.restore(&snapshot, |_| ()).expect("restore");
+    assert_eq!((report.unchanged, report.verified, lacks(&report)), (5, 0, Vec::new()), "not asked for");
+    let report = place.restore(&snapshot, |request| request.verify = true).expect("restore");
+    let said = lacks(&report);
+    assert_eq!((report.files, report.unchanged, report.verified, said.len()), (0, 5, 3, 2), "{said:?}");
+    assert!(
+        said[0].starts_with("filled: kept") && said[0].contains("bytes where a hole should be"),
+        "{said:?}"
+    );
+    assert!(said[1].starts_with("other: kept") && said[1].contains("--overwrite always"), "{said:?}");
+    assert_eq!(
+        place.read("target/other").as_deref(),
+        Some("CONTENT"),
+        "nothing is replaced that was not asked for"
+    );
+    let always = place.restore(&snapshot, |request| {
+        (request.verify, request.overwrite) = (true, Overwrite::Always);
+    });
+    let always = always.expect("restore");
+    assert_eq!((always.files, always.verified, lacks(&always)), (5, 5, Vec::new()));
 }

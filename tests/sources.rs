@@ -36,10 +36,14 @@ fn backup(place: &TempDir, arguments: &[&str]) -> (Option<i32>, Value) {
 }
 
 fn restored(place: &TempDir) -> TempDir {
+    restored_with(place, 0)
+}
+
+fn restored_with(place: &TempDir, status: i32) -> TempDir {
     let target = tempfile::tempdir().expect("temporary folder");
     let path = target.path().to_str().expect("text");
     let output = snap(place, &["restore", "latest", "--target", path]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(status), "{}", String::from_utf8_lossy(&output.stderr));
     target
 }
 
@@ -142,7 +146,8 @@ fn a_named_link_to_a_directory_stands_for_what_it_leads_to() {
     let (status, summary) = backup(&place, &both);
     assert_eq!(status, Some(1), "{summary}");
     assert!(summary["errors"].to_string().contains("/mail"), "{summary}");
-    assert!(!restored(&place).path().join("both/mail").is_symlink());
+    let target = restored_with(&place, 1); // it lacks what could not be backed up
+    assert!(!target.path().join("both/mail").is_symlink());
 }
 
 #[test]
@@ -151,4 +156,260 @@ fn the_root_directory_lies_beside_nothing() {
     let output = snap(&place, &["backup", "--component", "system", "/", text(place.path())]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && said.contains("by itself"), "{said}");
+}
+
+/// Returns the names of all files in the latest snapshot that `pattern` matches, by their last two parts.
+fn found(place: &TempDir, pattern: &str) -> Vec<String> {
+    let output = snap(place, &["find", pattern, "-s", "latest"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = said.lines().map(|line| line.rsplit(' ').next().unwrap_or_default());
+    let tail = |line: &str| {
+        let mut parts: Vec<&str> = line.rsplit('/').take(2).collect();
+        parts.reverse();
+        parts.join("/")
+    };
+    lines.map(tail).collect()
+}
+
+/// Makes the directories and files of `paths` below the place.
+fn fill(place: &TempDir, paths: &[&str]) {
+    for path in paths {
+        let path = place.path().join(path);
+        fs::create_dir_all(path.parent().expect("lies in a directory")).expect("directories");
+        fs::write(path, "x").expect("writes");
+    }
+}
+
+#[test]
+fn a_path_that_lies_below_another_named_path_is_still_named() {
+    let place = made();
+    fill(&place, &["srv/other/f", "real/letter"]);
+    for paths in [["srv", "srv/mail"], ["srv/mail", "srv"]] {
+        let (status, summary) = backup(&place, &paths);
+        assert_eq!(status, Some(1), "it is not there: {summary}");
+        assert!(summary["errors"].to_string().contains("srv/mail"), "{summary}");
+        assert_eq!(found(&place, "f"), ["other/f"], "the rest is stored");
+    }
+    symlink(place.path().join("real"), place.path().join("srv/mail")).expect("link");
+    for link in ["srv/mail", "srv/mail/"] {
+        assert_eq!(backup(&place, &["srv", link]).0, Some(0));
+        assert_eq!(found(&place, "letter"), ["mail/letter"], "what {link} leads to is stored");
+    }
+    assert_eq!(backup(&place, &["srv"]).0, Some(0));
+    assert!(found(&place, "letter").is_empty(), "a link that was not named stays one");
+    assert_eq!(backup(&place, &["srv", "srv/other/f", "srv/other/f/deeper"]).0, Some(1));
+    assert_eq!(found(&place, "f"), ["other/f"], "a file that was named is stored, whatever else was");
+}
+
+#[test]
+fn a_link_means_the_same_however_it_is_typed() {
+    let place = made();
+    fill(&place, &["real/f", "beside/x"]);
+    symlink("real", place.path().join("link")).expect("link");
+    for typed in ["link", "./link", "link/", "./link/.", "beside/../link", "link//"] {
+        let (status, summary) = backup(&place, &[typed]);
+        assert_eq!((status, &summary["warnings"]), (Some(0), &serde_json::json!([])), "{typed}: {summary}");
+        assert_eq!(found(&place, "f"), ["link/f"], "{typed}");
+    }
+    assert_eq!(backup(&place, &["real", "link"]).0, Some(0));
+    assert_eq!(found(&place, "f"), ["link/f", "real/f"], "each under its name");
+    fs::remove_dir_all(place.path().join("real")).expect("goes");
+    for sources in [&["beside", "link"][..], &["--component", "m", "beside", "link"]] {
+        let (status, summary) = backup(&place, sources);
+        assert_eq!(status, Some(1), "{summary}");
+        assert!(summary["errors"].to_string().contains("a link that leads nowhere"), "{summary}");
+        assert_eq!((found(&place, "x").len(), found(&place, "link").len()), (1, 0));
+    }
+    for sources in [&["link"][..], &["--component", "m", "link"]] {
+        let output = snap(&place, &[&["backup"], sources].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains("a link that leads nowhere"), "{said}");
+    }
+}
+
+#[test]
+fn a_pattern_never_removes_what_leads_to_a_named_path() {
+    let place = made();
+    fill(&place, &["cache/mail/f", "cache/mail/cache/inner", "cache/junk", "other"]);
+    let named = "cache/mail";
+    assert_eq!(backup(&place, &[named, "-e", "**/cache/**"]).0, Some(0));
+    assert_eq!(found(&place, "f"), ["mail/f"]);
+    assert!(found(&place, "inner").is_empty(), "what is called so inside is left out");
+    // What lies beside it stays out, whichever way it was left out.
+    for exclude in [
+        &["-e", "cache"][..],
+        &["-e", &format!("{}/cache", text(place.path()))],
+        &["--exclude-if-present", "junk"],
+    ] {
+        assert_eq!(backup(&place, &[&[text(place.path()), named][..], exclude].concat()).0, Some(0));
+        assert_eq!(
+            (found(&place, "f"), found(&place, "junk").len()),
+            (vec!["mail/f".to_owned()], 0),
+            "{exclude:?}"
+        );
+        assert_eq!(found(&place, "other").len(), 1, "{exclude:?}");
+    }
+}
+
+#[test]
+fn what_is_mounted_below_a_named_path_is_stored_where_it_was_named_too() {
+    let shared = Path::new("/dev/shm");
+    let device = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
+    if device(shared).is_none() || device(shared) == device(Path::new("/dev")) {
+        return eprintln!("skipped: /dev/shm is no file system of its own");
+    }
+    let place = made();
+    let there = tempfile::tempdir_in(shared).expect("temporary folder");
+    let (named, beside) = (there.path().join("named"), there.path().join("beside"));
+    for folder in [&named, &beside] {
+        fs::create_dir(folder).expect("directory");
+        fs::write(folder.join(folder.file_name().expect("name")), "x").expect("writes");
+    }
+    let (_, summary) = backup(&place, &["-x", "/dev", text(&named), "-e", "/dev/[!s]*"]);
+    assert!(summary["snapshot"].is_string(), "{summary}");
+    assert_eq!((found(&place, "named").len(), found(&place, "beside").len()), (2, 0));
+}
+
+#[test]
+fn what_was_named_and_holds_nothing_to_read_is_said() {
+    let place = made();
+    fill(&place, &["file", "folder/f"]);
+    let path = |name: &str| place.path().join(name);
+    let socket = std::os::unix::net::UnixListener::bind(path("socket")).expect("socket");
+    rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .expect("FIFO");
+    symlink("file", path("link")).expect("link");
+    for sources in
+        [&["folder", "socket", "fifo", "link"][..], &["--component", "m", "folder", "socket", "fifo", "link"]]
+    {
+        let (status, summary) = backup(&place, sources);
+        assert_eq!(status, Some(1), "{summary}");
+        let (errors, warnings) = (summary["errors"].to_string(), summary["warnings"].to_string());
+        assert!(errors.contains("/socket") && errors.contains("nothing can be stored"), "{errors}");
+        assert!(warnings.contains("/fifo: it is stored as what it is"), "{warnings}");
+        assert!(warnings.contains("/link: the link is stored, not the file"), "{warnings}");
+        assert!(!errors.contains("fifo") && !errors.contains("link"), "{errors}");
+    }
+    let said = snap(&place, &["backup", "folder", "link"]);
+    assert!(said.status.success() && String::from_utf8_lossy(&said.stderr).contains("the link is stored"));
+    let slash = snap(&place, &["backup", "file/"]);
+    assert!(
+        String::from_utf8_lossy(&slash.stderr).contains("is not a directory")
+            && slash.status.code() == Some(2)
+    );
+    // What was only met is no concern.
+    let (status, summary) = backup(&place, &[text(place.path())]);
+    assert_eq!((status, &summary["warnings"]), (Some(0), &serde_json::json!([])), "{summary}");
+    drop(socket);
+}
+
+#[test]
+fn places_of_the_program_inside_a_source_are_left_out_and_said() {
+    let place = made();
+    fill(&place, &["mail/f", "mail/.snap-restore-7/staged", "mail/.snap-recover-8/malware"]);
+    let staged = place.path().join("mail/.snap-restore-7");
+    let staging = snap::repo::staging::Staging::new(&place.path().join("state"));
+    let about = snap::stage::scan::stat_at(rustix::fs::CWD, staged.to_str().expect("text").as_bytes());
+    staging.note(&about.expect("is there"), &staged).expect("is noted");
+    let (status, summary) = backup(&place, &[text(place.path())]);
+    assert_eq!(status, Some(0), "{summary}");
+    let skipped = summary["skipped"].to_string();
+    for (name, reason) in [
+        ("repo", "the repository itself"),
+        ("state", "the state directory"),
+        (".snap-restore-7", "files of a restore"),
+    ] {
+        assert!(skipped.contains(&format!("/{name}\",\"reason\":\"{reason}")), "{name}: {skipped}");
+    }
+    assert_eq!((found(&place, "writer").len(), found(&place, "staged").len()), (0, 0));
+    assert_eq!(found(&place, "malware").len(), 1, "a name proves nothing");
+    // Named itself, each is what was asked for; but the repository does not go into itself.
+    assert_eq!(backup(&place, &["state", "mail/.snap-restore-7"]).0, Some(0));
+    assert_eq!((found(&place, "writer").len(), found(&place, "staged").len()), (1, 1));
+    for sources in [&["mail", "repo"][..], &["mail", "repo/snapshots"], &["--component", "m", "mail", "repo"]]
+    {
+        let (status, summary) = backup(&place, sources);
+        assert_eq!(status, Some(1), "{sources:?}: {summary}");
+        assert!(summary["errors"].to_string().contains("not backed up into itself"), "{summary}");
+    }
+    assert_eq!(backup(&place, &["--component", "m", "repo"]).0, Some(2));
+}
+
+#[test]
+fn a_pattern_that_cannot_be_read_is_an_error_everywhere() {
+    let place = made();
+    fill(&place, &["src/f"]);
+    assert_eq!(backup(&place, &["--component", "m", "src"]).0, Some(0));
+    fs::write(place.path().join("list"), "ok\n[\n").expect("writes");
+    let lines: [&[&str]; 6] = [
+        &["backup", "src", "-e", "["],
+        &["backup", "src", "-e", "#recycle"],
+        &["backup", "src", "--exclude-from", "list"],
+        &["restore", "latest", "--target", "t", "-i", "["],
+        &["restore", "latest", "--target", "t", "-e", "{a"],
+        &["find", "["],
+    ];
+    for line in lines {
+        let output = snap(&place, line);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{line:?}: {said}");
+    }
+    assert!(!place.path().join("t").exists());
+}
+
+#[test]
+fn a_file_of_patterns_from_another_editor_means_the_same() {
+    let place = made();
+    fill(&place, &["src/first", "src/second", "src/#third", "src/kept"]);
+    fs::write(place.path().join("list"), "\u{feff}first\r\n# a comment\r\nsecond\r\n\\#third")
+        .expect("writes");
+    assert_eq!(backup(&place, &["src", "--exclude-from", "list"]).0, Some(0));
+    let counts = ["first", "second", "#third", "kept"].map(|name| found(&place, name).len());
+    assert_eq!(counts, [0, 0, 0, 1]);
+}
+
+#[test]
+fn an_include_that_matches_nothing_is_said_and_status_is_one() {
+    let place = made();
+    fill(&place, &["src/anna/f", "src/bob/g"]);
+    assert_eq!(backup(&place, &["--component", "m", "src"]).0, Some(0));
+    let restore = |includes: &[&str]| {
+        let target = tempfile::tempdir().expect("temporary folder");
+        let line = [&["--json", "restore", "latest", "--target", text(target.path())], includes].concat();
+        let output = snap(&place, &line);
+        (output.status.code(), common::summary(&String::from_utf8_lossy(&output.stdout)))
+    };
+    let (status, summary) = restore(&["-i", "anna/**"]);
+    assert_eq!((status, &summary["unmatched"]), (Some(1), &serde_json::json!(["anna/**"])), "{summary}");
+    let (status, summary) = restore(&["-i", "m/anna", "-i", "**/bob/**", "-i", "g", "-i", "nobody"]);
+    assert_eq!((status, &summary["unmatched"]), (Some(1), &serde_json::json!(["nobody"])), "{summary}");
+    assert_eq!(summary["files"], 2, "the others are restored");
+    let (status, summary) = restore(&["-i", "m/anna", "-i", "g", "--dry-run"]);
+    assert_eq!((status, &summary["unmatched"]), (Some(0), &serde_json::json!([])), "{summary}");
+    let (status, _) = restore(&["-i", "anna", "--component", "m"]);
+    assert_eq!(status, Some(0));
+    let target = tempfile::tempdir().expect("temporary folder");
+    let one = ["restore", "latest:m/anna/f", "--target", text(target.path()), "-i", "other"];
+    let output = snap(&place, &one);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("\"other\" matches nothing"), "{said}");
+    assert!(!target.path().join("f").exists());
+}
+
+#[test]
+fn an_empty_stream_is_a_failure_unless_it_may_be_empty() {
+    let place = made();
+    for line in [&["backup", "--stdin-name", "x.sql"][..], &["backup", "--stdin-name", "x.sql", "--", "true"]]
+    {
+        let output = snap(&place, line);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains("--may-be-empty"), "{said}");
+    }
+    assert!(snap(&place, &["--json", "snapshots"]).stdout.is_empty(), "nothing was stored");
+    assert_eq!(backup(&place, &["--stdin-name", "x.sql", "--may-be-empty"]).0, Some(0));
+    let slow = ["backup", "--stdin-name", "x", "--timeout", "200ms", "--", "sh", "-c", "echo x; sleep 600"];
+    let output = snap(&place, &slow);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("took longer than 200ms"), "{said}");
 }

@@ -18,6 +18,15 @@ pub struct Condemned {
     pub closed: Vec<ClosedFrames>,
 }
 
+impl Condemned {
+    /// Returns about how many bytes of memory it takes, and what is looked up in it.
+    pub fn memory_bytes(&self) -> usize {
+        const LOOKED_UP: usize = 64;
+        let frames: usize = self.closed.iter().map(|row| row.frames.len()).sum();
+        (self.packs.len() + self.closed.len() + frames).saturating_mul(LOOKED_UP)
+    }
+}
+
 /// Frames of one pack whose chunks new snapshots do not refer to.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ClosedFrames {

@@ -6,6 +6,9 @@ use crate::base::content::Content;
 use crate::base::limits::{LIST_DEPTH_MAX, NAME_BYTES_MAX, TARGET_BYTES_MAX};
 use crate::base::time::Time;
 
+/// The ctime of an entry that is to be read again, whatever it looks like then: no known one is the same.
+pub const NO_CTIME: Time = Time { seconds: 0, nanos: 0 };
+
 /// What an entry is. The numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Kind {
@@ -67,7 +70,8 @@ pub struct Entry<'a> {
     pub group: &'a [u8],
     /// When the content changed last.
     pub mtime: Time,
-    /// When the inode changed last. Not restored; used to find changes.
+    /// When the inode changed last; [`NO_CTIME`] if a later change could have the same stamps. Not restored; used to
+    /// find changes.
     pub ctime: Time,
     /// When the inode was made, where the file system tells.
     pub btime: Option<Time>,

@@ -36,6 +36,10 @@ pub const PACK_FRAMES_MAX: usize = 60_000;
 /// Largest record (fragment, manifest, pack directory, key file) that is read, in bytes, expanded.
 pub const RECORD_BYTES_CAP: usize = 512 << 20;
 
+/// Largest manifest that is read, in bytes, expanded: a thousand rows of what is lacking, each of the longest path, are a
+/// tenth of it.
+pub const MANIFEST_BYTES_CAP: usize = 64 << 20;
+
 /// Most chunks listed in one fragment: about 2.5 MB, so that a fragment is built in little memory.
 pub const FRAGMENT_CHUNKS_MAX: usize = 125_000;
 

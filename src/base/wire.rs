@@ -23,6 +23,8 @@ pub enum RecordKind {
     Condemned = 6,
     /// The writer secret in the state directory.
     WriterState = 7,
+    /// The recipients in the state directory.
+    RecipientsState = 8,
 }
 
 /// Why bytes are not the record that was asked for. Nothing was changed; never retry.
@@ -114,6 +116,17 @@ pub fn encode<T: Encode>(record: &T) -> Result<Vec<u8>, WireError> {
 /// most [`RECORD_BYTES_CAP`] bytes.
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
     let (record, used) = bincode::decode_from_slice(bytes, CONFIG).map_err(record_error)?;
+    all_used(bytes, used)?;
+    Ok(record)
+}
+
+/// As [`decode`], for a record that takes at most `CAP` bytes of memory.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_within<T: Decode<()>, const CAP: usize>(bytes: &[u8]) -> Result<T, WireError> {
+    let config = bincode::config::standard().with_limit::<CAP>();
+    let (record, used) = bincode::decode_from_slice(bytes, config).map_err(record_error)?;
     all_used(bytes, used)?;
     Ok(record)
 }

@@ -7,11 +7,14 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::base::units::parse_size;
+use crate::cli::choice::{Choosing, Owner};
 use crate::cli::offsite;
 use crate::cli::retention::Prune;
 use crate::cli::s3::S3Args;
 use crate::cli::sources::Backup;
 use crate::cli::values::{LOCK_WAIT, lock_wait};
+
+pub use crate::cli::looking::{Cat, Diff, Find, History, Ls, Mount, Snapshots};
 
 /// Content-addressed, deduplicating snapshots of a mail server.
 #[derive(Debug, Parser)]
@@ -47,6 +50,9 @@ pub struct Global {
     /// File with age identities, in place of a passphrase
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub identity: Vec<PathBuf>,
+    /// Try the passphrase on the one key file whose id begins so ('snap key list')
+    #[arg(long, global = true, value_name = "ID")]
+    pub key: Option<String>,
     /// One JSON object a line on standard output
     #[arg(long, global = true)]
     pub json: bool,
@@ -89,7 +95,7 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a repository
+    /// Make a repository, in a directory that is empty or not there yet, or in a bucket
     Init(Init),
     /// Back up into a new snapshot
     Backup(Backup),
@@ -101,6 +107,8 @@ pub enum Command {
     Find(Find),
     /// Show what changed between two snapshots
     Diff(Diff),
+    /// Show what a path held, night by night
+    History(History),
     /// Write a file's content to standard output
     Cat(Cat),
     /// Put back files, with owner, mode, times, attributes, links and holes
@@ -131,6 +139,8 @@ pub enum Command {
     Config(Config),
     /// Send a notice: a test, or an alarm if backups are too old
     Notify(Notify),
+    /// Collect what somebody who helps needs to see, without secrets, into one archive
+    Support(Support),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -169,70 +179,6 @@ pub struct Init {
     pub pack_size: u64,
 }
 
-/// `snapshots`
-#[derive(Debug, Args)]
-pub struct Snapshots {
-    /// Only those with this tag; given several times, with all of them
-    #[arg(long, value_name = "TAG")]
-    pub tag: Vec<String>,
-    /// Only the newest N
-    #[arg(long, value_name = "N")]
-    pub latest: Option<usize>,
-    /// The log of the run that made each, if it kept one
-    #[arg(long)]
-    pub log: bool,
-}
-
-/// `ls`
-#[derive(Debug, Args)]
-pub struct Ls {
-    /// A snapshot (an id's start, latest, latest~2, daily/2026-01-05, a tag), and maybe :PATH in it
-    #[arg(value_name = "SNAP[:PATH]", default_value = "latest")]
-    pub place: OsString,
-    /// Everything below as well
-    #[arg(long, short = 'R')]
-    pub recursive: bool,
-    /// Mode, links, owner, size and time too
-    #[arg(long, short)]
-    pub long: bool,
-}
-
-/// `find`
-#[derive(Debug, Args)]
-pub struct Find {
-    /// A glob over base names, or over whole paths if it holds a /
-    #[arg(value_name = "PATTERN")]
-    pub pattern: String,
-    /// Look in this snapshot alone; may be given several times [default: all]
-    #[arg(long, short, value_name = "SNAP")]
-    pub snapshot: Vec<String>,
-    /// Mode, links, owner, size and time too
-    #[arg(long, short)]
-    pub long: bool,
-}
-
-/// `diff`
-#[derive(Debug, Args)]
-pub struct Diff {
-    /// The earlier snapshot
-    #[arg(value_name = "SNAP")]
-    pub earlier: String,
-    /// The later snapshot
-    #[arg(value_name = "SNAP")]
-    pub later: String,
-    /// Compare only what is below this path
-    #[arg(value_name = "PATH", default_value = "")]
-    pub path: OsString,
-}
-
-/// `cat`
-#[derive(Debug, Args)]
-pub struct Cat {
-    /// A snapshot and the file's path in it
-    #[arg(value_name = "SNAP:PATH")]
-    pub place: OsString,
-}
-
 /// What to do with what is in the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Overwrite {
@@ -253,10 +199,10 @@ pub struct Restore {
     /// Directory to restore into; made if it is not there
     #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub target: PathBuf,
-    /// Only this component; may be given several times ("all" for all)
+    /// Only this component, as SNAP:NAME; of several each lies in the target under its name ("all" for all)
     #[arg(long, value_name = "NAME")]
     pub component: Vec<String>,
-    /// Only what matches (patterns as in .gitignore)
+    /// Only what matches (patterns as in .gitignore); status 1 if a pattern matches nothing
     #[arg(long, short, value_name = "GLOB")]
     pub include: Vec<String>,
     /// Not what matches
@@ -265,38 +211,30 @@ pub struct Restore {
     /// What to do with what is in the target
     #[arg(long, value_enum, default_value = "never")]
     pub overwrite: Overwrite,
-    /// Remove what is in the target and not in the snapshot
+    /// Go on with a restore into this directory that was not finished
+    #[arg(long = "continue", conflicts_with = "dry_run")]
+    pub is_continued: bool,
+    /// Remove what the snapshot lacks, in directories that were read from a source; what backups leave out stays. -n and -v name each path
     #[arg(long)]
     pub delete: bool,
-    /// Owners by number, even where this machine knows the name
+    /// Do it without asking: over what is backed up, or --delete of more than 1000 entries or a tenth
+    #[arg(long)]
+    pub force: bool,
+    /// Owners, and whom access lists name, by number, even where this machine knows the name
     #[arg(long)]
     pub numeric_ids: bool,
+    /// Set the SELinux labels that were stored, not those of the target
+    #[arg(long)]
+    pub labels: bool,
     /// Say what would be done; write nothing
     #[arg(long, short = 'n')]
     pub dry_run: bool,
-    /// Read back from the disk what was written
+    /// Read back from the disk what was written, and look at what was kept
     #[arg(long)]
     pub verify: bool,
-}
-
-/// `mount`
-#[derive(Debug, Args)]
-pub struct Mount {
-    /// An empty directory; Ctrl-C or umount ends the mount
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub point: PathBuf,
-    /// Let other users look as well, each at what its mode and access list let them
-    #[arg(long)]
-    pub allow_other: bool,
-    /// Go to the background once the mount is up
-    #[arg(long)]
-    pub background: bool,
-    /// Memory for what was read lately
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
-    pub cache_size: u64,
-    /// File for log lines with --background [default: mount.log in this machine's state directory]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "background")]
-    pub log: Option<PathBuf>,
+    /// Which snapshot it is, and whether others complete it.
+    #[command(flatten)]
+    pub choosing: Choosing,
 }
 
 /// `check`
@@ -322,8 +260,12 @@ pub struct Check {
 /// `config`
 #[derive(Debug, Subcommand)]
 pub enum Config {
-    /// Try everything that is configured, harmlessly
-    Check,
+    /// Look at everything that is configured, harmlessly
+    Check {
+        /// Try it for real as well: run each dump to its end and throw it away, look at every file, list the bucket. As root, all that as 'run.user'
+        #[arg(long)]
+        run: bool,
+    },
 }
 
 /// `notify`
@@ -336,14 +278,25 @@ pub struct Notify {
     /// Send an alarm if a component's newest whole backup is older than max_age, and end with status 1
     #[arg(long)]
     pub stale: bool,
-    /// Look at the backups of this machine [default: the host name]
+    /// Look at the backups of this machine [default: run.host, or the host name]
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
 }
 
+/// `support`
+#[derive(Debug, Args)]
+pub struct Support {
+    /// The archive to write [default: snap-support-DATE.tar.gz here]
+    #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Do not ask before it is written
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
 /// `tag`
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("change").args(["add", "remove"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("change").args(["add", "remove", "accept"]).required(true).multiple(true))]
 pub struct Tag {
     /// The snapshot; its id changes
     #[arg(value_name = "SNAP")]
@@ -354,6 +307,12 @@ pub struct Tag {
     /// Take this tag away; may be given several times
     #[arg(long, value_name = "TAG")]
     pub remove: Vec<String>,
+    /// Say that this component, which is suspect in the snapshot, is right as it is; may be given several times
+    #[arg(long, value_name = "COMPONENT")]
+    pub accept: Vec<String>,
+    /// Whose snapshots are meant.
+    #[command(flatten)]
+    pub owner: Owner,
 }
 
 /// `key`
@@ -389,6 +348,8 @@ pub enum Key {
     Export,
     /// Keep the writer secret on this machine, so that it can back up without a passphrase
     Enroll,
+    /// Seal to the recipients that keys/ names now, where this machine remembers others
+    Accept,
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Exit status, and how an error is shown.
 
-use std::io::Write;
 use std::process::ExitCode;
 
+use crate::cli::report::tell;
 use crate::repo::RepoError;
 use crate::store::StoreError;
 
@@ -43,8 +43,8 @@ impl From<Exit> for ExitCode {
 /// Shows an error on one line of standard error, causes after it.
 pub fn report(error: &RepoError) {
     let mut line = format!("snap: {}", error.chain());
-    if matches!(error, RepoError::Store(error) if error.is_full()) {
-        line.push_str("; earlier snapshots are unharmed: make room and run it again");
+    if error.is_full() {
+        line.push_str("; earlier snapshots are unharmed: make room and run it again ('snap prune --now' gives back what no snapshot needs, and needs no room itself)");
     }
     if let RepoError::Store(StoreError::Locked { path }) = error {
         line.push_str("; wait for its end (--lock-wait)");
@@ -52,7 +52,7 @@ pub fn report(error: &RepoError) {
             line.push_str(", or remove its lock with 'snap unlock' if it is dead");
         }
     }
-    let _ = writeln!(std::io::stderr(), "{line}"); // nobody is left to tell
+    tell(line);
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Arguments, one file per command, reports, progress, exit status. Alone reads clock and environment.
 
 mod args;
+mod choice;
 mod command;
 mod exit;
+mod looking;
 mod offsite;
 mod progress;
+mod prompt;
 mod report;
 mod retention;
 mod s3;

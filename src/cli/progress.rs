@@ -33,26 +33,31 @@ impl Display {
         let thread = if !is_shown {
             None
         } else if global.json {
-            Some(std::thread::spawn(move || {
+            spawn(move || {
                 let started = Instant::now();
                 while stopped.recv_timeout(JSON_TICK) == Err(RecvTimeoutError::Timeout) {
                     json_line(&progress, started.elapsed());
                 }
-            }))
+            })
         } else if std::io::stderr().is_terminal() {
-            Some(std::thread::spawn(move || {
+            spawn(move || {
                 let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
                 bar.set_prefix(title);
                 while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                     turn(&bar, &progress);
                 }
                 bar.finish_and_clear();
-            }))
+            })
         } else {
             None
         };
         Self { stop: Some(stop), thread }
     }
+}
+
+/// Begins to show; nothing is shown where the system gives no thread.
+fn spawn(show: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
+    std::thread::Builder::new().spawn(show).ok()
 }
 
 impl Drop for Display {

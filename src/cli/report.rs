@@ -7,10 +7,13 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use crate::base::entry::{Entry, Kind, quoted};
+use crate::base::text;
 use crate::base::time::Time;
 use crate::repo::RepoError;
-use crate::repo::select::zoned;
+use crate::repo::select;
 use crate::stage::snapshot::Lack;
+
+pub use crate::repo::select::rfc3339;
 
 /// Standard output, which may be a closed pipe.
 pub struct Output {
@@ -23,12 +26,28 @@ impl Output {
         Self { out: io::BufWriter::new(io::stdout()) }
     }
 
-    /// Writes one line.
+    /// Writes one line, whatever is in it: see [`text::one_line`].
     ///
     /// # Errors
     /// [`RepoError::Source`] if nobody takes it.
-    pub fn line(&mut self, text: impl std::fmt::Display) -> Result<(), RepoError> {
-        writeln!(self, "{text}").map_err(failed)
+    pub fn line(&mut self, line: impl std::fmt::Display) -> Result<(), RepoError> {
+        writeln!(self, "{}", text::one_line(&line.to_string())).map_err(failed)
+    }
+
+    /// Writes a text that may have several lines: see [`text::lines`].
+    ///
+    /// # Errors
+    /// As [`Self::line`].
+    pub fn text(&mut self, lines: &str) -> Result<(), RepoError> {
+        writeln!(self, "{}", text::lines(lines)).map_err(failed)
+    }
+
+    /// Writes bytes as they are: for other programs, never for a terminal.
+    ///
+    /// # Errors
+    /// As [`Self::line`].
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), RepoError> {
+        self.write_all(bytes).map_err(failed)
     }
 
     /// Writes what is buffered.
@@ -48,6 +67,11 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         heard(self.out.flush())
     }
+}
+
+/// Writes one line to standard error, whatever is in it: see [`text::one_line`].
+pub fn tell(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{}", text::one_line(&line.to_string())); // nobody is left to tell
 }
 
 /// Ends the program as if by SIGPIPE if nobody listens any more.
@@ -79,13 +103,7 @@ pub fn counted(count: u64, one: &str, many: &str) -> String {
 
 /// Returns a moment as people read it here: `2026-01-05 03:00:12`.
 pub fn local(time: Time) -> String {
-    zoned(time, &TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
-}
-
-/// Returns a moment as RFC 3339 says it, UTC.
-pub fn rfc3339(time: Time) -> String {
-    let nanos = i32::try_from(time.nanos).unwrap_or(0);
-    jiff::Timestamp::new(time.seconds, nanos).unwrap_or_default().to_string()
+    select::shown(time, &TimeZone::system())
 }
 
 /// Returns the first digits of an id, enough for people.
@@ -101,12 +119,11 @@ pub fn lacks(rows: &[Lack]) -> Value {
 /// Shows up to 20 rows of path and reason on standard error.
 pub fn show_lacks(rows: &[Lack], what: &str) {
     const SHOWN: usize = 20;
-    let mut err = io::stderr().lock();
     for row in rows.iter().take(SHOWN) {
-        let _ = writeln!(err, "{what}: {}: {}", quoted(&row.path), row.reason);
+        tell(format_args!("{what}: {}: {}", quoted(&row.path), row.reason));
     }
     if rows.len() > SHOWN {
-        let _ = writeln!(err, "{what}: and {} more; --json lists all", rows.len() - SHOWN);
+        tell(format_args!("{what}: and {} more; --json lists all", rows.len() - SHOWN));
     }
 }
 

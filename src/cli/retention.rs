@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::base::units::{parse_duration, parse_size};
+use crate::cli::choice::Owner;
 use crate::cli::values::{percent, span, tag_span};
 use crate::op::prune::UNUSED_PERCENT_MAX;
 
@@ -39,13 +40,13 @@ pub struct Prune {
     /// Remove this snapshot whatever the rules say; may be given several times. Takes the ids of manifests that can't be read too
     #[arg(long, value_name = "SNAP")]
     pub forget: Vec<String>,
-    /// Delete at once what nothing needs; nobody else may use the repository meanwhile
+    /// Delete at once what nothing needs, also on a disk that is full; nobody else may use the repository meanwhile
     #[arg(long)]
     pub now: bool,
     /// Say what would be done; change nothing
     #[arg(long, short = 'n')]
     pub dry_run: bool,
-    /// Do it even if more than half of the snapshots would go, or one lies in the future
+    /// Do it even if more than half of the snapshots would go, or all are dated after now
     #[arg(long)]
     pub force: bool,
     /// How long packs stay after nothing needs them any more
@@ -60,4 +61,7 @@ pub struct Prune {
     /// Open content with the passphrase, so that frames of which a part is needed are rebuilt now
     #[arg(long)]
     pub unlock: bool,
+    /// Whose snapshots --forget means.
+    #[command(flatten)]
+    pub owner: Owner,
 }

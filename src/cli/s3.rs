@@ -10,7 +10,10 @@ use crate::cli::values::{ATTEMPTS, attempts, rate};
 use crate::job::config;
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Config};
-use crate::store::{GenuineStore, LocalStore, Name, S3_SCHEME, S3Location, S3Options, S3Store, Store};
+use crate::store::{
+    GenuineStore, LocalStore, Name, S3_SCHEME, S3Location, S3Options, S3Store, Store, dead_link,
+    refuse_other_kinds,
+};
 
 /// How a repository on S3 is reached. Credentials come from the environment, ~/.aws, web identity or
 /// the machine's role, as with every AWS program.
@@ -83,14 +86,28 @@ pub fn connect(location: &Path, options: S3Options) -> Result<S3Store, RepoError
     Ok(S3Store::open(parsed, options)?)
 }
 
+/// Returns the store in a directory.
+///
+/// # Errors
+/// [`RepoError::Source`] for the address of a place of another kind, or if a link on the way leads to nothing.
+fn directory_at(location: &Path) -> Result<Arc<dyn Store>, RepoError> {
+    if let Err(reason) = refuse_other_kinds(location) {
+        return Err(RepoError::Source { path: location.display().to_string(), reason });
+    }
+    match dead_link(location) {
+        Some(reason) => Err(RepoError::Source { path: "repository".to_owned(), reason }),
+        None => Ok(Arc::new(LocalStore::new(location))),
+    }
+}
+
 /// Returns the store at a location: a directory, or `s3://bucket/prefix`.
 ///
 /// # Errors
-/// As [`connect`].
+/// As [`connect`]; [`RepoError::Source`] for a place of another kind, or a link that leads to nothing.
 pub fn store_at(location: &Path, options: S3Options) -> Result<Arc<dyn Store>, RepoError> {
     match is_s3(location) {
         true => Ok(Arc::new(connect(location, options)?)),
-        false => Ok(Arc::new(LocalStore::new(location))),
+        false => directory_at(location),
     }
 }
 
@@ -124,10 +141,10 @@ pub fn s3_options(session: &Session, configured: Option<&config::Sync>) -> S3Opt
 /// top of them.
 ///
 /// # Errors
-/// As [`connect`] and [`GenuineStore::open`].
+/// As [`store_at`] and [`GenuineStore::open`].
 pub fn copy_at(location: &Path, options: S3Options) -> Result<Arc<dyn Store>, RepoError> {
     match is_s3(location) {
         true => Ok(Arc::new(GenuineStore::open(Arc::new(connect(location, options)?))?)),
-        false => Ok(Arc::new(LocalStore::new(location))),
+        false => directory_at(location),
     }
 }

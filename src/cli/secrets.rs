@@ -1,23 +1,28 @@
 //! Where passphrases and identities come from; never from arguments, which anybody can see.
 
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use age::x25519::Identity;
 
+use crate::base::progress::Progress;
+use crate::cli::args::Global;
+use crate::cli::prompt;
 use crate::repo::RepoError;
-use crate::repo::keys::{Passphrase, Secrets};
+use crate::repo::keys::{Passphrase, Secrets, fit_for_new};
 
-/// Shortest passphrase that is taken for a new key, in characters.
-const PASSPHRASE_CHARS_MIN: usize = 8;
+/// Longest file with a passphrase or identities that is read, in bytes.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 /// Passphrase and identities as the command line and environment name them.
 pub struct CliSecrets {
     password_file: Option<PathBuf>,
     identity_files: Vec<PathBuf>,
+    only_key: Option<String>,
+    progress: Arc<Progress>,
     known: Mutex<Option<Passphrase>>,
 }
 
@@ -26,9 +31,15 @@ fn fail(what: impl Into<String>) -> RepoError {
 }
 
 impl CliSecrets {
-    /// Asks nothing yet.
-    pub fn new(password_file: Option<PathBuf>, identity_files: Vec<PathBuf>) -> Self {
-        Self { password_file, identity_files, known: Mutex::new(None) }
+    /// Asks nothing yet. A prompt ends when `progress` says that the program is to stop.
+    pub fn new(global: &Global, progress: Arc<Progress>) -> Self {
+        Self {
+            password_file: global.password_file.clone(),
+            identity_files: global.identity.clone(),
+            only_key: global.key.clone(),
+            progress,
+            known: Mutex::new(None),
+        }
     }
 
     /// Returns whether the passphrase would be asked for at the terminal.
@@ -50,7 +61,7 @@ impl CliSecrets {
             return Ok(Some(passphrase));
         }
         match std::io::stdin().is_terminal() {
-            true => prompt("Passphrase: ").map(Some),
+            true => prompt::ask("Passphrase: ", &self.progress).map(Some),
             false => Ok(None),
         }
     }
@@ -58,14 +69,14 @@ impl CliSecrets {
     /// Returns a passphrase for a new key: from the named file or variable, or twice from a prompt.
     ///
     /// # Errors
-    /// [`RepoError::Passphrase`] if there is none, or it is too short.
-    pub fn new_passphrase(file: Option<&Path>, variable: &str) -> Result<Passphrase, RepoError> {
+    /// [`RepoError::Passphrase`] if there is none, or it is none that is sure to be typed again.
+    pub fn new_passphrase(&self, file: Option<&Path>, variable: &str) -> Result<Passphrase, RepoError> {
         let passphrase = match (file, from_environment(variable)?) {
             (Some(file), _) => from_file(file)?,
             (None, Some(passphrase)) => passphrase,
             (None, None) if std::io::stdin().is_terminal() => {
-                let passphrase = prompt("New passphrase: ")?;
-                if *prompt("The same again: ")? != *passphrase {
+                let passphrase = prompt::ask("New passphrase: ", &self.progress)?;
+                if *prompt::ask("The same again: ", &self.progress)? != *passphrase {
                     return Err(fail("the two are not the same; nothing was changed"));
                 }
                 passphrase
@@ -76,7 +87,7 @@ impl CliSecrets {
                 )));
             }
         };
-        long_enough(passphrase)
+        fit(&passphrase)
     }
 
     /// Returns the passphrase for a repository that is being made: from the sources of any passphrase, or twice
@@ -88,8 +99,8 @@ impl CliSecrets {
         let is_given = self.password_file.is_some() || is_set("SNAP_PASSWORD");
         let printed = if is_given { None } else { from_command()? };
         match printed {
-            Some(passphrase) => long_enough(passphrase),
-            None => Self::new_passphrase(self.password_file.as_deref(), "SNAP_PASSWORD"),
+            Some(passphrase) => fit(&passphrase),
+            None => self.new_passphrase(self.password_file.as_deref(), "SNAP_PASSWORD"),
         }
     }
 }
@@ -103,11 +114,18 @@ impl Secrets for CliSecrets {
         Ok(known.clone())
     }
 
+    fn only_key(&self) -> Option<&str> {
+        self.only_key.as_deref()
+    }
+
+    fn forget(&self) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn identities(&self) -> Result<Vec<Identity>, RepoError> {
         let mut identities = Vec::new();
         for path in &self.identity_files {
-            let text = fs::read_to_string(path).map_err(|e| fail(format!("{}: {e}", path.display())))?;
-            let text = Passphrase::new(text);
+            let text = Passphrase::new(read_secret(path)?);
             for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
             {
                 let identity = line.parse().map_err(|e: &str| fail(format!("{}: {e}", path.display())))?;
@@ -148,26 +166,31 @@ fn from_command() -> Result<Option<Passphrase>, RepoError> {
 }
 
 fn from_file(file: &Path) -> Result<Passphrase, RepoError> {
-    let text = fs::read_to_string(file).map_err(|e| fail(format!("{}: {e}", file.display())))?;
-    first_line(text, &file.display().to_string())
+    first_line(read_secret(file)?, &file.display().to_string())
+}
+
+/// Reads a file that holds a secret; it may be a pipe, and is not read beyond any secret's length.
+fn read_secret(file: &Path) -> Result<String, RepoError> {
+    let failed = |what: String| fail(format!("{}: {what}", file.display()));
+    let mut text = String::new();
+    let opened = fs::File::open(file).map_err(|e| failed(e.to_string()))?;
+    let read =
+        opened.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(|e| failed(e.to_string()))?;
+    match read as u64 > SECRET_BYTES_MAX {
+        true => Err(failed(format!("is longer than {SECRET_BYTES_MAX} bytes"))),
+        false => Ok(text),
+    }
 }
 
 fn first_line(text: String, source: &str) -> Result<Passphrase, RepoError> {
     let text = Passphrase::new(text);
     match text.lines().next() {
-        Some(line) if !line.is_empty() => Ok(Passphrase::new(line.to_owned())),
+        Some(line) if !line.trim_start_matches('\u{feff}').is_empty() => Ok(Passphrase::new(line.to_owned())),
         _ => Err(fail(format!("{source}: its first line is empty"))),
     }
 }
 
 /// Takes a passphrase for a new key, wherever it comes from.
-fn long_enough(passphrase: Passphrase) -> Result<Passphrase, RepoError> {
-    match passphrase.chars().count() >= PASSPHRASE_CHARS_MIN {
-        true => Ok(passphrase),
-        false => Err(fail(format!("too short: {PASSPHRASE_CHARS_MIN} characters at least"))),
-    }
-}
-
-fn prompt(text: &str) -> Result<Passphrase, RepoError> {
-    rpassword::prompt_password(text).map(Passphrase::new).map_err(|e| fail(e.to_string()))
+fn fit(passphrase: &Passphrase) -> Result<Passphrase, RepoError> {
+    fit_for_new(passphrase).map_err(fail)
 }

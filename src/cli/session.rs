@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use signal_hook::iterator::Signals;
 
 use crate::base::progress::Progress;
 use crate::base::time::Time;
@@ -15,13 +16,15 @@ use crate::cli::args::Global;
 use crate::cli::s3::{copy_at, index_of, is_s3, store_at};
 use crate::cli::secrets::CliSecrets;
 use crate::cli::signals::stop_signals;
-use crate::job::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::job::clock::zone_problem;
+use crate::job::config::{Config, ConfigError, DEFAULT_PATH, Level};
 use crate::job::preflight;
+use crate::repo::browse::newest_with;
 use crate::repo::index::{Index, remove_cache};
 use crate::repo::reader::Reader;
-use crate::repo::select::select;
+use crate::repo::select::{name_length, zoned};
 use crate::repo::{Opening, RepoError, Repository, Snapshot};
-use crate::store::{Lock, LockMode, Store};
+use crate::store::{Lock, LockMode, Store, dead_link};
 
 /// Memory for frames that commands which look inside keep, in bytes.
 const FRAME_CACHE_BYTES: usize = 32 << 20;
@@ -40,8 +43,9 @@ pub struct Session {
 impl Session {
     /// Begins a run.
     pub fn new(global: Global) -> Self {
-        let secrets = CliSecrets::new(global.password_file.clone(), global.identity.clone());
-        Self { global, secrets, progress: Arc::new(Progress::default()), config: OnceCell::new() }
+        let progress = Arc::new(Progress::default());
+        let secrets = CliSecrets::new(&global, progress.clone());
+        Self { global, secrets, progress, config: OnceCell::new() }
     }
 
     /// From now on SIGINT, SIGTERM and SIGHUP ask the command to stop; a second SIGINT or SIGTERM ends it at
@@ -68,7 +72,8 @@ impl Session {
         let read = self.config.get_or_init(|| {
             let path = self.global.config.clone();
             let path = path.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
-            path.map(|path| Config::read(&path)).transpose()
+            let config = path.map(|path| Config::read(&path)).transpose()?;
+            config.map(with_log_level).transpose()
         });
         read.as_ref().map(Option::as_ref)
     }
@@ -95,6 +100,12 @@ impl Session {
                 Ok(config.filter(|config| config.repository.path.get_ref() == repo))
             }
         }
+    }
+
+    /// Returns the name of this machine in snapshots: the configured one, else its own.
+    pub fn host(&self) -> String {
+        let config = self.own_config().ok().flatten();
+        config.and_then(|config| config.run.host.clone()).unwrap_or_else(host_name)
     }
 
     /// Returns where the repository lies, a directory or `s3://bucket/prefix`: the one that was named, else the configured one.
@@ -136,6 +147,9 @@ impl Session {
         &self,
         act: impl FnOnce(&Opening<'_>) -> Result<R, RepoError>,
     ) -> Result<R, RepoError> {
+        if let Some(what) = zone_problem() {
+            return Err(RepoError::Refused { what });
+        }
         let state = self.state_directory()?;
         let configured = match &self.global.index {
             Some(index) => Some(index.clone()),
@@ -205,13 +219,24 @@ impl Session {
         Ok(snapshots.all)
     }
 
-    /// Returns the snapshot that `spec` names, and the others.
-    ///
-    /// # Errors
-    /// [`RepoError::NoSnapshot`].
-    pub fn snapshot(&self, repository: &Repository, spec: &str) -> Result<Snapshot, RepoError> {
-        let all = self.snapshots(repository)?;
-        select(&all, spec, &TimeZone::system()).cloned()
+    /// Returns an error that says where a path is which the snapshot does not have; another error as it is.
+    pub fn with_elsewhere(
+        &self,
+        error: RepoError,
+        reader: &Reader<'_>,
+        snapshot: &Snapshot,
+        path: &[u8],
+    ) -> RepoError {
+        let RepoError::NoPath { path: shown, snapshot: id, .. } = error else { return error };
+        let all = reader.repository().snapshots().map(|snapshots| snapshots.all).unwrap_or_default();
+        let elsewhere = match newest_with(reader, &all, snapshot, path) {
+            Some(newest) => {
+                let at = zoned(newest.manifest.time, &TimeZone::system()).strftime("%Y-%m-%d %H:%M");
+                format!("; the newest that has it is {} of {at}", newest.id)
+            }
+            None => "; none of the newest ones has it".to_owned(),
+        };
+        RepoError::NoPath { path: shown, snapshot: id, elsewhere }
     }
 
     /// Returns the number of threads to use: for a repository on S3 at least as many as requests may
@@ -226,8 +251,16 @@ impl Session {
     /// Returns where this machine keeps its writer secret.
     ///
     /// # Errors
-    /// [`RepoError::Source`] if that is not known, or as [`Self::config`].
+    /// [`RepoError::Source`] if that is not known, or a link on the way leads to nothing; or as [`Self::config`].
     pub fn state_directory(&self) -> Result<PathBuf, RepoError> {
+        let state = self.state_place()?;
+        match dead_link(&state) {
+            Some(reason) => Err(RepoError::Source { path: "state directory".to_owned(), reason }),
+            None => Ok(state),
+        }
+    }
+
+    fn state_place(&self) -> Result<PathBuf, RepoError> {
         if let Some(directory) = &self.global.state_dir {
             return Ok(directory.clone());
         }
@@ -254,8 +287,8 @@ impl Session {
 pub fn split_place(place: &std::ffi::OsStr) -> Result<(String, Vec<u8>), RepoError> {
     use std::os::unix::ffi::OsStrExt;
     let bytes = place.as_bytes();
-    let at = bytes.iter().position(|byte| *byte == b':');
-    let (spec, path) = at.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + 1..]));
+    let (spec, path) = bytes.split_at(name_length(bytes));
+    let path = path.strip_prefix(b":").unwrap_or(path);
     let spec = std::str::from_utf8(spec).map_err(|_| RepoError::NoSnapshot {
         spec: place.to_string_lossy().into_owned(),
         what: "is not text".to_owned(),
@@ -278,10 +311,26 @@ pub fn parse_time(text: &str) -> Result<Time, RepoError> {
     Ok(Time::new(timestamp.as_second(), u32::try_from(timestamp.subsec_nanosecond()).unwrap_or(0)))
 }
 
+/// Variable that says the level of the main log, whatever the configuration says.
+const LOG_LEVEL: &str = "SNAP_LOG_LEVEL";
+
+/// Lets the environment say the level of the main log.
+fn with_log_level(mut config: Config) -> Result<Config, ConfigError> {
+    let said = std::env::var(LOG_LEVEL).unwrap_or_default();
+    if !said.is_empty() {
+        config.log.level = Level::from_word(&said).ok_or_else(|| {
+            let what = format!("{said:?} is none of debug, info, warning, error, critical");
+            ConfigError::at(&config.path, "", None, LOG_LEVEL, &what)
+        })?;
+    }
+    Ok(config)
+}
+
 fn watch_signals(progress: Arc<Progress>) {
     use signal_hook::consts::SIGHUP;
-    let Ok(mut signals) = stop_signals() else { return };
-    std::thread::spawn(move || {
+    let (sender, receiver) = std::sync::mpsc::channel::<Signals>();
+    let begun = std::thread::Builder::new().spawn(move || {
+        let Ok(mut signals) = receiver.recv() else { return };
         for signal in &mut signals {
             // A terminal that is closed sends SIGHUP more than once.
             if progress.is_cancelled() && signal != SIGHUP {
@@ -290,6 +339,10 @@ fn watch_signals(progress: Arc<Progress>) {
             progress.cancel();
         }
     });
+    // Where there can be no thread to hear them, signals end the program as they always do.
+    if let (Ok(_), Ok(signals)) = (begun, stop_signals()) {
+        let _ = sender.send(signals);
+    }
 }
 
 /// Returns what was typed, to be typed again: without the options that say only how much is shown.

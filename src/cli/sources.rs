@@ -2,13 +2,17 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueHint};
+
+use crate::base::units::parse_duration;
 
 /// `backup`
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// What to back up; lies in the snapshot by its absolute path [default: the configured components]
+    /// What to back up; lies in the snapshot by its absolute path. A link to a directory stands for what it leads to
+    /// [default: the configured components]
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
     /// Put the paths or the stream into this top directory: one directory's content right in it, several paths by their base names.
@@ -24,7 +28,7 @@ pub struct Backup {
     /// Tag the snapshot
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
-    /// Leave out what matches (patterns as in .gitignore)
+    /// Leave out what matches (patterns as in .gitignore; /… also from the machine's root); never what was named
     #[arg(long, short, value_name = "GLOB")]
     pub exclude: Vec<String>,
     /// Leave out what matches a line of the file
@@ -33,7 +37,7 @@ pub struct Backup {
     /// Store directories empty that hold a file of this name
     #[arg(long, value_name = "NAME")]
     pub exclude_if_present: Vec<OsString>,
-    /// Do not enter other file systems
+    /// Do not enter other file systems than those of the paths that were named
     #[arg(long, short = 'x')]
     pub one_file_system: bool,
     /// Do not read a file again because its ctime alone changed
@@ -45,10 +49,19 @@ pub struct Backup {
     /// Store standard input, or what the command after -- writes, as a file of this name
     #[arg(long, value_name = "NAME", conflicts_with = "paths")]
     pub stdin_name: Option<OsString>,
+    /// This component is right as it is, however little is left of it; may be given several times
+    #[arg(long, value_name = "COMPONENT")]
+    pub accept: Vec<String>,
+    /// Take a stream without any bytes for a good one [default: it is a failure, and nothing is stored]
+    #[arg(long, requires = "stdin_name")]
+    pub may_be_empty: bool,
+    /// Longest time that the command after -- may take [default: 6h]
+    #[arg(long, value_name = "SPAN", requires = "command", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
     /// Time of the snapshot, such as 2026-01-05T03:00 [default: now]
     #[arg(long, value_name = "TIME")]
     pub time: Option<String>,
-    /// Name of this machine in the snapshot [default: the host name]
+    /// Name of this machine in the snapshot [default: run.host, or the host name]
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
     /// Files read at the same time [default: threads]; 1 suits a single hard disk

@@ -4,7 +4,7 @@ use jiff::Zoned;
 use jiff::tz::TimeZone;
 
 use crate::base::time::Time;
-use crate::repo::select::zoned;
+use crate::repo::select::{self, zoned};
 
 /// Returns the time.
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
@@ -20,7 +20,19 @@ pub fn local(time: Time) -> Zoned {
 
 /// Returns a moment as people read it: `2026-01-05 03:00:12`.
 pub fn shown(time: Time) -> String {
-    local(time).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    select::shown(time, &TimeZone::system())
+}
+
+/// Says what is wrong with the time zone that `TZ` names; nothing if it is known, or none is named. What is done by days
+/// would be done by those of another place.
+pub fn zone_problem() -> Option<String> {
+    let named = std::env::var_os("TZ").filter(|named| !named.is_empty())?;
+    let error = TimeZone::try_system().err()?;
+    tracing::debug!("TZ: {error}");
+    let named = crate::base::entry::quoted(named.as_encoded_bytes());
+    Some(format!(
+        "TZ: no time zone {named} is known here; name one such as Europe/Berlin, install tzdata if it lacks, or unset TZ for this machine's own"
+    ))
 }
 
 /// Returns the day of a moment: `2026-01-05`.

@@ -1,8 +1,7 @@
 //! One configured run at a time: a lock that says who holds it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,9 +9,13 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::base::progress::Progress;
+use crate::store::append_regular;
 
 /// Time between two looks at a lock that is waited for.
 const TICK: Duration = Duration::from_millis(200);
+
+/// What a holder is called that has not described itself yet.
+const JUST_BEGUN: &str = "one that has just begun";
 
 /// Most bytes of a holder's description that are read.
 const HOLDER_BYTES_MAX: u64 = 4096;
@@ -46,9 +49,11 @@ pub enum LockError {
     },
 }
 
-/// Returns where the lock of runs into the repository at `location` lies.
-pub fn path(state: &Path, location: &Path) -> PathBuf {
-    let name = blake3::hash(location.as_os_str().as_encoded_bytes()).to_hex();
+/// Returns where the lock of one configuration's runs into the repository at `location` lies. Configurations of
+/// other names have locks of their own: a mail server and a blog need not wait for each other.
+pub fn path(state: &Path, location: &Path, host: &str, run: &str) -> PathBuf {
+    let parts = [location.as_os_str().as_encoded_bytes(), host.as_bytes(), run.as_bytes()];
+    let name = blake3::hash(&parts.join(&0)).to_hex();
     state.join(format!("run-{}.lock", name.get(..16).unwrap_or_default()))
 }
 
@@ -69,9 +74,7 @@ impl RunLock {
             use std::os::unix::fs::DirBuilderExt;
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         }
-        let options =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let mut file = options.map_err(failed)?;
+        let mut file = append_regular(path).map_err(failed)?;
         let mut waiting = Some(waiting);
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -90,10 +93,48 @@ impl RunLock {
             }
             std::thread::sleep(TICK);
         }
-        file.set_len(0).map_err(failed)?;
-        file.rewind().map_err(failed)?;
-        file.write_all(holder.as_bytes()).map_err(failed)?;
-        Ok(Self { _file: file })
+        // Who holds it is said as far as there is room: a full disk here need not keep a run from a repository elsewhere.
+        let told =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes()));
+        match told {
+            Err(e) if !is_full(&e) => Err(failed(e)),
+            _ => Ok(Self { _file: file }),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl LockError {
+    /// Returns whether the disk of the state directory is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::File { source, .. } if is_full(source))
+    }
+}
+
+/// Who was mailed about the run that holds a lock: a file beside the lock says about which run.
+pub struct HolderNotice(File);
+
+impl HolderNotice {
+    /// Returns what notes that somebody was told of the run `holder`, which holds the lock at `path`. None if
+    /// somebody was, or is being told just now, or if it has only begun.
+    pub fn claim(path: &Path, holder: &str) -> Option<Self> {
+        let mut file = append_regular(&path.with_extension("told")).ok()?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        let told = read_holder(&mut file).ok()?;
+        (holder != JUST_BEGUN && told != holder).then_some(Self(file))
+    }
+
+    /// Notes it.
+    ///
+    /// # Errors
+    /// As writing the file.
+    pub fn note(&mut self, holder: &str) -> io::Result<()> {
+        self.0.set_len(0)?;
+        self.0.rewind()?;
+        self.0.write_all(holder.as_bytes())
     }
 }
 
@@ -102,7 +143,7 @@ fn read_holder(file: &mut File) -> io::Result<String> {
     file.rewind()?;
     Read::by_ref(file).take(HOLDER_BYTES_MAX).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes).trim().to_owned();
-    Ok(if text.is_empty() { "one that has just begun".to_owned() } else { text })
+    Ok(if text.is_empty() { JUST_BEGUN.to_owned() } else { text })
 }
 
 #[cfg(test)]
@@ -110,14 +151,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn somebody_is_told_once_of_each_run_that_holds_the_lock() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = path(folder.path(), Path::new("/mnt/backup-hdd/mailserver"), "mx1", "mailserver");
+        let mut told = HolderNotice::claim(&path, "process 7").expect("nobody was told");
+        assert!(HolderNotice::claim(&path, "process 7").is_none(), "somebody is being told");
+        drop(told);
+        told = HolderNotice::claim(&path, "process 7").expect("the mail could not be sent");
+        told.note("process 7").expect("is noted");
+        drop(told);
+        assert!(HolderNotice::claim(&path, "process 7").is_none());
+        assert!(HolderNotice::claim(&path, JUST_BEGUN).is_none(), "it hangs not yet");
+        assert!(HolderNotice::claim(&path, "process 77").is_some(), "another run");
+    }
+
+    #[test]
     fn the_second_run_is_told_who_holds_the_lock() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let path = path(folder.path(), Path::new("/mnt/backup-hdd/mailserver"));
+        let at = |run: &str| path(folder.path(), Path::new("/mnt/backup-hdd/mailserver"), "mx1", run);
+        let path = at("mailserver");
         let progress = Progress::default();
         let first =
             RunLock::take(&path, "snap backup --daily, process 7", &progress, |_| true).expect("is free");
         let refused = RunLock::take(&path, "second", &progress, |_| false).expect_err("is held");
         assert!(refused.to_string().contains("snap backup --daily, process 7"), "{refused}");
+        RunLock::take(&at("blog"), "blog", &progress, |_| false).expect("another configuration is free");
         progress.cancel();
         let cut_off = RunLock::take(&path, "second", &progress, |_| true).expect_err("is held");
         assert!(matches!(cut_off, LockError::Interrupted));

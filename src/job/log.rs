@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::civil::Date;
 
 use crate::base::redact::Redactor;
+use crate::base::text::one_line;
 use crate::base::time::Time;
 use crate::job::clock;
 use crate::job::config::{self, Level};
@@ -48,8 +49,8 @@ struct State {
 
 impl State {
     /// Keeps a line; of a long run the middle goes.
-    fn keep(&mut self, level: Level, line: String) {
-        self.worst = self.worst.max(Some(level));
+    fn keep(&mut self, level: Level, line: String, is_news: bool) {
+        self.worst = self.worst.max(Some(level).filter(|_| is_news));
         if self.first.len() < LINES_MAX {
             return self.first.push((level, line));
         }
@@ -97,26 +98,36 @@ impl Log {
         Self { redactor, level: config.level, echo, syslog, state: Mutex::default() }
     }
 
+    /// Takes an ERROR of which somebody was told lately: by itself it is no reason for another mail.
+    pub fn error_again(&self, component: &str, text: impl Display) {
+        self.take(Level::Error, component, text, false);
+    }
+
     /// Takes one record of a component, whose name is shown in capitals.
     pub fn line(&self, level: Level, component: &str, text: impl Display) {
+        self.take(level, component, text, true);
+    }
+
+    fn take(&self, level: Level, component: &str, text: impl Display, is_news: bool) {
         let text = plain(&self.redactor.redact(&text.to_string()));
         let stamp = clock::shown(clock::now());
-        let line = format!("[{stamp}] [{}] [{}] {text}", level.word(), component.to_uppercase());
+        let component = plain(&component.to_uppercase());
+        let line = format!("[{stamp}] [{}] [{component}] {text}", level.word());
         if self.echo.is_some_and(|echo| level >= echo) {
             let _ = writeln!(io::stderr(), "{line}"); // nobody is left to tell
         }
         if level == Level::Critical {
-            self.to_syslog(&format!("[{}] {text}", component.to_uppercase()));
+            self.to_syslog(&format!("[{component}] {text}"));
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let written = state.files.as_mut().map_or(Ok(()), |files| files.write(level, self.level, &line));
-        state.keep(level, line);
+        state.keep(level, line, is_news);
         if let Err(e) = written {
             state.files = None;
             // A disk that is full: what the run has to say is told by mail at least.
             let text = format!("[{stamp}] [ERROR] [MAIN] the logs cannot be written any more: {e}");
             let _ = writeln!(io::stderr(), "{text}");
-            state.keep(Level::Error, text);
+            state.keep(Level::Error, text, true);
         }
     }
 
@@ -145,7 +156,7 @@ impl Log {
         self.line(Level::Critical, component, text);
     }
 
-    /// Returns the worst level so far.
+    /// Returns the worst level so far; what somebody was told of lately does not count.
     pub fn worst(&self) -> Level {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.worst.unwrap_or(Level::Debug)
@@ -244,14 +255,7 @@ fn day_of(name: &str) -> Option<Date> {
 
 /// Returns a text without control characters: one record stays one line, whatever a file is called.
 fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.trim_end().chars() {
-        match c.is_control() {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
-        }
-    }
-    out
+    one_line(text.trim_end()).into_owned()
 }
 
 #[cfg(test)]

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use crate::base::time::Time;
 use crate::job::mount::Disk;
 use crate::op::backup::PartReport;
 use crate::stage::snapshot::Status;
+use crate::store::put_own_file;
 
 /// When all components were last backed up whole.
 const LAST_SUCCESS: &str = "snap_last_success_timestamp_seconds";
@@ -33,6 +33,8 @@ pub struct Numbers<'n> {
     pub is_verified: bool,
     /// What became of the components.
     pub parts: &'n [PartReport],
+    /// Names of those that are suspect, and that nobody has accepted.
+    pub suspects: Vec<&'n str>,
     /// Growth of the repository's files.
     pub bytes_stored: u64,
     /// Entries lacking.
@@ -48,18 +50,11 @@ pub struct Numbers<'n> {
 /// Replaces the file as a whole; times of the last success are taken over from the old one.
 ///
 /// # Errors
-/// As writing and renaming; the old file stays then.
+/// As writing, syncing and renaming; the old file stays then.
 pub fn write(path: &Path, numbers: &Numbers<'_>) -> io::Result<()> {
     let old = fs::read_to_string(path).unwrap_or_default(); // none yet, or one that is not ours
     let text = text(numbers, &samples(&old));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".snap-")
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    file.persist(path).map_err(|e| e.error)?;
-    Ok(())
+    put_own_file(path, text.as_bytes(), 0o644)
 }
 
 /// Returns the samples of an exposition: name with labels → value.
@@ -128,15 +123,19 @@ fn parts(numbers: &Numbers<'_>, old: &BTreeMap<String, String>, ended: &str, out
     let rows = |value: &dyn Fn(&PartReport) -> String| {
         numbers.parts.iter().map(|part| (label(&part.name), value(part))).collect::<Vec<_>>()
     };
-    let complete = rows(&|part| u8::from(part.status == Status::Complete).to_string());
+    let is_suspect = |part: &PartReport| numbers.suspects.contains(&part.name.as_str());
+    let is_whole = |part: &PartReport| part.status == Status::Complete && !is_suspect(part);
+    let complete = rows(&|part| u8::from(is_whole(part)).to_string());
     out.metric("snap_component_complete", "Whether the component is whole in the last snapshot.", complete);
+    let help = "Whether the component is suddenly something else than its last whole snapshot.";
+    out.metric("snap_component_suspect", help, rows(&|part| u8::from(is_suspect(part)).to_string()));
     let mut last: BTreeMap<String, String> = old
         .iter()
         .filter_map(|(name, value)| {
             Some((name.strip_prefix(COMPONENT_LAST_SUCCESS)?.to_owned(), value.clone()))
         })
         .collect();
-    let whole = numbers.parts.iter().filter(|part| numbers.is_verified && part.status == Status::Complete);
+    let whole = numbers.parts.iter().filter(|part| numbers.is_verified && is_whole(part));
     last.extend(whole.map(|part| (label(&part.name), ended.to_owned())));
     out.metric(COMPONENT_LAST_SUCCESS, "When the component was last backed up whole.", last);
     out.metric(
@@ -158,6 +157,8 @@ fn parts(numbers: &Numbers<'_>, old: &BTreeMap<String, String>, ended: &str, out
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn part(name: &str, status: Status) -> PartReport {
@@ -171,6 +172,7 @@ mod tests {
             bytes_added: 4,
             duration_ms: 1500,
             lacks: Vec::new(),
+            seen: Default::default(),
         }
     }
 

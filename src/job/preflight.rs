@@ -68,14 +68,16 @@ pub fn space(repository: &config::Repository, location: &Path, disk: &Disk) -> V
     }
     if disk.available_bytes < repository.min_free.0 {
         let what = format!(
-            "not enough space under {shown}: {} available, {} needed (min_free); remove something, or run snap prune",
+            "not enough space under {shown}: {} available, {} needed (min_free); 'snap prune --now' gives back what no snapshot needs",
             DecimalBytes(disk.available_bytes),
             DecimalBytes(repository.min_free.0)
         );
         findings.push(Finding::critical(Failing::Space, what));
     }
     if disk.has_no_inodes {
-        let what = format!("not enough space under {shown}: no more files fit (df -i); remove some");
+        let what = format!(
+            "not enough space under {shown}: no more files fit (df -i); 'snap prune --now' gives back what no snapshot needs"
+        );
         findings.push(Finding::critical(Failing::Space, what));
     }
     let percent = disk.used_percent();

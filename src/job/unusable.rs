@@ -36,5 +36,5 @@ pub fn tell(error: &ConfigError, mut redactor: Redactor, command: &str, host: &s
         log_file: directory.join(log::day_name(began)).display().to_string(),
         ..Facts::default()
     };
-    notice::tell(&notify, &notice::failure(&facts), &log);
+    let _ = notice::tell(&notify, &notice::failure(&facts), &log);
 }

@@ -33,6 +33,12 @@ pub struct Ended<'e> {
     pub is_mailed: bool,
 }
 
+/// Logs one line of a verb: level, who says so, and what. Never fails: whoever may not write the log still may restore.
+pub fn note(config: &Config, redactor: Redactor, (level, who, line): (Level, &str, &str), now: Time) {
+    let (log, _) = Log::open(&config.log, redactor, None, now);
+    log.line(level, who, line);
+}
+
 /// Logs how a verb ended, and mails it if somebody must see to it. Standard error is left to the caller.
 /// Never fails: there is nobody else to tell.
 pub fn tell(config: &Config, redactor: Redactor, ended: &Ended<'_>) {
@@ -60,5 +66,5 @@ pub fn tell(config: &Config, redactor: Redactor, ended: &Ended<'_>) {
         log_file: config.log.directory.join(log::day_name(ended.began)).display().to_string(),
         ..Facts::default()
     };
-    notice::tell(&config.notify, &notice::verb(ended.title, &facts, ended.findings), &log);
+    let _ = notice::tell(&config.notify, &notice::verb(ended.title, &facts, ended.findings), &log);
 }

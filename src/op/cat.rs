@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::base::content::refs;
-use crate::base::entry::{Kind, quoted};
+use crate::base::entry::{Entry, Kind, quoted};
 use crate::repo::browse::{Place, find};
 use crate::repo::keys::Secrets;
 use crate::repo::reader::Reader;
@@ -33,8 +33,22 @@ pub fn cat(
         _ => return Err(fail("is not a regular file".to_owned())),
     }
     reader.repository().unlock(secrets)?;
+    content(reader, &entry, out, &shown)
+}
+
+/// Writes the bytes of a file's entry, as [`cat`] does; the repository is open to readers. `shown` is
+/// what errors call `out`'s file.
+///
+/// # Errors
+/// [`RepoError::Source`] if `out` fails, or what reading meets: then `out` has the bytes before it.
+pub fn content(
+    reader: &Reader<'_>,
+    entry: &Entry<'_>,
+    out: &mut dyn Write,
+    shown: &str,
+) -> Result<(), RepoError> {
     let list = reader.flatten(entry.content)?;
-    let written = |e: io::Error| fail(format!("output: {e}"));
+    let written = |e: io::Error| RepoError::Source { path: shown.to_owned(), reason: format!("output: {e}") };
     let mut holes = entry.holes.iter().copied().peekable();
     let mut at = 0;
     for chunk in refs(&list) {

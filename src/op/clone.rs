@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::progress::{Done, Progress};
+use crate::base::threads::side_by_side;
 use crate::repo::RepoError;
-use crate::repo::config::CONFIG_BYTES_MAX;
-use crate::store::{Folder, Name, Store, StoreError};
+use crate::repo::claim::refuse_others;
+use crate::repo::config::{CONFIG_BYTES_MAX, Config};
+use crate::store::{Folder, LockMode, Name, Store, StoreError};
 
 /// Bytes read at one stroke.
 const PIECE_BYTES: u64 = 8 << 20;
@@ -43,8 +45,9 @@ pub struct Report {
 /// bad sector, or one object that somebody has put into an archive, must not be the end of all others.
 ///
 /// # Errors
-/// [`RepoError::NotThere`] without a repository in `source`; [`RepoError::Exists`] if another one is in
-/// `target`; [`RepoError::Interrupted`]; [`RepoError::Store`] if `target` can't be written, if `source` can't be
+/// [`RepoError::NotThere`] without a repository in `source`, [`RepoError::Config`] if its `config` makes no sense;
+/// [`RepoError::Exists`] if another one is in `target`, [`RepoError::Refused`] if files of another one, or of
+/// anybody else, are; [`RepoError::Interrupted`]; [`RepoError::Store`] if `target` can't be written, if `source` can't be
 /// listed, or if neither a file of it nor its `config` can be read. What was copied until then stays.
 pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> Result<Report, RepoError> {
     let config = match source.read(&Name::Config, CONFIG_BYTES_MAX) {
@@ -58,6 +61,11 @@ pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> R
         Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => false,
         Err(e) => return Err(e.into()),
     };
+    if !is_done {
+        let bad = |what| RepoError::Config { location: source.location(), what };
+        let id = Config::from_bytes(&config).and_then(|config| config.id()).map_err(bad)?;
+        refuse_others(source, target, id)?;
+    }
     let mut did = Did::default();
     let mut steps = Vec::new();
     // What names something is listed before it, and copied after it: a backup may be under way.
@@ -87,6 +95,7 @@ pub fn clone(source: &dyn Store, target: &dyn Store, request: &Request<'_>) -> R
     }
     if !is_done {
         target.put_new(&Name::Config, &config)?;
+        let _ = target.lock(LockMode::Shared); // its file is there then when no more files fit
         report.files += 1;
         report.bytes += config.len() as u64;
     }
@@ -146,11 +155,7 @@ fn copy_all(
             request.progress.add(Done { files: 1, bytes: *bytes });
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 0..request.threads.clamp(1, files.len().max(1)) {
-            scope.spawn(work);
-        }
-    });
+    side_by_side(request.threads.clamp(1, files.len().max(1)), work);
     error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 

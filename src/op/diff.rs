@@ -38,7 +38,8 @@ pub struct Report {
     pub bytes_removed: u64,
 }
 
-/// Compares `path` in two snapshots. Directories that are the same are not read.
+/// Compares `path` in two snapshots: what is below a directory, or the entry itself if it is none in one of them.
+/// Directories that are the same are not read.
 ///
 /// # Errors
 /// [`RepoError::NoPath`] if neither has the path; what reading a directory meets.
@@ -48,33 +49,39 @@ pub fn diff(
     later: &Snapshot,
     path: &[u8],
 ) -> Result<Report, RepoError> {
-    let (old, new) = (find(reader, earlier, path), find(reader, later, path));
-    let (old, new) = match (old, new) {
-        (Err(e @ RepoError::NoPath { .. }), Err(RepoError::NoPath { .. })) => return Err(e),
-        (old, new) => (directory(old)?, directory(new)?),
-    };
     let mut diff = Diff { reader, report: Report::default(), gone: HashMap::new(), come: Vec::new() };
-    diff.directories(&[], &old, &new)?;
+    let (old, new) = match (find(reader, earlier, path), find(reader, later, path)) {
+        (Err(e @ RepoError::NoPath { .. }), Err(RepoError::NoPath { .. })) => return Err(e),
+        (Ok(Place::Root(old)), Ok(Place::Root(new))) => {
+            diff.directories(&[], &old, &new)?;
+            return Ok(diff.finish());
+        }
+        (old, new) => (record(old)?, record(new)?),
+    };
+    let (old, new) = (entry(old.as_ref())?, entry(new.as_ref())?);
+    let is_directory = |entry: &Entry<'_>| entry.kind == Kind::Directory;
+    if old.iter().chain(&new).all(is_directory) {
+        let content =
+            |entry: Option<Entry<'_>>| entry.map_or_else(ContentBuf::default, |it| it.content.to_owned());
+        diff.directories(&[], &content(old), &content(new))?;
+        return Ok(diff.finish());
+    }
+    let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+    diff.entries(names.join(&b'/'), old.as_ref(), new.as_ref())?;
     Ok(diff.finish())
 }
 
-/// Returns the content of a directory; nothing for an absent one.
-fn directory(place: Result<Place, RepoError>) -> Result<ContentBuf, RepoError> {
+/// Returns the entry at a place; none if there is nothing.
+fn record(place: Result<Place, RepoError>) -> Result<Option<Record>, RepoError> {
     match place {
-        Ok(Place::Root(root)) => Ok(root),
-        Ok(Place::Entry(record)) => {
-            let entry = record.entry()?;
-            match entry.kind {
-                Kind::Directory => Ok(entry.content.to_owned()),
-                _ => Err(RepoError::Source {
-                    path: crate::base::entry::quoted(entry.name),
-                    reason: "is not a directory".to_owned(),
-                }),
-            }
-        }
-        Err(RepoError::NoPath { .. }) => Ok(ContentBuf::default()),
+        Ok(Place::Entry(record)) => Ok(Some(record)),
+        Ok(Place::Root(_)) | Err(RepoError::NoPath { .. }) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+fn entry(record: Option<&Record>) -> Result<Option<Entry<'_>>, RepoError> {
+    record.map(Record::entry).transpose()
 }
 
 /// What makes a file the same under another name.
@@ -116,18 +123,37 @@ impl Diff<'_> {
                         let path = join(&path, right.name);
                         if left.kind == Kind::Directory && right.kind == Kind::Directory {
                             todo.push((path.clone(), left.content.to_owned(), right.content.to_owned()));
-                        } else if left.kind != right.kind {
-                            // What lay below a directory is gone with it, or has come with it.
-                            self.below(path.clone(), &left, false)?;
-                            self.below(path.clone(), &right, true)?;
                         }
-                        self.both(path, &left, &right);
+                        self.entries(path, Some(&left), Some(&right))?;
                     }
                 }
             }
             for rest in [old.next(), new.next()].into_iter().flatten() {
                 rest?; // an entry that can't be read hid itself from the comparison
             }
+        }
+        Ok(())
+    }
+
+    /// Compares what is at `path` itself; of directories only what describes them.
+    fn entries(
+        &mut self,
+        path: Vec<u8>,
+        old: Option<&Entry<'_>>,
+        new: Option<&Entry<'_>>,
+    ) -> Result<(), RepoError> {
+        match (old, new) {
+            (Some(old), Some(new)) => {
+                if old.kind != new.kind {
+                    // What lay below a directory is gone with it, or has come with it.
+                    self.below(path.clone(), old, false)?;
+                    self.below(path.clone(), new, true)?;
+                }
+                self.both(path, old, new);
+            }
+            (Some(old), None) => self.one(path, old, false),
+            (None, Some(new)) => self.one(path, new, true),
+            (None, None) => {}
         }
         Ok(())
     }

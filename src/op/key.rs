@@ -3,6 +3,8 @@
 //! Content is sealed once, to the recipients of that day, and never anew: a key goes only if content opens
 //! without it.
 
+mod remove;
+
 use std::collections::BTreeSet;
 
 use age::secrecy::ExposeSecret;
@@ -11,12 +13,12 @@ use age::x25519::{Identity, Recipient};
 use crate::base::id::KeyFileId;
 use crate::base::time::Time;
 use crate::repo::config::Encryption;
-use crate::repo::keys::{
-    KeyBody, KeyInfo, Passphrase, Secrets, open_data_key, seal_to_recipients, wrap_identity,
-};
-use crate::repo::reader::read_pack_header;
+use crate::repo::keys::{KeyBody, KeyInfo, Passphrase, Secrets, wrap_identity};
+use crate::repo::recipients::SealedTo;
 use crate::repo::{RepoError, Repository};
-use crate::store::{Folder, Name};
+use crate::store::Name;
+
+pub use remove::{remove, takes_proof};
 
 fn refuse(repository: &Repository, what: &str) -> RepoError {
     RepoError::Source { path: repository.store().location(), reason: what.to_owned() }
@@ -71,21 +73,32 @@ pub fn add_passphrase(
     created: Time,
 ) -> Result<Vec<KeyInfo>, RepoError> {
     needs_encryption(repository)?;
-    let recipients: BTreeSet<String> = repository.recipients()?.iter().map(ToString::to_string).collect();
+    repository.proven_keys()?; // nothing is added beside what can't be relied on
+    let recipients = repository.sealed_to()?.recipients;
     let identities = repository.unlock(secrets)?.iter();
     let ours = distinct(identities.filter(|identity| recipients.contains(&public(identity))));
     if ours.is_empty() {
         let what = "has none of the identities that were given among its recipients: they open nothing that is backed up here; 'snap key list' shows the recipients";
         return Err(refuse(repository, what));
     }
-    ours.into_iter().map(|identity| put_identity(repository, identity, passphrase, label, created)).collect()
+    let wrap = |identity| put_identity(repository, identity, passphrase, label, created);
+    let added: Vec<KeyInfo> = ours.into_iter().map(wrap).collect::<Result<_, _>>()?;
+    let now = repository.sealed_to()?;
+    if now.missing.is_empty() && now.extra.is_empty() && !now.faults.is_empty() {
+        seal_to(repository, &now.recipients)?; // a key file that was lost is back: so is the sealing
+    }
+    Ok(added)
 }
 
 /// Adds an age recipient. It opens content that is stored from now on, and trees of all time. Content stored
 /// before stays sealed to the earlier recipients alone, in later snapshots that share it too.
 ///
+/// In this order: the key file, the writer secret sealed to all, what this machine remembers, the older sealing
+/// goes. So content is never sealed to somebody whose key file is not there; done again, it goes on where it ended.
+///
 /// # Errors
-/// [`RepoError::Source`] if it is there already; as [`Repository::proven_keys`]; [`RepoError::Store`].
+/// [`RepoError::Source`] if it is there already; [`RepoError::Refused`] if `keys/` is not what this machine
+/// remembers; as [`Repository::proven_keys`]; [`RepoError::Store`].
 pub fn add_recipient(
     repository: &Repository,
     recipient: &Recipient,
@@ -93,205 +106,99 @@ pub fn add_recipient(
     created: Time,
 ) -> Result<KeyFileId, RepoError> {
     needs_encryption(repository)?;
-    let mut all = repository.recipients()?;
-    if all.iter().any(|known| known.to_string() == recipient.to_string()) {
+    let text = recipient.to_string();
+    let there = repository.proven_keys()?.into_iter().find(|info| info.recipient() == Some(&text));
+    let now = repository.sealed_to()?;
+    if there.is_some() && now.recipients.contains(&text) {
         return Err(refuse(repository, "has that recipient already"));
     }
-    all.push(recipient.clone());
-    let body = KeyBody::Recipient { recipient: recipient.to_string(), label: label.to_owned(), created };
-    let id = repository.put_key(&body)?;
-    replace_sealed_writer(repository, &all)?;
+    agree(&now, &text)?;
+    let id = match there {
+        Some(info) => info.id, // it was not finished
+        None => {
+            let body = KeyBody::Recipient { recipient: text.clone(), label: label.to_owned(), created };
+            repository.put_key(&body)?
+        }
+    };
+    let mut all = now.recipients;
+    all.insert(text);
+    seal_to(repository, &all)?;
     Ok(id)
 }
 
-/// Seals the writer secret to `recipients`; the new file is durable before the old ones go.
-fn replace_sealed_writer(repository: &Repository, recipients: &[Recipient]) -> Result<(), RepoError> {
-    let mut old = repository.proven_keys()?;
-    old.retain(|info| matches!(info.body, KeyBody::SealedWriter { .. }));
-    let age = seal_to_recipients(recipients, repository.writer_keys().secret().expose())?;
-    repository.put_key(&KeyBody::SealedWriter { age })?;
-    for info in old {
-        repository.store().delete(&Name::Key(info.id))?;
+/// Refuses unless `keys/` and what this machine remembers are the same, but for one recipient that is to be changed:
+/// what is remembered by mistake, or is there by somebody else's doing, would be confirmed unseen.
+fn agree(now: &SealedTo, but_for: &str) -> Result<(), RepoError> {
+    let others = |all: &BTreeSet<String>| all.iter().any(|recipient| recipient != but_for);
+    match others(&now.missing) || others(&now.extra) {
+        false => Ok(()),
+        true => Err(RepoError::Refused {
+            what: format!("keys/ is not what this machine remembers: {}", now.differences().join("; ")),
+        }),
     }
-    Ok(())
 }
 
-/// A key file that is to go, and those that stay.
-struct Removal {
-    going: KeyInfo,
-    staying: Vec<KeyInfo>,
-}
-
-fn is_wrapped(info: &KeyInfo) -> bool {
-    matches!(info.body, KeyBody::Identity { .. })
-}
-
-fn is_of(info: &KeyInfo, identity: &Identity) -> bool {
-    info.recipient() == Some(public(identity).as_str())
-}
-
-/// Reads the one key file whose id starts so.
-fn named(repository: &Repository, prefix: &str) -> Result<KeyInfo, RepoError> {
-    let mut ids = Vec::new();
-    for found in repository.store().list(Folder::Keys)? {
-        let Some(Name::Key(id)) = found.name else { continue };
-        ids.extend(Some(id).filter(|id| id.to_string().starts_with(prefix)));
-    }
-    let [id] = ids[..] else {
-        let what = if ids.is_empty() { "no key whose id starts" } else { "several keys whose ids start" };
-        return Err(refuse(repository, &format!("has {what} with {prefix}; see 'snap key list'")));
-    };
-    repository.key_file(id).map_err(|e| RepoError::Refused {
-        what: format!(
-            "{} stays: it can't be read, and so whether it is needed can't be told ({}); put back a good copy, or delete that file yourself",
-            Name::Key(id),
-            e.chain()
-        ),
+/// Seals the writer secret to `recipients` and remembers them; the new file is durable before they are remembered,
+/// and that before the old files go.
+fn seal_to(repository: &Repository, recipients: &BTreeSet<String>) -> Result<(), RepoError> {
+    repository.seal_writer_anew(recipients, |number| match repository.remembers() {
+        true => repository.remember_these(recipients, number),
+        false => Ok(()),
     })
 }
 
-impl Removal {
-    /// Refuses what is refused whatever secrets are given.
-    fn plan(repository: &Repository, prefix: &str) -> Result<Self, RepoError> {
-        let going = named(repository, prefix)?;
-        if !going.is_proven {
-            if !repository.is_enrolled() {
-                return Err(repository.not_enrolled()); // it may be another one, put in the place of ours
-            }
-            let mut staying: Vec<KeyInfo> =
-                repository.key_files()?.into_iter().filter_map(Result::ok).collect();
-            staying.retain(|other| other.is_proven);
-            return match staying.is_empty() {
-                true => Err(refuse(
-                    repository,
-                    "has no key file that fits this machine's writer secret; restore the keys folder from a copy",
-                )),
-                false => Ok(Self { going, staying }),
-            };
-        }
-        if going.recipient().is_none() {
-            return Err(refuse(
-                repository,
-                "needs that key: it is the writer secret, not a passphrase or recipient",
-            ));
-        }
-        // What stays is sealed to: a stranger must not be among it, nor be missed who can't be read.
-        let mut staying = repository.proven_keys()?;
-        staying.retain(|other| other.id != going.id);
-        match staying.iter().any(|other| other.recipient().is_some()) {
-            true => Ok(Self { going, staying }),
-            false => Err(refuse(
-                repository,
-                "needs that key: no other opens content; 'snap key add' wraps the same identity under another passphrase",
-            )),
-        }
-    }
-
-    fn staying_of_the_same(&self) -> impl Iterator<Item = &KeyInfo> {
-        self.staying.iter().filter(move |other| other.recipient() == self.going.recipient())
-    }
-
-    /// Returns whether content may hang on the file: no other stands in for it. One that only names the
-    /// recipient does not stand in for one that holds the identity.
-    fn is_doubtful(&self, repository: &Repository) -> Result<bool, RepoError> {
-        let stands_in = |other: &KeyInfo| is_wrapped(other) || !is_wrapped(&self.going);
-        if !self.going.is_proven || self.staying_of_the_same().any(stands_in) {
-            return Ok(false);
-        }
-        Ok(!repository.store().list(Folder::Packs)?.is_empty())
-    }
-
-    fn refused(&self, why: &str) -> RepoError {
-        let recipient = self.going.recipient().unwrap_or_default();
-        RepoError::Refused {
-            what: format!(
-                "{} stays: no other key file stands in for it (recipient {recipient}), and {why}",
-                Name::Key(self.going.id)
-            ),
-        }
-    }
-
-    /// Refuses unless the identities at hand that stay open every data key there is. To whom a key is sealed
-    /// can't be seen from outside, so each is tried.
-    fn prove(&self, repository: &Repository, secrets: &dyn Secrets) -> Result<(), RepoError> {
-        let given = secrets.identities()?;
-        let is_named = self.staying_of_the_same().next().is_some();
-        if is_named && given.iter().any(|identity| is_of(&self.going, identity)) {
-            return Ok(()); // the identity is kept elsewhere: here it is
-        }
-        let unlocked: &[Identity] = match repository.unlock(secrets) {
-            Err(RepoError::Locked) => &[],
-            unlocked => unlocked?,
-        };
-        // One that a passphrase opened must be in a file that stays; one that was given lies elsewhere.
-        let stays = |identity: &&Identity| {
-            let is_kept =
-                |other: &KeyInfo| is_of(other, identity) && (is_wrapped(other) || !given.is_empty());
-            self.staying.iter().any(is_kept)
-        };
-        let kept: Vec<Identity> = unlocked.iter().filter(stays).cloned().collect();
-        if kept.is_empty() {
-            return Err(self.refused(
-                "content may be sealed to it alone; give the passphrase or the identity (--identity FILE) of a key that stays and opens everything, or first wrap the same identity under another passphrase ('snap key add')",
-            ));
-        }
-        let mut tried = BTreeSet::new();
-        for found in repository.store().list(Folder::Packs)? {
-            let Some(Name::Pack(pack)) = found.name else { continue };
-            let header = read_pack_header(repository, pack).map_err(|e| {
-                self.refused(&format!(
-                    "who opens {} can't be told: {}; see 'snap check'",
-                    found.path,
-                    e.chain()
-                ))
-            })?;
-            for sealed in header.keys.iter().filter(|sealed| tried.insert(sealed.key_id)) {
-                open_data_key(sealed, &kept, &found.path).map_err(|_| {
-                    self.refused(&format!(
-                        "the content of {} opens with none of the other keys that were given; content can't be sealed anew: keep the key, or make a new repository",
-                        found.path
-                    ))
-                })?;
-            }
-        }
-        Ok(())
-    }
+/// What [`accept`] changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The recipients that this machine seals to from now on.
+    pub recipients: BTreeSet<String>,
+    /// Those among them that it did not seal to before.
+    pub added: BTreeSet<String>,
+    /// Those that it seals to no more.
+    pub removed: BTreeSet<String>,
 }
 
-/// Returns whether [`remove`] will ask for the passphrase or identity of a key that stays: so that it can be
-/// given before the repository is locked.
+/// Takes over what `keys/` says: this machine seals to the recipients that are named there. If older files
+/// were put in place of newer ones, the writer secret is sealed anew, so that no machine takes that for a removal.
 ///
 /// # Errors
-/// As [`remove`].
-pub fn takes_proof(repository: &Repository, prefix: &str) -> Result<bool, RepoError> {
-    Removal::plan(repository, prefix)?.is_doubtful(repository)
+/// [`RepoError::NotEnrolled`]; as [`Repository::proven_keys`]; [`RepoError::Refused`] if nobody is named there;
+/// [`RepoError::Store`]: what is remembered is as it was, or as it should be.
+pub fn accept(repository: &Repository) -> Result<Accepted, RepoError> {
+    needs_encryption(repository)?;
+    if !repository.is_enrolled() {
+        return Err(repository.not_enrolled()); // it may be another one, put in the place of ours
+    }
+    let keys = repository.proven_keys()?;
+    let named: BTreeSet<String> =
+        keys.iter().filter_map(|info| info.recipient()).map(str::to_owned).collect();
+    if named.is_empty() {
+        return Err(RepoError::Refused {
+            what: "no file under keys/ names a recipient: nobody could read what is backed up; put back a good copy of keys/".to_owned(),
+        });
+    }
+    let before = repository.sealed_to()?;
+    let newest = repository.newest_sealing()?;
+    match newest.recipients == named && newest.number >= before.number() {
+        true => repository.remember_these(&named, newest.number)?,
+        false => seal_to(repository, &named)?,
+    }
+    Ok(Accepted {
+        added: named.difference(&before.recipients).cloned().collect(),
+        removed: before.recipients.difference(&named).cloned().collect(),
+        recipients: named,
+    })
 }
 
-/// Removes a key file, named by the start of its id, and seals the writer secret to the recipients that are
-/// left. The caller holds the repository's lock alone: a run that has begun seals to those of its beginning.
-///
-/// A file that another of the same recipient stands in for goes at once; so does one that was not written by
-/// who has the writer secret, for nothing is ever sealed by what it says. Any other goes only if an identity that
-/// stays, and that `secrets` give, opens all content: one read for each pack.
+/// Remembers to whom this machine seals, if it never did, or if somebody was removed elsewhere; returns that, and
+/// how `keys/` differs.
 ///
 /// # Errors
-/// [`RepoError::Refused`] if content may be lost, or the file can't be read; [`RepoError::Source`] if it must
-/// stay, or none or several are named so; as [`Repository::proven_keys`] for another one. Nothing was changed.
-/// [`RepoError::Store`]: the file may still be there, and the writer secret not be sealed to it any more; do it again.
-pub fn remove(repository: &Repository, secrets: &dyn Secrets, prefix: &str) -> Result<KeyInfo, RepoError> {
-    let removal = Removal::plan(repository, prefix)?;
-    if removal.is_doubtful(repository)? {
-        removal.prove(repository, secrets)?;
-    }
-    let is_named = removal.staying_of_the_same().next().is_some();
-    let going = removal.going;
-    if going.is_proven && !is_named {
-        let mut left = repository.recipients()?;
-        left.retain(|recipient| going.recipient() != Some(recipient.to_string().as_str()));
-        replace_sealed_writer(repository, &left)?;
-    }
-    repository.store().delete(&Name::Key(going.id))?;
-    Ok(going)
+/// As [`Repository::sealed_to`] and [`Repository::remember`].
+pub fn settle(repository: &Repository) -> Result<SealedTo, RepoError> {
+    let sealed_to = repository.sealed_to()?;
+    repository.remember(&sealed_to)?;
+    Ok(sealed_to)
 }
 
 /// Returns what the present passphrase opens: key files, each with its identity.

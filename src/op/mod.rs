@@ -7,6 +7,7 @@ pub mod clone;
 pub mod diff;
 pub mod find;
 pub mod heal;
+pub mod history;
 pub mod key;
 pub mod list;
 pub mod mount;

@@ -1,14 +1,12 @@
 //! Fragments and packs → the index cache, anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::base::id::FragmentId;
 use crate::base::progress::{Done, Progress};
-use crate::repo::index::{self, Index, fragments_present};
+use crate::repo::index::{self, Index, NewCache};
 use crate::repo::listing::Listing;
 use crate::repo::{RepoError, Repository};
-use crate::stage::index::{Cache, CacheError};
 use crate::store::Name;
 
 /// What was rebuilt.
@@ -23,7 +21,8 @@ pub struct Report {
 }
 
 /// Removes the cache and makes it anew; packs that no fragment lists get one, if they are what their names stand for: each is
-/// read once.
+/// read once. It is made beside its place and put there when it is whole, so that runs beside this one are in nobody's way; what
+/// one of them lists meanwhile, the next that opens the index adds.
 ///
 /// # Errors
 /// [`RepoError::Store`], [`RepoError::Interrupted`], or [`RepoError::Source`] if the cache can't be kept where it is to lie;
@@ -31,8 +30,7 @@ pub struct Report {
 pub fn rebuild_index(repository: &Repository, progress: &Progress) -> Result<Report, RepoError> {
     go_on(progress)?;
     remove_cache(repository)?;
-    let mut present = fragments_present(repository.store())?;
-    let mut index = Index::open(repository)?;
+    let (mut index, mut cache) = open_anew(repository)?;
     let orphans = index.orphans();
     let total = orphans.iter().map(|pack| pack.bytes).sum();
     progress.expect(Done { files: orphans.len() as u64, bytes: total });
@@ -50,17 +48,17 @@ pub fn rebuild_index(repository: &Repository, progress: &Progress) -> Result<Rep
     }
     go_on(progress)?;
     if packs_found > 0 {
-        drop(index); // the cache takes one writer and no reader
+        drop((index, cache));
         _ = listing.finish()?;
-        present = fragments_present(repository.store())?;
-        index = Index::open(repository)?;
+        (index, cache) = open_anew(repository)?;
     }
     let packs = index.packs().filter(|(_, row, is_lost)| !is_lost && !bad.contains_key(&row.id)).count();
     let unread = index.problems().iter().map(|(path, error)| (path.clone(), error.to_string()));
     let unread: BTreeMap<String, String> = unread.collect();
     drop(index);
-    present.retain(|id| !unread.contains_key(&Name::Fragment(*id).to_string()));
-    verify_cache(repository, &present)?;
+    if let (Some(cache), Some(path)) = (cache, repository.index_path()) {
+        cache.keep().map_err(|e| not_kept(path, &e.to_string()))?;
+    }
     let bad = bad.into_iter().map(|(id, error)| (Name::Pack(id).to_string(), error.to_string()));
     let problems = bad.chain(unread).map(|(path, error)| format!("{path}: {error}")).collect();
     Ok(Report { packs: packs as u64, packs_found, problems })
@@ -76,32 +74,13 @@ fn remove_cache(repository: &Repository) -> Result<(), RepoError> {
     index::remove_cache(path).map_err(|e| not_kept(path, &e.to_string()))
 }
 
-/// Makes sure that the cache can be opened and holds what the `fragments` say, which read and were there before
-/// it was made: an index that opens may lie in memory alone.
-fn verify_cache(repository: &Repository, fragments: &BTreeSet<FragmentId>) -> Result<(), RepoError> {
-    let Some(path) = repository.index_path() else { return Ok(()) };
-    if fragments.is_empty() {
-        return Ok(()); // of nothing no cache is made
-    }
-    match Cache::open(path, repository.id()) {
-        Ok(cache) => {
-            let holds = |id: &FragmentId| cache.fragments().contains(id) || cache.replaced().contains(id);
-            match fragments.iter().all(holds) {
-                true => Ok(()),
-                false => Err(not_kept(path, &obstacle(path))),
-            }
-        }
-        Err(CacheError::Absent) => Err(not_kept(path, &obstacle(path))),
-        Err(e) => Err(not_kept(path, &e.to_string())),
-    }
-}
-
-/// Returns why no file can be kept at `path`, as far as the system tells.
-fn obstacle(path: &Path) -> String {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match tempfile::tempfile_in(folder) {
-        Err(e) => e.to_string(),
-        Ok(_) => "it could not be written; is the disk full?".to_owned(),
+/// Opens the index, with a cache that is made anew unless there is to be none.
+fn open_anew(repository: &Repository) -> Result<(Index, Option<NewCache>), RepoError> {
+    let Some(path) = repository.index_path() else { return Ok((Index::open(repository)?, None)) };
+    let cache = NewCache::begin(path).map_err(|e| not_kept(path, &e.to_string()))?;
+    match Index::open_anew(repository, cache.file()) {
+        Err(RepoError::Cache(e)) => Err(not_kept(path, &e.to_string())),
+        index => Ok((index?, Some(cache))),
     }
 }
 

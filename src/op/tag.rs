@@ -1,18 +1,22 @@
-//! A snapshot → the same snapshot with other tags.
+//! A snapshot → the same snapshot with other tags, or with a component that is accepted as it is.
 
 use std::collections::BTreeSet;
 
 use crate::base::id::SnapshotId;
+use crate::base::wire;
 use crate::repo::{RepoError, Repository, Snapshot};
+use crate::stage::snapshot::{Manifest, facts};
 use crate::store::{Folder, Name};
 
-/// Which tags change.
+/// What changes.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     /// Tags to add. One that is there already stays.
     pub add: Vec<String>,
     /// Tags to take away. One that is not there is no error.
     pub remove: Vec<String>,
+    /// Components that are suspect, and right as they are. One that is accepted already is no error.
+    pub accept: Vec<String>,
 }
 
 /// Gives a snapshot other tags; returns it under its new name, or as it is if nothing changes.
@@ -22,7 +26,8 @@ pub struct Change {
 ///
 /// # Errors
 /// [`RepoError::Store`]: the snapshot is there, with the old tags or the new. [`RepoError::NoSnapshot`] if it was
-/// forgotten meanwhile. [`RepoError::Source`] if other runs are faster again and again, or leave it there twice.
+/// forgotten meanwhile. [`RepoError::Source`] if other runs are faster again and again, or leave it there twice; and
+/// for a component to accept that is not suspect.
 pub fn tag(repository: &Repository, snapshot: &Snapshot, change: &Change) -> Result<Snapshot, RepoError> {
     if !repository.is_enrolled() {
         return Err(repository.not_enrolled()); // it may be another one, put in the place of ours
@@ -61,7 +66,8 @@ fn try_tag(repository: &Repository, snapshot: &Snapshot, change: &Change) -> Res
     manifest.tags.retain(|tag| !change.remove.contains(tag));
     manifest.tags.sort();
     manifest.tags.dedup();
-    if manifest.tags == snapshot.manifest.tags {
+    accept(&mut manifest, &change.accept, snapshot.id)?;
+    if manifest == snapshot.manifest {
         return Ok(Tried::Done(snapshot.clone()));
     }
     let mut successors = Successors::of(repository, snapshot.id);
@@ -97,6 +103,28 @@ fn try_tag(repository: &Repository, snapshot: &Snapshot, change: &Change) -> Res
         }
         _ => Ok(Tried::Done(Snapshot { id, manifest })),
     }
+}
+
+/// Notes in a manifest which of its suspects are right as they are.
+fn accept(manifest: &mut Manifest, components: &[String], id: SnapshotId) -> Result<(), RepoError> {
+    let suspects = manifest.suspects();
+    let mut accepted = manifest.accepted();
+    for name in components {
+        if !suspects.iter().any(|suspect| suspect.component == *name) {
+            let known: Vec<&str> = suspects.iter().map(|suspect| suspect.component.as_str()).collect();
+            let known = if known.is_empty() { "no component".to_owned() } else { known.join(", ") };
+            let reason = format!("is not suspect in snapshot {id}; {known} is");
+            return Err(RepoError::Source { path: format!("component {name}"), reason });
+        }
+        if !accepted.contains(name) {
+            accepted.push(name.clone());
+        }
+    }
+    if accepted != manifest.accepted() {
+        let bytes = wire::encode(&accepted).map_err(|e| RepoError::record(&"snapshots/", e))?;
+        manifest.set_fact(facts::ACCEPTED, bytes);
+    }
+    Ok(())
 }
 
 /// Takes back what this run has put, for another run's that stays.
@@ -200,7 +228,7 @@ mod tests {
     }
 
     fn adding(tag: &str) -> Change {
-        Change { add: vec![tag.to_owned()], remove: Vec::new() }
+        Change { add: vec![tag.to_owned()], ..Change::default() }
     }
 
     fn manifests(disk: &MemoryStore) -> usize {
@@ -225,6 +253,25 @@ mod tests {
         let tagged = tag(&repository, &snapshot, &adding("last")).unwrap();
         assert_eq!(repository.snapshots().unwrap().all, [tagged]);
         assert_eq!(manifests(&disk), 1);
+    }
+
+    #[test]
+    fn a_suspect_is_accepted_once_and_what_is_none_is_refused() {
+        let disk = MemoryStore::default();
+        let (repository, plain) = scene(&disk);
+        let accepting = |name: &str| Change { accept: vec![name.to_owned()], ..Change::default() };
+        let refused = tag(&repository, &plain, &accepting("mail")).unwrap_err().to_string();
+        assert!(refused.contains("component mail: is not suspect in snapshot"), "{refused}");
+        let mut manifest = plain.manifest;
+        let suspect = facts::Suspect { component: "mail".to_owned(), reason: "nothing is there".to_owned() };
+        manifest.set_fact(facts::SUSPECTS, wire::encode(&vec![suspect]).unwrap());
+        let (id, _) = repository.put_manifest(&manifest).unwrap();
+        let suspect = Snapshot { id, manifest };
+        assert!(tag(&repository, &suspect, &accepting("mysql")).is_err());
+        let accepted = tag(&repository, &suspect, &accepting("mail")).unwrap();
+        assert_eq!(accepted.manifest.suspicion("mail"), None);
+        assert_eq!(accepted.manifest.replaces, Some(id));
+        assert_eq!(tag(&repository, &accepted, &accepting("mail")).unwrap(), accepted, "once is enough");
     }
 
     #[test]

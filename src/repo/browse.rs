@@ -1,5 +1,6 @@
 //! Looking inside a snapshot: paths, and walks in the order of names.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::base::content::ContentBuf;
@@ -7,6 +8,9 @@ use crate::base::entry::{Entry, Kind, quoted};
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::tree::Entries;
+
+/// Snapshots that are searched for a path that another does not have, at most.
+const LOOKS_MAX: usize = 200;
 
 /// An entry with the bytes it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +57,11 @@ pub enum Place {
 /// # Errors
 /// [`RepoError::NoPath`], or what reading a directory meets.
 pub fn find(reader: &Reader<'_>, snapshot: &Snapshot, path: &[u8]) -> Result<Place, RepoError> {
-    let none = || RepoError::NoPath { path: quoted(path), snapshot: snapshot.id.to_string() };
+    let none = || RepoError::NoPath {
+        path: quoted(path),
+        snapshot: snapshot.id.to_string(),
+        elsewhere: String::new(),
+    };
     let mut content = snapshot.manifest.root.clone();
     let mut place = Place::Root(content.clone());
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -76,6 +84,22 @@ pub fn find(reader: &Reader<'_>, snapshot: &Snapshot, path: &[u8]) -> Result<Pla
         place = Place::Entry(found.ok_or_else(none)?);
     }
     Ok(place)
+}
+
+/// Returns the newest other snapshot of the same machine that has a path, among the newest 200 of `all`, which
+/// are sorted by time. What can't be read does not have it.
+pub fn newest_with<'s>(
+    reader: &Reader<'_>,
+    all: &'s [Snapshot],
+    snapshot: &Snapshot,
+    path: &[u8],
+) -> Option<&'s Snapshot> {
+    let same = |other: &&Snapshot| other.manifest.host == snapshot.manifest.host && other.id != snapshot.id;
+    let mut seen = HashSet::new(); // what is the same is looked at once
+    all.iter().rev().filter(same).take(LOOKS_MAX).find(|other| {
+        let root = &other.manifest.root;
+        seen.insert(&root.list) && find(reader, other, path).is_ok()
+    })
 }
 
 /// Takes entries one by one, each with its path in the snapshot; an error ends the walk.

@@ -4,15 +4,13 @@
 //! or of another bucket, everything is looked at again.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::limits::RECORD_BYTES_CAP;
 use crate::repo::{RepoError, Repository};
-use crate::store::{StoreError, VersionId};
+use crate::store::{StoreError, VersionId, make_own_folder, put_own_file, read_regular};
 
 /// What is known of the versions in a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +25,10 @@ impl BucketState {
     /// Reads what this machine remembers of the bucket at `location`.
     pub fn load(repository: &Repository, location: &str) -> Self {
         let empty = Self { location: location.to_owned(), versions: BTreeMap::new() };
-        let Ok(text) = fs::read_to_string(path(repository, location)) else { return empty };
+        let Ok(bytes) = read_regular(&path(repository, location), RECORD_BYTES_CAP as u64) else {
+            return empty;
+        };
+        let Ok(text) = String::from_utf8(bytes) else { return empty };
         let Some((body, sum)) = text.trim_end().rsplit_once('\n') else { return empty };
         if sum != blake3::hash(body.as_bytes()).to_string() {
             return empty;
@@ -46,13 +47,9 @@ impl BucketState {
             RepoError::Store(StoreError::Io { path: path.display().to_string(), verb: "write", source })
         };
         let body = serde_json::to_string(self).map_err(|e| failed(e.into()))?;
-        let folder = path.parent().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-        writeln!(file, "{body}\n{}", blake3::hash(body.as_bytes())).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&path).map_err(|e| failed(e.error))?;
-        Ok(())
+        make_own_folder(path.parent().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?)?;
+        let text = format!("{body}\n{}\n", blake3::hash(body.as_bytes()));
+        put_own_file(&path, text.as_bytes(), 0o600).map_err(failed)
     }
 
     /// Returns until when a version is locked, in seconds since 1970, if it is known to be genuine.

@@ -6,7 +6,7 @@ use crate::base::condemned::Condemned;
 use crate::base::id::{CondemnedId, PackId};
 use crate::base::limits::RECORD_BYTES_CAP;
 use crate::base::time::Time;
-use crate::base::wire::{self, RecordKind};
+use crate::base::wire::{self, RecordKind, WireError};
 use crate::repo::open::read_named;
 use crate::repo::{RepoError, Repository};
 use crate::stage::seal::{open_record, seal_record};
@@ -14,6 +14,9 @@ use crate::store::{Folder, Name, StoreError};
 
 /// What the seal of a condemned list is bound to.
 const CONDEMNED_PURPOSE: &str = "snap v1 condemned";
+
+/// Memory that all lists may take together, in bytes.
+const MARKS_MEMORY_MAX: usize = 512 << 20;
 
 /// All that is marked.
 #[derive(Debug, Default)]
@@ -45,16 +48,26 @@ impl Marks {
 }
 
 impl Repository {
-    /// Reads all lists of what is condemned. One that can't be read is in the answer.
+    /// Reads all lists of what is condemned. One that can't be read is in the answer; so is one for which there is no
+    /// memory beside the others: 512 MiB.
     ///
     /// # Errors
     /// [`RepoError::Store`] if they can't be listed.
     pub fn marks(&self) -> Result<Marks, RepoError> {
         let mut marks = Marks::default();
+        let mut memory_bytes = 0;
         for found in self.store().list(Folder::Condemned)? {
             let Some(Name::Condemned(id)) = found.name else { continue };
             match self.condemned(id) {
-                Ok(list) => _ = marks.lists.insert(id, list),
+                Ok(list) if memory_bytes + list.memory_bytes() > MARKS_MEMORY_MAX => {
+                    let what =
+                        "all lists together name more than any repository has: some of them were forged";
+                    marks.unreadable.push((id, RepoError::record(&found.path, WireError::record(what))));
+                }
+                Ok(list) => {
+                    memory_bytes += list.memory_bytes();
+                    marks.lists.insert(id, list);
+                }
                 Err(RepoError::Store(e)) if e.is_missing() => {} // swept meanwhile
                 Err(e) => marks.unreadable.push((id, e)),
             }
@@ -79,14 +92,58 @@ impl Repository {
     /// # Errors
     /// [`RepoError::Store`].
     pub fn put_condemned(&self, list: &Condemned) -> Result<CondemnedId, RepoError> {
-        let path = "condemned/";
-        let record = wire::encode(list).map_err(|e| RepoError::record(&path, e))?;
-        let sealed = seal_record(self.writer_keys().metadata(), CONDEMNED_PURPOSE, record);
-        let bytes = wire::wrap(RecordKind::Condemned, &sealed.map_err(|e| RepoError::seal(&path, e))?);
+        let bytes = self.build_condemned(list)?;
         let id = CondemnedId::from_bytes(*blake3::hash(&bytes).as_bytes());
         match self.store().put_new(&Name::Condemned(id), &bytes) {
             Ok(()) | Err(StoreError::Taken { .. }) => Ok(id), // the same bytes
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Finds out whether a list could be made durable now. Nothing is left of it.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`]: it could not.
+    pub fn try_condemned(&self, list: &Condemned) -> Result<(), RepoError> {
+        let bytes = self.build_condemned(list)?;
+        Ok(self.store().begin()?.write(&bytes)?)
+    }
+
+    fn build_condemned(&self, list: &Condemned) -> Result<Vec<u8>, RepoError> {
+        let path = "condemned/";
+        let record = wire::encode(list).map_err(|e| RepoError::record(&path, e))?;
+        let sealed = seal_record(self.writer_keys().metadata(), CONDEMNED_PURPOSE, record);
+        Ok(wire::wrap(RecordKind::Condemned, &sealed.map_err(|e| RepoError::seal(&path, e))?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::condemned::ClosedFrames;
+    use crate::repo::Opening;
+    use crate::repo::config::{Choices, Encryption};
+    use crate::repo::keys::NoSecrets;
+    use crate::store::MemoryStore;
+
+    #[test]
+    fn a_small_list_that_expands_to_a_huge_one_takes_no_memory() {
+        let state = tempfile::tempdir().unwrap();
+        let choices = Choices { encryption: Encryption::None, ..Choices::default() };
+        let store = Arc::new(MemoryStore::default());
+        let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
+        let repository = Repository::create(&opening, choices, None, &[], Time::new(0, 0)).unwrap();
+        let list = |frames: usize| Condemned {
+            time: Time::new(0, 0),
+            due: Time::new(1, 0),
+            packs: Vec::new(),
+            closed: vec![ClosedFrames { pack: PackId::from_bytes([1; 32]), frames: vec![7; frames] }],
+        };
+        let good = repository.put_condemned(&list(10)).unwrap();
+        repository.put_condemned(&list(9_000_000)).unwrap();
+        let marks = repository.marks().unwrap();
+        assert_eq!((marks.lists.keys().collect::<Vec<_>>(), marks.unreadable.len()), (vec![&good], 1));
     }
 }

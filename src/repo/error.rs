@@ -115,6 +115,21 @@ pub enum RepoError {
         /// The repository.
         location: String,
     },
+    /// Nothing that was given opens anything, and key files can't be read that it may open.
+    #[error(
+        "{location}/keys: {}, and {}; put back a good copy of what is damaged",
+        if *tried == 0 { "no other file there opens the repository".to_owned() }
+        else { format!("the passphrase opens none of the {tried} wrapped keys there that can be read") },
+        few(damaged)
+    )]
+    KeysDamaged {
+        /// The repository.
+        location: String,
+        /// Wrapped keys that were tried.
+        tried: usize,
+        /// The files that can't be read, and why.
+        damaged: Vec<String>,
+    },
     /// No identity at hand opens a key.
     #[error("{path}: sealed to none of the identities at hand ({key})")]
     NoIdentity {
@@ -128,6 +143,16 @@ pub enum RepoError {
         "{location}: this machine does not know this repository (no {state}), and no passphrase or identity was given that opens it; give one (SNAP_PASSWORD, --password-file, --identity), with 'snap key enroll' once if the machine is to back up to it"
     )]
     NoWriterSecret {
+        /// The repository.
+        location: String,
+        /// Where the secret was looked for.
+        state: String,
+    },
+    /// This machine may read the repository and was not made to write to it.
+    #[error(
+        "{location}: this machine is not enrolled for this repository (no {state}): it may be another one, put in the place of yours. If it is yours, 'snap key enroll' lets this machine back up to it; that takes the passphrase or an identity once"
+    )]
+    NotEnrolled {
         /// The repository.
         location: String,
         /// Where the secret was looked for.
@@ -159,12 +184,14 @@ pub enum RepoError {
         what: String,
     },
     /// The snapshot has no such path.
-    #[error("{path}: not in snapshot {snapshot}")]
+    #[error("{path}: not in snapshot {snapshot}{elsewhere}")]
     NoPath {
         /// What was asked for.
         path: String,
         /// The snapshot.
         snapshot: String,
+        /// Where it is, as it follows the rest; empty if nobody has looked.
+        elsewhere: String,
     },
     /// What is to be backed up, or where it is to be restored, can't be used at all.
     #[error("{path}: {reason}")]
@@ -191,6 +218,18 @@ pub enum RepoError {
     },
 }
 
+/// Most files that one message names.
+const NAMED_MAX: usize = 4;
+
+/// Returns the first of them as one text, and how many more there are.
+fn few(all: &[String]) -> String {
+    let mut text = all.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+    if all.len() > NAMED_MAX {
+        text.push_str(&format!(", and {} more", all.len() - NAMED_MAX));
+    }
+    text
+}
+
 impl RepoError {
     /// Returns the error for a record that was read from `path`.
     pub fn record(path: &impl ToString, source: WireError) -> Self {
@@ -212,6 +251,11 @@ impl RepoError {
             cause = error.source();
         }
         line
+    }
+
+    /// Returns whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_full())
     }
 
     /// Returns whether a newer program wrote what could not be read.

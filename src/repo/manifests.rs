@@ -3,16 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::id::SnapshotId;
-use crate::base::limits::RECORD_BYTES_CAP;
-use crate::base::wire::{self, RecordKind};
+use crate::base::limits::MANIFEST_BYTES_CAP;
+use crate::base::wire::{self, RecordKind, WireError};
+use crate::repo::keys::WriterKeys;
 use crate::repo::open::read_named;
 use crate::repo::{RepoError, Repository};
-use crate::stage::seal::{open_record, seal_record};
+use crate::stage::seal::{open_record_within, seal_record};
 use crate::stage::snapshot::Manifest;
-use crate::store::{Folder, Name};
+use crate::stage::snapshot::facts::Order;
+use crate::store::{Folder, Name, Store};
 
 /// What a manifest's seal is bound to.
 const MANIFEST_PURPOSE: &str = "snap v1 manifest";
+
+/// Longest file of a manifest that is read, in bytes: the largest record, not compressible (zstd adds 1/256 at most), and
+/// its headers.
+const MANIFEST_FILE_BYTES_MAX: u64 = (MANIFEST_BYTES_CAP + MANIFEST_BYTES_CAP / 256 + 4096) as u64;
+
+/// Memory that all manifests of a repository may take together, in bytes: more than a hundred thousand nights.
+pub const MANIFESTS_MEMORY_MAX: usize = 512 << 20;
 
 /// A manifest and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +30,13 @@ pub struct Snapshot {
     pub id: SnapshotId,
     /// The manifest.
     pub manifest: Manifest,
+}
+
+impl Snapshot {
+    /// Returns its place among others: see [`Manifest::order`].
+    pub fn order(&self) -> Order {
+        self.manifest.order(self.id)
+    }
 }
 
 /// All snapshots by time, and what could not be read of them.
@@ -33,6 +49,22 @@ pub struct Snapshots {
     pub replaced: Vec<SnapshotId>,
     /// Manifests that could not be read, and why.
     pub unreadable: Vec<(String, RepoError)>,
+}
+
+fn read_manifest(store: &dyn Store, writer: &WriterKeys, id: SnapshotId) -> Result<Manifest, RepoError> {
+    let name = Name::Snapshot(id);
+    let bytes = read_named(store, &name, MANIFEST_FILE_BYTES_MAX)?;
+    let sealed = wire::unwrap(RecordKind::Snapshot, &bytes).map_err(|e| RepoError::record(&name, e))?;
+    let record = open_record_within(writer.metadata(), MANIFEST_PURPOSE, sealed, MANIFEST_BYTES_CAP);
+    let record = record.map_err(|e| RepoError::seal(&name, e))?;
+    wire::decode_within::<_, MANIFEST_BYTES_CAP>(&record).map_err(|e| RepoError::record(&name, e))
+}
+
+/// Returns whether a manifest is there that opens with this writer secret. Reads one after the other until one does.
+pub fn has_manifest_of(store: &dyn Store, writer: &WriterKeys) -> bool {
+    let mut names =
+        store.list(Folder::Snapshots).unwrap_or_default().into_iter().filter_map(|found| found.name);
+    names.any(|name| matches!(name, Name::Snapshot(id) if read_manifest(store, writer, id).is_ok()))
 }
 
 impl Repository {
@@ -56,24 +88,34 @@ impl Repository {
     /// # Errors
     /// [`RepoError::Store`], [`RepoError::NameMismatch`], [`RepoError::Record`], [`RepoError::Seal`].
     pub fn manifest(&self, id: SnapshotId) -> Result<Manifest, RepoError> {
-        let name = Name::Snapshot(id);
-        let bytes = read_named(self.store(), &name, RECORD_BYTES_CAP as u64)?;
-        let sealed = wire::unwrap(RecordKind::Snapshot, &bytes).map_err(|e| RepoError::record(&name, e))?;
-        let record = open_record(self.writer_keys().metadata(), MANIFEST_PURPOSE, sealed);
-        wire::decode(&record.map_err(|e| RepoError::seal(&name, e))?).map_err(|e| RepoError::record(&name, e))
+        read_manifest(self.store(), self.writer_keys(), id)
     }
 
-    /// Reads all manifests.
+    /// Reads all manifests. Memory: 512 MiB; those beyond it count as such that can't be read.
     ///
     /// # Errors
     /// [`RepoError::Store`] if they can't be listed; a manifest that can't be read is in the answer.
     pub fn snapshots(&self) -> Result<Snapshots, RepoError> {
+        self.snapshots_within(MANIFESTS_MEMORY_MAX)
+    }
+
+    fn snapshots_within(&self, memory_max: usize) -> Result<Snapshots, RepoError> {
         let mut snapshots = Snapshots::default();
         let mut there = BTreeSet::new();
+        let mut memory_bytes = 0;
         for found in self.store().list(Folder::Snapshots)? {
             let Some(Name::Snapshot(id)) = found.name else { continue };
             match self.manifest(id) {
-                Ok(manifest) => snapshots.all.push(Snapshot { id, manifest }),
+                Ok(manifest) if memory_bytes + manifest.memory_bytes() > memory_max => {
+                    let what =
+                        "all manifests together are larger than any repository's: some of them were forged";
+                    let error = RepoError::record(&found.path, WireError::record(what));
+                    snapshots.unreadable.push((found.path, error));
+                }
+                Ok(manifest) => {
+                    memory_bytes += manifest.memory_bytes();
+                    snapshots.all.push(Snapshot { id, manifest });
+                }
                 Err(RepoError::Store(e)) if e.is_missing() => continue, // forgotten meanwhile
                 Err(e) => snapshots.unreadable.push((found.path, e)),
             }
@@ -88,7 +130,58 @@ impl Repository {
         replaced.sort_by_key(|id| std::iter::successors(replaces.get(id), |id| replaces.get(id)).count());
         snapshots.all.retain(|snapshot| !replaced.contains(&snapshot.id));
         snapshots.replaced = replaced;
-        snapshots.all.sort_by_key(|snapshot| (snapshot.manifest.time, snapshot.id));
+        snapshots.all.sort_by_key(Snapshot::order);
         Ok(snapshots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::time::Time;
+    use crate::repo::Opening;
+    use crate::repo::config::{Choices, Encryption};
+    use crate::repo::keys::NoSecrets;
+    use crate::store::MemoryStore;
+
+    fn repository() -> Repository {
+        let state = tempfile::tempdir().unwrap();
+        let choices = Choices { encryption: Encryption::None, ..Choices::default() };
+        let store = Arc::new(MemoryStore::default());
+        let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
+        Repository::create(&opening, choices, None, &[], Time::new(0, 0)).unwrap()
+    }
+
+    #[test]
+    fn a_small_file_that_expands_to_a_huge_manifest_is_refused() {
+        let repository = repository();
+        let forged = Manifest { tags: vec![String::new(); 3_000_000], ..Manifest::default() };
+        let (id, bytes) = repository.put_manifest(&forged).unwrap();
+        assert!(bytes < 10_000, "{bytes} bytes are stored");
+        assert!(forged.memory_bytes() > MANIFEST_BYTES_CAP);
+        assert!(matches!(repository.manifest(id), Err(RepoError::Record { .. })));
+        let snapshots = repository.snapshots().unwrap();
+        assert_eq!(
+            (snapshots.all.len(), snapshots.unreadable.len()),
+            (0, 1),
+            "it is named, and not forgotten"
+        );
+    }
+
+    #[test]
+    fn many_manifests_take_no_more_memory_together_than_is_allowed() {
+        let repository = repository();
+        for night in 0..20 {
+            let tags = vec![String::new(); 1000];
+            let manifest = Manifest { time: Time::new(night, 0), tags, ..Manifest::default() };
+            repository.put_manifest(&manifest).unwrap();
+        }
+        assert_eq!(repository.snapshots().unwrap().all.len(), 20);
+        let bounded = repository.snapshots_within(200_000).unwrap();
+        let memory_bytes: usize = bounded.all.iter().map(|snapshot| snapshot.manifest.memory_bytes()).sum();
+        assert!(memory_bytes <= 200_000 && bounded.all.len() > 5, "{memory_bytes}");
+        assert_eq!(bounded.all.len() + bounded.unreadable.len(), 20);
     }
 }

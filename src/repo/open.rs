@@ -1,5 +1,6 @@
 //! Making and opening a repository; reading its manifests.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -11,10 +12,14 @@ use crate::base::limits::TREE_CHUNK_BYTES_AVG;
 use crate::base::progress::{Done, Progress};
 use crate::base::time::Time;
 use crate::repo::RepoError;
+use crate::repo::claim::refuse_strangers;
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
-use crate::repo::key_ring::{distrusted, recover_secret, refuse_left_keys, take_back, unlock};
-use crate::repo::keys::{KeyFile, NoSecrets, Passphrase, Secrets, WriterKeys, first_keys};
-use crate::repo::state::{keep_secret, kept_secret, state_file};
+use crate::repo::key_ring::{refuse_left_keys, take_back};
+use crate::repo::keys::{
+    FIRST_SEALING, KeyBody, KeyFile, NoSecrets, Passphrase, Secrets, WriterKeys, first_keys,
+};
+use crate::repo::state::{RecipientsState, keep_recipients, keep_secret, kept_secret, state_file};
+use crate::repo::unlock::{recover_secret, unlock};
 use crate::stage::chunk::{ChunkSizes, Chunker};
 use crate::stage::seal::{Secret, random};
 use crate::store::{Folder, Lock, LockMode, Name, Store, StoreError};
@@ -59,7 +64,8 @@ impl Repository {
     /// one of them at least. The `config` file comes last: before it there is no repository.
     ///
     /// # Errors
-    /// [`RepoError::Exists`]; [`RepoError::Config`] if other files of a repository are there; [`RepoError::Store`]:
+    /// [`RepoError::Exists`]; [`RepoError::Config`] if other files of a repository are there, [`RepoError::Refused`] if
+    /// files of anybody else are; [`RepoError::Store`]:
     /// the key files are taken back where that can be done; [`RepoError::Age`].
     pub fn create(
         opening: &Opening<'_>,
@@ -76,6 +82,7 @@ impl Repository {
             Err(e) => return Err(e.into()),
             Ok(_) => return Err(RepoError::Exists { location }),
         }
+        refuse_strangers(store.as_ref())?;
         for folder in [Folder::Packs, Folder::Index, Folder::Snapshots, Folder::Condemned] {
             if !store.list(folder)?.is_empty() {
                 let what =
@@ -92,11 +99,21 @@ impl Repository {
         let created_text = jiff::Timestamp::new(created.seconds, 0).unwrap_or_default().to_string();
         let config = Config::new(id, choices, &created_text);
         let text = config.to_text().map_err(|what| RepoError::Config { location: location.clone(), what })?;
-        let mut files = Vec::new();
+        let (mut files, mut named) = (Vec::new(), BTreeSet::new());
         for body in first_keys(id, &writer, passphrase, recipients, created)? {
             files.push(KeyFile::build(&body, &writer).map_err(|e| RepoError::record(&"keys/", e))?);
+            if let KeyBody::Identity { recipient, .. } | KeyBody::Recipient { recipient, .. } = body {
+                named.insert(recipient);
+            }
         }
         keep_secret(opening.state, id, choices.encryption, writer.secret())?; // 1. this machine can write
+        if choices.encryption == Encryption::Age {
+            let recipients = named.into_iter().collect(); // and knows whom it seals to
+            keep_recipients(
+                opening.state,
+                &RecipientsState { repository: id, number: FIRST_SEALING, recipients },
+            )?;
+        }
         // 2. whoever has the key can read
         let keys = files.iter().try_for_each(|(key, bytes)| store.put_new(&Name::Key(*key), bytes));
         // 3. there is a repository
@@ -105,6 +122,7 @@ impl Repository {
             take_back(store.as_ref(), files.iter().map(|(key, _)| *key), text.as_bytes());
             return Err(e.into());
         }
+        let _ = store.lock(LockMode::Shared); // its file is there then when no more files fit
         Self::assemble(opening, config, writer, true)
     }
 
@@ -251,14 +269,24 @@ impl Repository {
         self.is_enrolled
     }
 
+    /// Returns this machine's state directory.
+    pub fn state_directory(&self) -> &Path {
+        &self.state
+    }
+
     /// Returns where this machine keeps the writer secret.
     pub fn secret_file(&self) -> PathBuf {
         state_file(&self.state, self.id)
     }
 
-    /// Returns the error for who wants to write and does not know the repository yet.
+    /// Returns this machine's state directory.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Returns the error for who wants to write on a machine that was not made to: whatever opens the repository.
     pub fn not_enrolled(&self) -> RepoError {
-        RepoError::NoWriterSecret {
+        RepoError::NotEnrolled {
             location: self.store.location(),
             state: self.secret_file().display().to_string(),
         }
@@ -276,22 +304,20 @@ impl Repository {
     /// needed without encryption. Takes about 0.15 s the first time.
     ///
     /// # Errors
-    /// [`RepoError::Locked`], [`RepoError::WrongPassphrase`], [`RepoError::Passphrase`].
+    /// [`RepoError::Locked`], [`RepoError::WrongPassphrase`], [`RepoError::Passphrase`],
+    /// [`RepoError::KeysDamaged`].
     pub fn unlock(&self, secrets: &dyn Secrets) -> Result<&[Identity], RepoError> {
-        if let Some(identities) = self.identities.get() {
-            return Ok(identities);
-        }
-        let identities = match self.config.encryption {
-            Encryption::None => Vec::new(),
-            Encryption::Age => {
-                let unlocked = unlock(self.store(), self.id, secrets)?.ok_or(RepoError::Locked)?;
-                if !unlocked.vouches_for(&self.writer) {
-                    return Err(distrusted(self.store()));
+        if self.identities.get().is_none() {
+            let identities = match self.config.encryption {
+                Encryption::None => Vec::new(),
+                Encryption::Age => {
+                    unlock(self.store(), self.id, &self.writer, secrets)?.ok_or(RepoError::Locked)?
                 }
-                unlocked.identities
-            }
-        };
-        Ok(self.identities.get_or_init(|| identities))
+            };
+            let _ = self.identities.set(identities);
+        }
+        secrets.forget();
+        self.identities.get().map(Vec::as_slice).ok_or(RepoError::Locked)
     }
 
     /// Returns the identities unlocked so far.

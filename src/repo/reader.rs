@@ -3,16 +3,17 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::base::content::{ChunkRef, Content, REF_BYTES, is_list, refs};
+use crate::base::content::{ChunkRef, Content, REF_BYTES, refs};
 use crate::base::directory::FRAME_STORED_BYTES_CAP;
 use crate::base::id::{KeyId, PackId};
 use crate::base::kind::FrameKind;
 use crate::base::layout::FRAME_HEADER_BYTES;
-use crate::base::limits::{LIST_DEPTH_MAX, RECORD_BYTES_CAP};
+use crate::base::limits::RECORD_BYTES_CAP;
 use crate::base::wire::{self, RecordKind, WireError};
 use crate::repo::index::Index;
 use crate::repo::keys::open_data_key;
 use crate::repo::recent::Recent;
+use crate::repo::stand_in::MadeUp;
 use crate::repo::{RepoError, Repository};
 use crate::stage::frame::{FrameError, FrameHeader, expand};
 use crate::stage::index::{FrameSpan, Location, PackRow};
@@ -37,6 +38,7 @@ pub struct Reader<'r> {
     second: OnceLock<Option<Index>>,
     lost_keys: Mutex<HashSet<KeyId>>,
     kept: Arc<Kept>,
+    pub(in crate::repo) made_up: Option<MadeUp>,
 }
 
 /// A frame's raw bytes.
@@ -75,7 +77,7 @@ impl<'r> Reader<'r> {
     }
 
     fn with(repository: Holder<'r>, index: Index, kept: Arc<Kept>) -> Self {
-        Self { repository, index, second: OnceLock::new(), lost_keys: Mutex::default(), kept }
+        Self { repository, index, second: OnceLock::new(), lost_keys: Mutex::default(), kept, made_up: None }
     }
 
     /// Relies on its index alone, even where that leads to bytes that are wrong.
@@ -256,8 +258,11 @@ impl<'r> Reader<'r> {
     }
 
     fn append_chunk(&self, chunk: ChunkRef, out: &mut Vec<u8>) -> Result<(), RepoError> {
-        let first = self.append_from(&self.index, chunk, out);
-        match first {
+        if let Some(bytes) = self.made_up.as_ref().and_then(|made_up| made_up.bytes(chunk)) {
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        match self.append_from(&self.index, chunk, out) {
             Err(e) if e.is_unreadable() => {
                 let second = self.second.get_or_init(|| Index::open_in_memory(self.repository()).ok());
                 let second = second.as_ref().map(|index| self.append_from(index, chunk, out));
@@ -301,35 +306,16 @@ impl<'r> Reader<'r> {
         Ok(())
     }
 
-    /// Returns the list of a content's own chunks, with all nesting undone.
-    ///
-    /// # Errors
-    /// [`RepoError::Content`] for a hostile list, or as [`Self::chunk`].
-    pub fn flatten(&self, content: Content<'_>) -> Result<Vec<u8>, RepoError> {
-        let fail = |what| Err(RepoError::Content { what });
-        if content.depth > LIST_DEPTH_MAX {
-            return fail("nested too deeply");
-        }
-        let mut list = content.list.to_vec();
-        for _ in 0..content.depth {
-            list = self.gather(&list)?;
-            if !is_list(&list) {
-                return fail("a list is not a whole number of references");
-            }
-        }
-        Ok(list)
-    }
-
     /// Returns the bytes of a content: for trees; a large file's should be read chunk by chunk.
     ///
     /// # Errors
     /// As [`Self::flatten`]; more than [`RECORD_BYTES_CAP`] bytes are refused.
     pub fn content(&self, content: Content<'_>) -> Result<Vec<u8>, RepoError> {
-        let list = self.flatten(content)?;
-        self.gather(&list)
+        self.gather(&self.flatten(content)?)
     }
 
-    fn gather(&self, list: &[u8]) -> Result<Vec<u8>, RepoError> {
+    /// Returns the bytes of the chunks of `list`, one after the other.
+    pub(super) fn gather(&self, list: &[u8]) -> Result<Vec<u8>, RepoError> {
         let total: u64 = refs(list).map(|chunk| u64::from(chunk.bytes)).sum();
         if total > RECORD_BYTES_CAP as u64 {
             return Err(RepoError::Content { what: "longer than any list or directory may be" });

@@ -10,6 +10,7 @@ use crate::base::id::{KeyId, PackId};
 use crate::base::kind::FrameKind;
 use crate::base::layout::FRAME_HEADER_BYTES;
 use crate::base::limits::PACK_FRAMES_MAX;
+use crate::base::threads::NO_THREAD;
 use crate::base::wire::{self, RecordKind};
 use crate::repo::buffers::Buffers;
 use crate::repo::index::build_directory;
@@ -145,7 +146,7 @@ pub fn write_packs<'r>(
     std::thread::scope(|scope| {
         let close = |pack: OpenPack| {
             let closing = std::thread::Builder::new().spawn_scoped(scope, move || pack.close(repository));
-            closing.map_err(|_| RepoError::System { what: "threads" })
+            closing.map_err(|_| RepoError::System { what: NO_THREAD })
         };
         let mut list = |closing: Closing<'_>| {
             let pack = closing.join().map_err(|_| RepoError::System { what: "end of a writing thread" })?;

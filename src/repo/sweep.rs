@@ -1,5 +1,6 @@
 //! Packs that are to go → gone: first from the fragments, then from the store, then from the lists of
-//! what is condemned. Only under the exclusive lock (`docs/durability.md`).
+//! what is condemned; on a full disk as many from the store first as it takes. Only under the exclusive lock
+//! (`docs/durability.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +9,7 @@ use crate::base::id::{CondemnedId, FragmentId, PackId};
 use crate::base::limits::FRAGMENT_CHUNKS_MAX;
 use crate::repo::condemned::Marks;
 use crate::repo::index::{put_fragment, read_fragment};
+use crate::repo::room::{Room, delete};
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::Fragment;
 use crate::store::{Folder, Name};
@@ -22,11 +24,19 @@ const SMALL_MAX: usize = 16;
 ///
 /// 1. new fragments that list what stays, 2. the old fragments go, 3. the packs go.
 ///
+/// `room` is to hold packs of `packs` alone. Returns whether all fragments were written: those that there is no room for, with all packs gone, stay as
+/// they were, and list packs that count as absent.
+///
 /// # Errors
 /// [`RepoError::Store`]. A cut leaves packs that no fragment lists and that are condemned: nobody
 /// takes them over, and the next sweep removes them.
-pub fn sweep(repository: &Repository, packs: &BTreeSet<PackId>) -> Result<(), RepoError> {
+pub fn sweep(
+    repository: &Repository,
+    packs: &BTreeSet<PackId>,
+    room: &mut Room<'_>,
+) -> Result<bool, RepoError> {
     let (groups, mut old) = group(repository, packs)?;
+    let mut is_tidy = true;
     let mut vanished: Vec<FragmentId> = Vec::new();
     for ids in groups {
         let mut fragment = without(repository, ids, packs)?;
@@ -35,7 +45,10 @@ pub fn sweep(repository: &Repository, packs: &BTreeSet<PackId>) -> Result<(), Re
             continue;
         }
         fragment.replaces.append(&mut vanished);
-        put_fragment(repository, &fragment)?;
+        if room.write_if_it_fits(|| put_fragment(repository, &fragment))?.is_none() {
+            is_tidy = false;
+            break;
+        }
         old.extend(fragment.replaces);
     }
     old.extend(vanished);
@@ -45,7 +58,7 @@ pub fn sweep(repository: &Repository, packs: &BTreeSet<PackId>) -> Result<(), Re
     for id in packs {
         delete(repository, &Name::Pack(*id))?;
     }
-    Ok(())
+    Ok(is_tidy)
 }
 
 /// What a fragment means for a sweep.
@@ -133,15 +146,18 @@ fn without(
 }
 
 /// Brings the lists of what is condemned up to date: packs that are gone or for which `stays` says no
-/// are taken out. A list that changes is written anew before the old one goes.
+/// are taken out. A list that changes is written anew before the old one goes. Returns whether all were: a list stays
+/// as it is if there is no room for the new one, with all packs of `room` gone.
 ///
 /// # Errors
 /// [`RepoError::Store`]; a cut leaves both lists, and both count.
 pub fn settle_marks(
     repository: &Repository,
     marks: &Marks,
+    room: &mut Room<'_>,
     stays: impl Fn(&PackId) -> bool,
-) -> Result<(), RepoError> {
+) -> Result<bool, RepoError> {
+    let mut is_tidy = true;
     let mut there = BTreeSet::new();
     for found in repository.store().list(Folder::Packs)? {
         if let Some(Name::Pack(id)) = found.name {
@@ -156,11 +172,19 @@ pub fn settle_marks(
             continue;
         }
         let is_empty = new.packs.is_empty() && new.closed.is_empty();
-        if is_empty || repository.put_condemned(&new)? != *id {
+        let written = match is_empty {
+            true => None,
+            false => {
+                let written = room.write_if_it_fits(|| repository.put_condemned(&new))?;
+                is_tidy &= written.is_some();
+                Some(written.unwrap_or(*id))
+            }
+        };
+        if written != Some(*id) {
             delete(repository, &Name::Condemned(*id))?;
         }
     }
-    Ok(())
+    Ok(is_tidy)
 }
 
 /// Removes lists that can't be read because they are damaged: they marked, and no more.
@@ -172,11 +196,4 @@ pub fn drop_unreadable(
     ids: impl Iterator<Item = CondemnedId>,
 ) -> Result<(), RepoError> {
     ids.into_iter().try_for_each(|id| delete(repository, &Name::Condemned(id)))
-}
-
-fn delete(repository: &Repository, name: &Name) -> Result<(), RepoError> {
-    match repository.store().delete(name) {
-        Err(e) if !e.is_missing() => Err(e.into()),
-        _ => Ok(()),
-    }
 }

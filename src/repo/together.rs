@@ -3,6 +3,7 @@
 
 use crate::base::content::{ChunkRef, ContentBuf, refs};
 use crate::base::limits::RECORD_BYTES_CAP;
+use crate::base::threads::begin;
 use crate::repo::RepoError;
 use crate::repo::reader::{Reader, verified};
 use crate::stage::index::Location;
@@ -73,7 +74,7 @@ pub fn scan_chunks(
 }
 
 /// Calls `make` with each item, on `threads` threads, and on this one `take` with what it returned, in the order of the
-/// items. One result a thread waits at most. With one thread, everything happens on this one.
+/// items. One result a thread waits at most. With one thread, or where the system gives none, everything happens on this one.
 ///
 /// # Errors
 /// What `take` returns: it ends there.
@@ -91,14 +92,18 @@ pub fn ordered<T: Sync, R: Send, E>(
         let make = &make;
         let begin = |first| {
             let (sender, receiver) = crossbeam_channel::bounded(0);
-            scope.spawn(move || {
+            let begun = begin(scope, move || {
                 let mut own = items.iter().skip(first).step_by(threads);
                 own.all(|item| sender.send(make(item)).is_ok())
             });
-            receiver
+            begun.is_ok().then_some(receiver)
         };
         let receivers: Vec<_> = (0..threads).map(begin).collect();
         for (item, receiver) in items.iter().zip(receivers.iter().cycle()) {
+            let Some(receiver) = receiver else {
+                take(item, make(item))?; // the system gives no more threads
+                continue;
+            };
             match receiver.recv() {
                 Ok(made) => take(item, made)?,
                 Err(_) => break, // the thread has panicked, and so will the scope

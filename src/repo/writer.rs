@@ -11,8 +11,9 @@ use crate::base::content::{ChunkRef, ContentBuf, REF_BYTES};
 use crate::base::id::{PackId, SnapshotId};
 use crate::base::kind::FrameKind;
 use crate::base::limits::{INLINE_CHUNKS_MAX, LIST_DEPTH_MAX, RECORD_BYTES_CAP};
+use crate::base::threads::{NO_THREAD, begin};
 use crate::repo::config::Encryption;
-use crate::repo::index::Index;
+use crate::repo::index::{Index, Presence};
 use crate::repo::keys::DataKey;
 use crate::repo::listing::{Listed, Listing};
 use crate::repo::sealer::{FrameBuffers, seal_frames, write_packs};
@@ -78,17 +79,18 @@ impl<'w> Writer<'w> {
                 is_broken.fetch_or(result.is_err(), Ordering::Relaxed);
                 result
             };
-            let packer = scope
-                .spawn(move || guard(write_packs(repository, data_key, buffers, &sealed_receiver).map(Some)));
-            let sealers: Vec<_> = (0..threads.max(1))
-                .map(|_| {
-                    let (frames, sealed) = (frame_receiver.clone(), sealed_sender.clone());
-                    scope.spawn(move || {
-                        let result = seal_frames(repository, data_key, buffers, &frames, &sealed);
-                        guard(result.map(|()| None))
-                    })
+            let none = |_| RepoError::System { what: NO_THREAD };
+            let pack = move || guard(write_packs(repository, data_key, buffers, &sealed_receiver).map(Some));
+            let packer = begin(scope, pack).map_err(none)?;
+            let begin_sealer = |_| {
+                let (frames, sealed) = (frame_receiver.clone(), sealed_sender.clone());
+                begin(scope, move || {
+                    let result = seal_frames(repository, data_key, buffers, &frames, &sealed);
+                    guard(result.map(|()| None))
                 })
-                .collect();
+            };
+            let mut sealers = vec![begin_sealer(0).map_err(none)?];
+            sealers.extend((1..threads).map_while(|number| begin_sealer(number).ok())); // with fewer it takes longer
             drop((frame_receiver, sealed_sender));
             let writer = Writer {
                 repository,
@@ -123,8 +125,8 @@ impl<'w> Writer<'w> {
                     (Err(_), _) => {}
                 }
             }
-            (answer, written, listing)
-        });
+            Ok::<_, RepoError>((answer, written, listing))
+        })?;
         let listing = listing?.ok_or(RepoError::System { what: "end of a writing thread" })?;
         let answer = answer?;
         let written = list_packs(index, listing, written)?;
@@ -265,6 +267,19 @@ impl Written {
     /// Returns the packs that were written or taken over.
     pub fn packs(&self) -> Vec<PackId> {
         self.listed.packs().collect()
+    }
+
+    /// Adds the packs of trees to the run's index, so that the new directories can be read before the manifest is
+    /// there.
+    ///
+    /// # Errors
+    /// [`RepoError::System`] if what was noted of the packs can't be read again.
+    pub fn add_trees(&self, index: &mut Index) -> Result<(), RepoError> {
+        self.listed.each(&mut |_, fragment| {
+            for pack in fragment.packs.iter().filter(|pack| pack.directory.is_tree) {
+                index.add(pack, Presence::Whole);
+            }
+        })
     }
 }
 

@@ -28,6 +28,12 @@ const TICK: Duration = Duration::from_millis(50);
 /// Time that a command has to end by itself after SIGTERM.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// Time that a command may take from its start to its end, if nothing else is said.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(6 * 3600);
+
+/// Time for which nothing may come from a command that has ended and whose output is held open.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// Time that what is left in its pipes has to arrive after it has ended.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -81,6 +87,17 @@ pub enum CommandError {
         /// The end of what it wrote to standard error.
         complaint: String,
     },
+    /// It ended well, but a process that it started holds its output open, and writes nothing. May be retried.
+    #[error(
+        "command {program} has ended, but a process that it started still holds its output open, so nobody knows whether all of it came: let the command wait for that process, or start it with '>/dev/null'{}",
+        last_line(complaint)
+    )]
+    LeftBehind {
+        /// The program.
+        program: String,
+        /// The end of what it wrote to standard error.
+        complaint: String,
+    },
     /// The run was stopped, and the command was ended.
     #[error("command {program} was interrupted")]
     Interrupted {
@@ -101,7 +118,9 @@ impl CommandError {
     /// Returns the end of what the command wrote to standard error; empty if that is not known.
     pub fn complaint(&self) -> &str {
         match self {
-            Self::Failed { complaint, .. } | Self::TimedOut { complaint, .. } => complaint,
+            Self::Failed { complaint, .. }
+            | Self::TimedOut { complaint, .. }
+            | Self::LeftBehind { complaint, .. } => complaint,
             _ => "",
         }
     }
@@ -131,11 +150,12 @@ impl Command {
         prepared.stdin(stdin).stdout(writer).stderr(other);
         let child = prepared.spawn().map_err(|source| self.start_error(source))?;
         drop(prepared); // and with it this program's ends of the pipe
-        let mut running = Running::new(self, child, progress, Some(Box::new(reader)));
+        let mut running = Running::new(self, child, progress, Some(Box::new(reader)))?;
         if let Some(mut stdin) = running.child.stdin.take() {
             let input = input.to_vec();
             // A command that does not read its input fails by its status, not by this.
-            std::thread::spawn(move || stdin.write_all(&input));
+            let begun = std::thread::Builder::new().spawn(move || stdin.write_all(&input));
+            begun.map_err(|source| self.start_error(source))?;
         }
         running.finish()
     }
@@ -149,7 +169,7 @@ impl Command {
         prepared.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = prepared.spawn().map_err(|source| self.start_error(source))?;
         let stderr = child.stderr.take().map(|stderr| Box::new(stderr) as Box<dyn Read + Send>);
-        Ok(Running::new(self, child, Some(progress), stderr))
+        Running::new(self, child, Some(progress), stderr)
     }
 
     fn prepare(&self) -> Result<std::process::Command, CommandError> {
@@ -185,6 +205,8 @@ pub struct Running<'p> {
     progress: Option<&'p Progress>,
     limit: Option<Duration>,
     deadline: Option<Instant>,
+    /// Since when it has ended, or has written last after that.
+    silent_since: Option<Instant>,
     complaint: Complaint,
     redactor: Redactor,
     is_over: bool,
@@ -196,18 +218,21 @@ impl<'p> Running<'p> {
         mut child: Child,
         progress: Option<&'p Progress>,
         complaints: Option<Box<dyn Read + Send>>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, CommandError> {
+        let mut running = Self {
             program: command.program(),
             stdout: child.stdout.take(),
             child,
             progress,
             limit: command.timeout,
             deadline: command.timeout.and_then(|limit| Instant::now().checked_add(limit)),
-            complaint: Complaint::gather(complaints),
+            silent_since: None,
+            complaint: Complaint::default(),
             redactor: command.redactor(),
             is_over: false,
-        }
+        };
+        running.complaint = Complaint::gather(complaints).map_err(|source| command.start_error(source))?;
+        Ok(running)
     }
 
     /// Waits for its end, its output being read.
@@ -258,15 +283,37 @@ impl<'p> Running<'p> {
         self.complaint.so_far(&self.redactor)
     }
 
+    /// Fails if it has ended with a failure, or has ended and nothing has come since for long: what it left
+    /// behind would be waited for without end. As long as something comes it is what was asked for.
+    fn check_left_behind(&mut self) -> Result<(), CommandError> {
+        let Ok(Some(status)) = self.child.try_wait() else { return Ok(()) };
+        let since = *self.silent_since.get_or_insert_with(Instant::now);
+        let program = self.program.clone();
+        if !status.success() {
+            let complaint = self.complaint();
+            return Err(CommandError::Failed { program, status: status.to_string(), complaint });
+        }
+        match since.elapsed() >= SILENCE {
+            true => {
+                Err(CommandError::LeftBehind { program, complaint: self.complaint.so_far(&self.redactor) })
+            }
+            false => Ok(()),
+        }
+    }
+
     /// Waits until there is something to read.
-    fn ready(&self, stdout: &ChildStdout) -> Result<(), CommandError> {
+    fn ready(&mut self, stdout: &ChildStdout) -> Result<(), CommandError> {
         loop {
             self.check()?;
             let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
             let mut wanted = [PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::IN)];
             match poll(&mut wanted, Some(&tick)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => return Ok(()),
+                Ok(0) => self.check_left_behind()?,
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => {
+                    self.silent_since = None;
+                    return Ok(());
+                }
                 Err(e) => {
                     return Err(CommandError::Pipe { program: self.program.clone(), source: e.into() });
                 }
@@ -303,18 +350,23 @@ impl Drop for Running<'_> {
 
 /// The last bytes of a pipe, gathered on a thread that nobody waits for long: a process that the
 /// command left behind may hold the pipe open.
+#[derive(Default)]
 struct Complaint {
     kept: Arc<Mutex<Vec<u8>>>,
     ended: Option<Receiver<()>>,
 }
 
 impl Complaint {
-    fn gather(source: Option<Box<dyn Read + Send>>) -> Self {
+    /// Begins to gather what a pipe gives.
+    ///
+    /// # Errors
+    /// As clone(2), if there can be no thread.
+    fn gather(source: Option<Box<dyn Read + Send>>) -> io::Result<Self> {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let ended = source.map(|mut source| {
             let (sender, receiver) = channel();
             let kept = kept.clone();
-            std::thread::spawn(move || {
+            let begun = std::thread::Builder::new().spawn(move || {
                 let mut buffer = [0; 4096];
                 while let Ok(read @ 1..) = source.read(&mut buffer) {
                     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -327,9 +379,9 @@ impl Complaint {
                 }
                 drop(sender);
             });
-            receiver
+            begun.map(|_| receiver)
         });
-        Self { kept, ended }
+        Ok(Self { kept, ended: ended.transpose()? })
     }
 
     fn wait(&self) {
@@ -429,6 +481,28 @@ mod tests {
             "{}",
             &error.complaint()[..20]
         );
+    }
+
+    #[test]
+    fn a_child_that_holds_the_output_of_a_command_that_has_ended_is_not_waited_for() {
+        let started = Instant::now();
+        let progress = Progress::default();
+        let mut running = shell("echo data; sleep 600 & exit 0").start(&progress).expect("starts");
+        let mut bytes = Vec::new();
+        let error = running.read_to_end(&mut bytes).expect_err("is no end");
+        assert!(bytes == b"data\n" && error.to_string().contains("still holds its output open"), "{error}");
+        drop(running);
+        let mut failing = shell("echo data; sleep 600 & exit 3").start(&progress).expect("starts");
+        let error = failing.read_to_end(&mut bytes).expect_err("has failed");
+        assert!(error.to_string().contains("exit status: 3"), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_child_that_goes_on_writing_is_read_to_its_end() {
+        let (bytes, end) =
+            read(&shell("(for i in 1 2 3; do sleep 0.2; echo $i; done) & exit 0"), &Progress::default());
+        assert_eq!((bytes.as_slice(), end.is_ok()), (&b"1\n2\n3\n"[..], true));
     }
 
     #[test]

@@ -195,6 +195,19 @@ pub fn seal_record(key: Option<&SealKey>, purpose: &str, record: Vec<u8>) -> Res
 /// # Errors
 /// Every variant of [`SealError`]; never allocates more than [`RECORD_BYTES_CAP`].
 pub fn open_record(key: Option<&SealKey>, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+    open_record_within(key, purpose, sealed, RECORD_BYTES_CAP)
+}
+
+/// As [`open_record`], for a record of at most `bytes_max` bytes.
+///
+/// # Errors
+/// As [`open_record`].
+pub fn open_record_within(
+    key: Option<&SealKey>,
+    purpose: &str,
+    sealed: &[u8],
+    bytes_max: usize,
+) -> Result<Vec<u8>, SealError> {
     let Some((head, body)) = sealed.split_first_chunk::<SEALED_BYTES>() else {
         return Err(SealError::Record { what: "cut short" });
     };
@@ -217,7 +230,7 @@ pub fn open_record(key: Option<&SealKey>, purpose: &str, sealed: &[u8]) -> Resul
         let associated = [&head[..], purpose.as_bytes()].concat();
         key.open(&salt, &associated, &mut body)?;
     }
-    let capacity = usize::try_from(raw_bytes).ok().filter(|&bytes| bytes <= RECORD_BYTES_CAP);
+    let capacity = usize::try_from(raw_bytes).ok().filter(|&bytes| bytes <= bytes_max);
     let capacity = capacity.ok_or(SealError::Record { what: "longer than any record may be" })?;
     match zstd::bulk::decompress(&body, capacity) {
         Ok(record) if record.len() == capacity => Ok(record),

@@ -54,6 +54,10 @@ impl Store for DryStore {
         self.inner.list(folder)
     }
 
+    fn list_oldest_first(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
+        self.inner.list_oldest_first(folder)
+    }
+
     fn delete(&self, _name: &Name) -> Result<(), StoreError> {
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::base::time::Time;
 use crate::store::{
     Folder, Found, Lock, LockMode, LockingStore, Name, NoLock, Store, StoreError, Upload, Version, VersionId,
 };
@@ -17,6 +18,7 @@ const PIECE_BYTES: u64 = 8 << 20;
 pub struct GenuineStore {
     inner: Arc<dyn LockingStore>,
     files: BTreeMap<Name, (VersionId, u64)>,
+    came: BTreeMap<Name, Time>,
     lost: Vec<String>,
     contested: Vec<String>,
 }
@@ -35,7 +37,13 @@ impl GenuineStore {
                 by_name.entry(name).or_default().push(version);
             }
         }
-        let mut store = Self { inner, files: BTreeMap::new(), lost: Vec::new(), contested: Vec::new() };
+        let mut store = Self {
+            inner,
+            files: BTreeMap::new(),
+            came: BTreeMap::new(),
+            lost: Vec::new(),
+            contested: Vec::new(),
+        };
         for (name, versions) in by_name {
             let touched = versions.len() > 1;
             let contents: Vec<Version> = versions.into_iter().filter(|one| !one.is_marker).collect();
@@ -62,7 +70,10 @@ impl GenuineStore {
                 }
             };
             match genuine {
-                Some(one) => _ = store.files.insert(name, (one.id.clone(), one.bytes)),
+                Some(one) => {
+                    store.files.insert(name, (one.id.clone(), one.bytes));
+                    store.came.insert(name, one.modified);
+                }
                 None if contents.is_empty() => {} // only a deletion is left of it
                 None => store.lost.push(name.to_string()),
             }
@@ -156,6 +167,12 @@ impl Store for GenuineStore {
         });
         let mut found: Vec<Found> = found.collect();
         found.sort();
+        Ok(found)
+    }
+
+    fn list_oldest_first(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
+        let mut found = self.list(folder)?;
+        found.sort_by_key(|found| found.name.and_then(|name| self.came.get(&name)));
         Ok(found)
     }
 

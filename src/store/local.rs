@@ -8,19 +8,21 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
+use crate::store::regular::{append_regular, open_regular};
+use crate::store::strangers::{UPLOAD_PREFIX, is_upload, strangers};
 use crate::store::{Folder, Found, Lock, LockMode, Name, NoLock, Store, StoreError, Upload};
 
 /// Where files lie before they have a name.
-const UPLOADS: &str = "tmp";
+pub const UPLOADS: &str = "tmp";
 
 /// The flock(2) target.
-const LOCK: &str = "lock";
+pub const LOCK: &str = "lock";
 
 /// A repository in a directory of a local file system.
 #[derive(Debug)]
@@ -46,12 +48,12 @@ impl LocalStore {
 
     fn open(&self, name: &Name) -> Result<File, StoreError> {
         let path = self.path(name);
-        File::open(&path).map_err(|e| io_error(&path, "open", e))
+        open_regular(&path).map_err(|e| io_error(&path, "open", e))
     }
 }
 
 /// Returns the error for `path`; absence gets its own kind.
-fn io_error(path: &Path, verb: &'static str, source: io::Error) -> StoreError {
+pub fn io_error(path: &Path, verb: &'static str, source: io::Error) -> StoreError {
     let path = path.display().to_string();
     match source.kind() {
         io::ErrorKind::NotFound => StoreError::Missing { path },
@@ -60,11 +62,14 @@ fn io_error(path: &Path, verb: &'static str, source: io::Error) -> StoreError {
 }
 
 /// Folders that this process knows to be durable in their parents.
-type DurableFolders = Arc<Mutex<HashSet<PathBuf>>>;
+pub type DurableFolders = Arc<Mutex<HashSet<PathBuf>>>;
 
 /// Makes `folder` and what leads to it, each durable in its parent; also those that are there
 /// already, for who made them may have been killed before they were durable.
-fn make_folder(folder: &Path, durable: &DurableFolders) -> Result<(), StoreError> {
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn make_folder(folder: &Path, durable: &DurableFolders) -> Result<(), StoreError> {
     if durable.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
         return Ok(());
     }
@@ -184,7 +189,7 @@ impl Store for LocalStore {
         make_folder(&folder, &self.durable)?;
         loop {
             let temporary = tempfile::Builder::new()
-                .prefix("upload-")
+                .prefix(UPLOAD_PREFIX)
                 .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
                 .tempfile_in(&folder)
                 .map_err(|e| io_error(&folder, "create a file in", e))?;
@@ -282,9 +287,14 @@ impl Store for LocalStore {
 
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {
         let path = self.root.join(LOCK);
-        let writable = fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
+        let open = || append_regular(&path);
+        let writable = match open() {
+            // Not one file more fits. What a dead run has left makes room for it.
+            Err(e) if is_full(&e) && self.sweep_uploads().is_ok_and(|gone| gone > 0) => open(),
+            writable => writable,
+        };
         let file = match writable {
-            Err(e) if mode == LockMode::Shared && is_read_only(&e) => match File::open(&path) {
+            Err(e) if mode == LockMode::Shared && is_read_only(&e) => match open_regular(&path) {
                 // Who can't write here can't be in a writer's way.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Box::new(NoLock)),
                 other => other,
@@ -305,6 +315,10 @@ impl Store for LocalStore {
         }
     }
 
+    fn strangers(&self) -> Result<Vec<String>, StoreError> {
+        strangers(&self.root)
+    }
+
     fn sweep_uploads(&self) -> Result<u64, StoreError> {
         let folder = self.root.join(UPLOADS);
         let entries = match fs::read_dir(&folder) {
@@ -314,7 +328,11 @@ impl Store for LocalStore {
         };
         let mut gone = 0;
         for entry in entries {
-            let path = entry.map_err(|e| io_error(&folder, "list", e))?.path();
+            let entry = entry.map_err(|e| io_error(&folder, "list", e))?;
+            if !is_upload(&entry.file_name().to_string_lossy()) {
+                continue; // somebody else's
+            }
+            let path = entry.path();
             // What can't be opened or locked is left alone: a live run has it, another user, or a bad sector.
             let Some(file) = open_upload(&path) else { continue };
             if let Err(e) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -340,6 +358,11 @@ fn open_upload(path: &Path) -> Option<File> {
     let file = opened.inspect_err(|e| tracing::debug!("{}: not swept: {e}", path.display())).ok()?;
     let file = File::from(file);
     file.metadata().is_ok_and(|about| about.is_file()).then_some(file)
+}
+
+/// Returns whether an error says that the disk is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Returns whether an error says that the place can't be written to by this user.

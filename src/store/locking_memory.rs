@@ -241,6 +241,13 @@ impl Store for LockingMemory {
         Ok(found)
     }
 
+    fn list_oldest_first(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
+        let mut found = self.list(folder)?;
+        let shared = self.shared();
+        found.sort_by_key(|found| Some(shared.objects.get(&found.path)?.last()?.modified));
+        Ok(found)
+    }
+
     fn delete(&self, name: &Name) -> Result<(), StoreError> {
         let path = name.to_string();
         let mut shared = self.shared();

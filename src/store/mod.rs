@@ -3,6 +3,7 @@
 //! A store keeps files that are written once. Nothing is ever changed in place: what is damaged is replaced
 //! whole.
 
+mod address;
 mod both;
 mod dry;
 mod genuine;
@@ -10,7 +11,10 @@ mod local;
 mod locking;
 mod locking_memory;
 mod memory;
+mod own;
+mod regular;
 mod s3;
+mod strangers;
 
 use std::fmt;
 use std::io;
@@ -20,6 +24,7 @@ use rustix::io::Errno;
 
 use crate::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
 
+pub use address::{dead_link, refuse_other_kinds};
 pub use both::BothStores;
 pub use dry::DryStore;
 pub use genuine::GenuineStore;
@@ -27,6 +32,8 @@ pub use local::LocalStore;
 pub use locking::{Lockable, LockingStore, Mode, Overlay, Protection, Retention, Usage, Version, VersionId};
 pub use locking_memory::LockingMemory;
 pub use memory::MemoryStore;
+pub use own::{make_own_folder, put_own_file};
+pub use regular::{append_regular, open_regular, read_regular};
 pub use s3::{Lease, S3Keys, S3Location, S3Options, S3Store, SCHEME as S3_SCHEME};
 
 /// The folders of a repository.
@@ -201,14 +208,17 @@ impl StoreError {
 
     /// Returns whether the disk is full.
     pub fn is_full(&self) -> bool {
-        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-        matches!(self, Self::Io { source, .. } if full.contains(&source.kind()))
+        matches!(self, Self::Io { source, .. } if local::is_full(source))
     }
 
-    /// Returns whether the disk can't read what it holds: a bad sector, or a broken file system.
+    /// Returns whether the disk can't read what it holds: a bad sector, a broken file system, or what is no file.
     pub fn is_unreadable(&self) -> bool {
         let bad = [Errno::IO, Errno::BADMSG, Errno::UCLEAN].map(Errno::raw_os_error);
-        matches!(self, Self::Io { source, .. } if source.raw_os_error().is_some_and(|error| bad.contains(&error)))
+        let is_bad = |source: &io::Error| match source.raw_os_error() {
+            Some(error) => bad.contains(&error),
+            None => source.get_ref().is_some_and(|error| error.is::<regular::NoRegularFile>()),
+        };
+        matches!(self, Self::Io { source, .. } if is_bad(source))
     }
 }
 
@@ -297,6 +307,15 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Io`].
     fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError>;
 
+    /// As [`Self::list`], the oldest first where the store's own clock tells when each came; else by path. On a
+    /// disk whoever may write files says of each when it came.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn list_oldest_first(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
+        self.list(folder)
+    }
+
     /// Removes a file durably.
     ///
     /// # Errors
@@ -318,7 +337,16 @@ pub trait Store: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Removes what killed runs left half-written. Never touches what a live run is writing.
+    /// Returns what lies at the store's place, or among its uploads, and was not put there by it: paths, sorted. Of
+    /// what lies in its [`Folder`]s, [`Self::list`] tells. Nothing where a place has no names but those of objects.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn strangers(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Removes what killed runs left half-written. Never touches what a live run is writing, nor what is not its own.
     /// Returns how many files went.
     ///
     /// # Errors

@@ -35,6 +35,15 @@ pub enum Fault {
         /// The first call that fails.
         call: u64,
     },
+    /// Nothing can be added until `deletes` files were deleted; the power goes during call `cut`, which does nothing.
+    FullUntil {
+        /// Files that must go.
+        deletes: u64,
+        /// What the system says until then, `Errno::DQUOT` say.
+        error: Errno,
+        /// The call that is cut.
+        cut: u64,
+    },
     /// From call `call` on every call that changes files fails; files can be read.
     ReadOnly {
         /// The first call that fails.
@@ -65,6 +74,7 @@ pub struct FaultStore {
 struct State {
     fault: Fault,
     calls: AtomicU64,
+    deletes: AtomicU64,
     is_off: AtomicBool,
     struck: OnceLock<String>,
 }
@@ -105,6 +115,7 @@ impl FaultStore {
         let state = State {
             fault,
             calls: AtomicU64::new(0),
+            deletes: AtomicU64::new(0),
             is_off: AtomicBool::new(false),
             struck: OnceLock::new(),
         };
@@ -143,6 +154,18 @@ impl State {
             Fault::DiskFull { call } if number >= call && change != Change::Delete => {
                 Step::Fail(fail(Errno::NOSPC.into()))
             }
+            Fault::FullUntil { cut, .. } if number >= cut => {
+                self.is_off.store(true, Ordering::SeqCst);
+                Step::Fail(fail(power_cut()))
+            }
+            Fault::FullUntil { deletes, error, .. } => match change {
+                Change::Delete => {
+                    self.deletes.fetch_add(1, Ordering::SeqCst);
+                    Step::Go
+                }
+                _ if self.deletes.load(Ordering::SeqCst) < deletes => Step::Fail(fail(error.into())),
+                _ => Step::Go,
+            },
             Fault::ReadOnly { call, error } if number >= call => Step::Fail(fail(error.into())),
             _ => Step::Go,
         }

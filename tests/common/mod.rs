@@ -3,7 +3,9 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test's own files need not be durable")]
 
+pub mod coarse;
 pub mod cutting;
+pub mod disk;
 pub mod fault;
 pub mod manifest;
 pub mod proxy;

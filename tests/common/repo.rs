@@ -46,7 +46,17 @@ pub fn backup(repository: &Repository, source: &Path, seconds: i64) -> Result<ba
     backup_with(repository, source, seconds, Rules::default(), &Progress::default())
 }
 
-/// Backs up one directory as component `mail`.
+/// Waits until what has changed so far can be told by its stamps from what changes from now on.
+pub fn next_tick() {
+    use rustix::time::{ClockId, clock_gettime};
+    let now = clock_gettime(ClockId::Realtime);
+    let is_later = |then: rustix::time::Timespec| (then.tv_sec, then.tv_nsec) > (now.tv_sec, now.tv_nsec);
+    while !is_later(clock_gettime(ClockId::RealtimeCoarse)) {
+        std::thread::yield_now();
+    }
+}
+
+/// Backs up one directory as component `mail`; what was written before is not read again by the next backup.
 pub fn backup_with(
     repository: &Repository,
     source: &Path,
@@ -54,6 +64,7 @@ pub fn backup_with(
     rules: Rules,
     progress: &Progress,
 ) -> Result<backup::Report, RepoError> {
+    next_tick();
     let component = Component {
         name: "mail".to_owned(),
         directory: b"mail".to_vec(),
@@ -69,6 +80,7 @@ pub fn backup_with(
             rules,
             tags: Vec::new(),
             time: Time::new(seconds, 0),
+            began: Time::new(seconds, 0),
             host: "test".to_owned(),
             user: "test".to_owned(),
             run: None,
@@ -103,8 +115,13 @@ pub fn restore_request<'a>(path: &[u8], target: &Path, progress: &'a Progress) -
         include: Vec::new(),
         exclude: Vec::new(),
         overwrite: Overwrite::Never,
+        is_continued: false,
         delete: false,
-        own_directory: None,
+        force: false,
+        consent: &restore::Unattended,
+        own_places: Vec::new(),
+        configured: None,
+        labels: false,
         numeric_ids: true,
         dry_run: false,
         verify: false,

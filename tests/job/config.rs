@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use snap::job::config::{Bytes, Config, Level, On, Span, Syslog};
+use snap::op::backup::Shrink;
 
 use crate::place::{Place, text};
 
@@ -24,7 +25,7 @@ fn example(name: &str) -> Config {
 #[test]
 fn all_but_the_repository_and_one_component_may_be_left_out() {
     let config = parse(SMALLEST).expect("is good");
-    assert_eq!((config.run.retries, config.run.retry_delay), (3, Span(Duration::from_secs(10))));
+    assert_eq!((config.run.retries, config.run.retry_delay), (2, Span(Duration::from_secs(10))));
     assert_eq!((config.repository.warn_used_percent, config.repository.min_free), (80, Bytes(1 << 30)));
     assert_eq!((config.notify.on, config.log.level), (On::Failure, Level::Info));
     assert_eq!(config.log.syslog.socket(), Some(Path::new("/dev/log")));
@@ -35,7 +36,7 @@ fn all_but_the_repository_and_one_component_may_be_left_out() {
 fn the_example_for_the_mail_server_is_what_the_operator_asked_for() {
     let config = example("config.example.toml");
     let names: Vec<&str> = config.components.iter().map(|c| c.name.get_ref().as_str()).collect();
-    assert_eq!(names, ["mail", "mysql", "config", "ssl", "dkim"]);
+    assert_eq!(names, ["mail", "mysql", "config", "ssl", "dkim", "rspamd", "logs"]);
     let streams: Vec<&str> = config.components[1].streams.iter().map(|s| s.name.get_ref().as_str()).collect();
     assert_eq!(streams, ["usermgmt.sql", "roundcubemail.sql"]);
     assert_eq!(config.components[0].exclude[0].get_ref(), "*.tmp");
@@ -59,6 +60,11 @@ fn the_example_for_wordpress_has_files_and_database_side_by_side() {
     let site = &config.components[0];
     assert_eq!((site.paths.len(), site.streams.len()), (1, 1));
     assert!(config.has_secrets(), "its password is in the environment, not among the arguments");
+    let shrink = |config: &Config| config.components[0].to_backup(&config.run).care.shrink;
+    assert_eq!(shrink(&config), Shrink::Percent(80), "an update of WordPress is no reason for an alarm");
+    assert_eq!(shrink(&parse(SMALLEST).expect("is good")), Shrink::Percent(50));
+    let logs = parse(&format!("{SMALLEST}suspect = false\n")).expect("is good");
+    assert_eq!(shrink(&logs), Shrink::Any);
 }
 
 #[test]
@@ -154,6 +160,13 @@ fn a_value_that_makes_no_sense_is_named_with_its_line() {
         "is not a length of time such as 10s",
     );
     refused(&format!("{SMALLEST}[run]\nretries = -1\n"), ":7: run.retries: ", "-1");
+    for share in ["150%", "50", "half"] {
+        refused(
+            &format!("{SMALLEST}max_shrink = \"{share}\"\n"),
+            ":6: component[0].max_shrink: ",
+            "is not a share from 0% to 100%",
+        );
+    }
     refused(&format!("{SMALLEST}[log]\nlevel = \"loud\"\n"), ":7: log.level: ", "loud");
     refused(
         &format!("{SMALLEST}{SMALLEST}")

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::common::Noise;
 use crate::common::repo::{deliver, differences, maildir, picture};
+use crate::common::{self, Noise};
 use crate::disk::Disk;
 use crate::place::Place;
 
@@ -38,6 +38,7 @@ fn a_disk_that_fills_up_during_the_run_harms_no_earlier_snapshot() {
         "the disk is full",
         "the earlier snapshots are unharmed",
         "Snapshot:    none was made",
+        "snap prune --now",
         "df -h",
     ]);
     assert!(place.log("snap-error.log").contains("[CRITICAL] [MAIN] the disk is full"));
@@ -86,4 +87,30 @@ fn a_disk_that_can_only_be_read_is_said_to_be_so() {
     place.only_mail().says(&["can only be read"]);
     remount("rw");
     assert_eq!(place.backup(&["--daily"]).0, 0);
+}
+
+#[test]
+fn a_night_on_a_disk_with_no_byte_left_says_what_helps_and_that_helps() {
+    let Some((place, disk)) = on_disk(24, "min_free = \"1MiB\"\nwarn_used_percent = 100") else { return };
+    let mut noise = Noise::new(9);
+    for day in 0..3 {
+        fs::write(place.path("mail/cur/1767.M1P1.mx1:2,S"), noise.bytes(2 << 20))
+            .expect("message is written");
+        assert_eq!(place.backup(&["--weekly"]).0, 0, "day {day}");
+    }
+    place.forget_mails();
+    common::disk::fill_up(disk.path());
+    let (status, _) = place.backup(&["--daily"]);
+    assert_eq!(status, 2);
+    place.only_mail().says(&[
+        "not enough space",
+        "min_free",
+        "1. Give back what no snapshot needs",
+        "snap prune --now",
+    ]);
+    assert_eq!(place.snapshots().len(), 4);
+    let pruned = place.json(&["prune", "--now", "--keep-last", "1"]);
+    assert!(pruned["deleted"]["bytes"].as_u64().expect("a number") > 4 << 20, "{pruned}");
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    place.json(&["check", "--read-data"]);
 }

@@ -13,13 +13,22 @@ mod common;
 
 mod config;
 mod database;
-mod disk;
 mod disks;
+mod keys;
+mod leaving_out;
 mod mariadb;
 mod names;
+mod nights;
 mod notices;
 mod operator;
 mod place;
 mod runs;
 mod schedule;
 mod secrets;
+mod support;
+mod suspects;
+mod trial;
+mod upgrade;
+mod whose;
+
+use common::disk;

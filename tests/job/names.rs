@@ -5,7 +5,8 @@ use jiff::tz::TimeZone;
 use snap::base::id::SnapshotId;
 use snap::base::time::Time;
 use snap::repo::Snapshot;
-use snap::repo::select::{dates, select};
+use snap::repo::scope::Asked;
+use snap::repo::select::{Naming, dates};
 use snap::stage::snapshot::Manifest;
 
 use crate::place::Place;
@@ -77,9 +78,13 @@ fn on_the_two_days_when_clocks_change_each_day_has_its_name() {
     }
     // Both runs of the night whose 02:30 comes twice stay reachable, the later one by the day's name.
     let all = [at("2026-10-25T00:30:00Z", "daily", 1), at("2026-10-25T01:30:00Z", "daily", 2)];
-    assert_eq!(select(&all, "daily/2026-10-25", &zone).expect("is there").id, all[1].id);
-    assert_eq!(select(&all, "daily/2026-10-25~1", &zone).expect("is there").id, all[0].id);
-    assert_eq!(select(&all, &all[0].id.to_string(), &zone).expect("is there").id, all[0].id);
+    let clock = || Time::new(1_900_000_000, 0);
+    let naming = Naming { configured: None, asked: Asked::default(), zone, clock };
+    let names = naming.names(&all);
+    let named = |spec: &str| all[names.select(spec).expect("is there").at].id;
+    assert_eq!(named("daily/2026-10-25"), all[1].id);
+    assert_eq!(named("daily/2026-10-25~1"), all[0].id);
+    assert_eq!(named(&all[0].id.to_string()), all[0].id);
 }
 
 #[test]
@@ -107,7 +112,10 @@ fn a_component_by_itself_does_not_take_the_name_of_its_day() {
     let meant = |spec: &str| {
         place.json(&["find", "a.sql", "--snapshot", spec])["snapshot"].as_str().expect("text").to_owned()
     };
-    assert_eq!((meant("daily/2025-11-07"), meant("latest"), meant("daily")), (whole, part.clone(), part));
+    for name in ["daily/2025-11-07", "latest", "daily", "before:2025-11-08"] {
+        assert_eq!(meant(name), whole, "{name}");
+    }
+    assert_eq!(meant(&part[..8]), part);
     let again = id(&["--daily", "--time", "2025-11-07T10:00"]);
     assert_eq!(meant("daily/2025-11-07"), again, "as much, and newer");
 }

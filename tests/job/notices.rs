@@ -256,9 +256,11 @@ fn backups_that_have_not_happened_raise_an_alarm() {
     fs::remove_dir_all(&place.repo).expect("repository goes");
     assert_eq!(stale(&place), Some(1));
     place.only_mail().says(&["The repository could not be read", "no repository here"]);
+    place.forget_mails();
     place.notify = String::new();
     place.write_config();
-    assert_eq!(stale(&place), Some(2), "without max_age there is nothing to compare with");
+    assert_eq!(stale(&place), Some(1));
+    place.only_mail().says(&["older than 72h"]);
 }
 
 /// Under a timer nobody reads standard error: what can be read of the file says whom to tell.
@@ -353,4 +355,23 @@ fn a_check_is_logged_and_damage_is_mailed() {
         "Run it again: snap check --read-packs",
     ]);
     assert!(place.log("snap-error.log").contains("[ERROR] [VERIFY]"), "{}", place.log("snap-error.log"));
+}
+
+#[test]
+fn the_environment_says_how_much_the_main_log_has() {
+    let place = Place::with_mail(2);
+    let run = |level: &str| {
+        let output = place.command(&["backup", "--daily"]).env("SNAP_LOG_LEVEL", level).output();
+        output.expect("runs")
+    };
+    assert!(run("warning").status.success());
+    assert_eq!(place.log("snap.log"), "", "nothing went wrong");
+    assert!(run("DEBUG").status.success());
+    assert!(place.log("snap.log").contains("[INFO] [INIT]"), "{}", place.log("snap.log"));
+    let wrong = run("loud");
+    let said = text(&wrong.stderr);
+    assert!(
+        wrong.status.code() == Some(2) && said.contains("SNAP_LOG_LEVEL") && said.contains("critical"),
+        "{said}"
+    );
 }

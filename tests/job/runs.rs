@@ -30,7 +30,6 @@ fn a_second_run_ends_with_four_and_names_the_first_or_waits() {
     let error = text(&second.stderr);
     assert!(error.contains("another run is under way: snap backup --daily, process "), "{error}");
     assert!(error.contains(&first.id().to_string()) && error.contains("--wait"), "{error}");
-    assert!(place.mails().is_empty());
     let third = place.spawn(&["backup", "--weekly", "--wait"]);
     wait_until("the third run waits", || {
         place.log("snap.log").contains("waiting for another run: snap backup --daily")
@@ -40,6 +39,38 @@ fn a_second_run_ends_with_four_and_names_the_first_or_waits() {
     assert_eq!(ended(third).status.code(), Some(0));
     let tags: Vec<_> = place.snapshots().iter().map(|snapshot| snapshot["tags"].clone()).collect();
     assert_eq!(tags, [json!(["daily"]), json!(["weekly"])]);
+}
+
+/// A run that hangs tells nobody anything.
+#[test]
+fn a_run_that_is_still_under_way_is_mailed_once() {
+    let mut place = Place::with_mail(1);
+    let hold = |name: &str| {
+        let script = format!(
+            "echo x >{0}; while ! test -e {0}.go; do sleep 0.01; done; echo rows",
+            place.path(name).display()
+        );
+        format!(
+            "[[component]]\nname = \"{name}\"\n[[component.stream]]\nname = \"a.sql\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"
+        )
+    };
+    let components = [hold("one"), hold("two")].concat();
+    place.rest += &components;
+    place.write_config();
+    for name in ["one", "two"] {
+        let first = place.spawn(&["backup", "--daily", "--component", name]);
+        wait_until("the first run is under way", || is_written(&place.path(name)));
+        for _ in 0..2 {
+            assert_eq!(place.snap(&["backup", "--daily", "-q"]).status.code(), Some(4));
+        }
+        let mail = place.only_mail();
+        assert!(mail.subject.starts_with("[ALERT] Mailserver Backup Still Running - 20"), "{}", mail.subject);
+        let holder = format!("snap backup --daily --component {name}, process {}, since 20", first.id());
+        mail.says(&[&holder, "Status:      not begun", "Run it again: snap backup --daily\n"]);
+        place.forget_mails();
+        File::create(place.path(&format!("{name}.go"))).expect("file is made");
+        assert_eq!(ended(first).status.code(), Some(0));
+    }
 }
 
 #[test]

@@ -31,7 +31,11 @@ fn snapshots_lie_by_day_week_tag_host_and_id() {
     let second = place.backup(&["--daily", "--weekly", "--time", "2025-11-07T22:00"]);
     write("third");
     let third = place.backup(&["--tag", "before upgrade", "--host", "mx2", "--time", "2025-11-09T01:02:03"]);
-    let mount = place.mount(&[]);
+    let undecided = place.mount(&[]);
+    assert_eq!(names(&undecided.path("")), ["daily", "hosts", "snapshots", "tags", "weekly"]);
+    assert!(names(&undecided.path("daily")).is_empty(), "no day is of one machine alone");
+    drop(undecided);
+    let mount = place.mount(&["--host", "any"]);
     assert_eq!(names(&mount.path("")), ["daily", "hosts", "latest", "snapshots", "tags", "weekly"]);
     assert_eq!(names(&mount.path("daily")), ["2025-11-07"]);
     assert_eq!(names(&mount.path("weekly")), ["2025-week-45"]);

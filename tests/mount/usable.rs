@@ -172,3 +172,27 @@ fn the_top_appears_at_once_with_two_thousand_snapshots() {
     println!("{top:?} for the top");
     assert!(top < Duration::from_secs(2), "{top:?}");
 }
+
+/// A mount inside a source would double all that there ever was, night after night.
+#[test]
+fn a_mount_of_snapshots_inside_a_source_is_left_out_and_said() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::plain();
+    maildir(&place.path("mail"), 2, 500, &mut Noise::new(3));
+    place.backup(&[]);
+    let mut mount = place.mount(&[]);
+    let everything = ["--json", "backup", "--component", "all", "."];
+    let is_left_out = |said: String| {
+        let skipped = crate::common::summary(&said)["skipped"].to_string();
+        assert!(skipped.contains("/mnt\",\"reason\":\"a mount of snapshots"), "{skipped}");
+    };
+    is_left_out(place.done(&everything));
+    let named = crate::common::summary(&place.done(&["--json", "backup", "mnt"]));
+    assert!(named["components"][0]["files"].as_u64() >= Some(2), "who names it wants it: {named}");
+    // One whose program was killed answers nothing.
+    mount.signal(rustix::process::Signal::KILL);
+    mount.ended();
+    is_left_out(place.done(&everything));
+}

@@ -131,7 +131,7 @@ fn what_is_no_file_among_the_uploads_is_left_alone_and_stops_no_sweep() {
     let pipe = root.join("tmp/pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
         .expect("makes a pipe");
-    plant(&root.join("tmp/upload-dead"), b"half");
+    plant(&root.join("tmp/upload-deadbe"), b"half");
     assert_eq!(place.store().sweep_uploads().expect("sweeps"), 1);
     let left = fs::read_dir(root.join("tmp")).expect("lists").map(|entry| entry.expect("entry").file_name());
     assert_eq!(left.collect::<BTreeSet<_>>(), BTreeSet::from(["folder", "link", "pipe"].map(OsString::from)));

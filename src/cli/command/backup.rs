@@ -8,18 +8,20 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::base::entry::{is_plain_name, quoted};
+use crate::base::patterns::{is_comment, lines, matcher};
 use crate::base::progress::Progress;
 use crate::cli::command::configured;
-use crate::cli::command::tag::is_tag;
+use crate::cli::command::tag::{NO_TAG, is_tag};
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
-use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lacks};
-use crate::cli::session::{Session, host_name, parse_time, user_name};
+use crate::cli::report::{Output, bytes, counted, lacks, local, number, short, show_lacks};
+use crate::cli::session::{Session, parse_time, user_name};
 use crate::cli::sources::Backup;
 use crate::job::clock::now;
-use crate::op::backup::{Care, Component, Input, Report, Request, Rules, Stream, backup};
+use crate::op::backup::{Care, Component, Input, OwnPlaces, Report, Request, Rules, Stream, backup};
+use crate::repo::staging::Staging;
 use crate::repo::{RepoError, Repository};
-use crate::stage::command::Command;
+use crate::stage::command::{Command, TIMEOUT_DEFAULT};
 use crate::stage::scan::folder_id;
 use crate::stage::stdin::StandardInput;
 use crate::store::DryStore;
@@ -36,7 +38,14 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
     if options.paths.is_empty() && options.stdin_name.is_none() {
         return configured::run(session, options);
     }
-    let component = component(&options, &session.progress)?;
+    let mut component = component(&options, &session.progress)?;
+    if let Some(other) = options.accept.iter().find(|name| **name != component.name) {
+        return Err(bad(
+            &format!("--accept {other}"),
+            format!("the component is called {:?}", component.name),
+        ));
+    }
+    component.care.is_accepted = !options.accept.is_empty();
     let repository = open(session, options.dry_run)?;
     let lock = session.lock(&repository)?;
     let request = request(session, &options, vec![component])?;
@@ -44,11 +53,48 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
     let report = backup(&repository, request);
     drop((display, lock));
     let report = report?;
+    warn(&report);
+    show_suspects(&report);
+    let are_keys_right = tell_of_keys(&report);
+    show(session, &report)?;
+    Ok(if report.is_whole() && are_keys_right { Exit::Done } else { Exit::Partial })
+}
+
+/// Says what somebody should look at.
+pub fn warn(report: &Report) {
+    for warning in &report.warnings {
+        tracing::warn!("{warning}");
+    }
     for problem in &report.problems {
         tracing::warn!("{problem}; 'snap check' says more");
     }
-    show(session, &report)?;
-    Ok(if report.is_whole() { Exit::Done } else { Exit::Partial })
+}
+
+/// Says which components are suspect, and what to do.
+pub fn show_suspects(report: &Report) {
+    for suspect in report.suspects.iter().filter(|suspect| !suspect.is_accepted) {
+        let name = quoted(suspect.component.as_bytes());
+        for line in suspect.lines() {
+            tracing::error!("{name} is suspect: {line}");
+        }
+        let whole = short(suspect.last_whole);
+        let at = local(suspect.last_whole_time);
+        match report.snapshot {
+            Some(id) => tracing::error!(
+                "{name}: what is there is saved; the last whole snapshot, {whole} of {at}, stays. If it is right so: snap tag {} --accept {name}",
+                short(id)
+            ),
+            None => tracing::error!("{name}: the last whole snapshot is {whole} of {at}"),
+        }
+    }
+}
+
+/// Says to whom content is sealed where that is new, and how `keys/` differs; returns whether it does not.
+pub fn tell_of_keys(report: &Report) -> bool {
+    report.sealed_to.news().iter().for_each(|line| tracing::warn!("{line}"));
+    let key_errors = report.key_errors();
+    key_errors.iter().for_each(|line| tracing::error!("{line}"));
+    key_errors.is_empty()
 }
 
 /// Opens the repository, for a dry run so that nothing can be written.
@@ -86,7 +132,8 @@ pub fn request<'s>(
         rules: rules(session, options)?,
         tags: tags(options)?,
         time: options.time.as_deref().map_or_else(|| Ok(now()), parse_time)?,
-        host: options.host.clone().unwrap_or_else(host_name),
+        host: options.host.clone().unwrap_or_else(|| session.host()),
+        began: now(),
         user: user_name(),
         run: None,
         is_night: options.stdin_name.is_none(),
@@ -104,8 +151,7 @@ fn tags(options: &Backup) -> Result<Vec<String>, RepoError> {
     tags.extend(options.weekly.then(|| "weekly".to_owned()));
     for tag in &tags {
         if !is_tag(tag) {
-            let reason = "a tag is text without colon, comma and tilde, and a slash stands between names";
-            return Err(bad(&format!("--tag {tag:?}"), reason));
+            return Err(bad(&format!("--tag {tag:?}"), NO_TAG));
         }
     }
     Ok(tags)
@@ -118,22 +164,43 @@ fn rules(session: &Session, options: &Backup) -> Result<Rules, RepoError> {
         one_file_system: options.one_file_system,
         ignore_ctime: options.ignore_ctime,
         ignore_inode: options.ignore_inode,
-        own_directory: folder_id(session.location()?),
+        own: OwnPlaces {
+            repository: folder_id(session.location()?),
+            state: folder_id(&session.state_directory()?),
+            staging: Some(Staging::new(&session.state_directory()?)),
+        },
     })
 }
 
 /// Returns what `--exclude` and `--exclude-from` leave out.
 ///
 /// # Errors
-/// [`RepoError::Source`] for a file that can't be read.
+/// [`RepoError::Source`] for a file or a pattern that can't be read.
 pub fn excludes(options: &Backup) -> Result<Vec<String>, RepoError> {
+    patterns("--exclude", &options.exclude)?;
     let mut excludes = options.exclude.clone();
     for file in &options.exclude_from {
-        let text = std::fs::read_to_string(file)
-            .map_err(|e| bad(&format!("--exclude-from {}", file.display()), e))?;
-        excludes.extend(text.lines().map(str::to_owned));
+        let what = format!("--exclude-from {}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|e| bad(&what, e))?;
+        let lines: Vec<String> = lines(&text).map(str::to_owned).collect();
+        matcher(&lines).map_err(|e| bad(&what, e))?;
+        excludes.extend(lines);
     }
     Ok(excludes)
+}
+
+/// Checks patterns that were typed after `option`.
+///
+/// # Errors
+/// [`RepoError::Source`] for one that can't be read, or that is a comment and matches nothing.
+pub fn patterns(option: &str, patterns: &[String]) -> Result<(), RepoError> {
+    matcher(patterns).map_err(|e| bad(option, e))?;
+    match patterns.iter().find(|pattern| is_comment(pattern)) {
+        None => Ok(()),
+        Some(comment) => {
+            Err(bad(option, format!("{comment:?} is a comment, and matches nothing; write '\\{comment}'")))
+        }
+    }
 }
 
 /// Returns what is to be read.
@@ -167,12 +234,16 @@ fn component(options: &Backup, progress: &Arc<Progress>) -> Result<Component, Re
         }
         let input = match options.command.is_empty() {
             true => Input::Reader(Box::new(StandardInput::new(progress.clone()))),
-            false => Input::Command(Command { argv: options.command.clone(), ..Command::default() }),
+            false => Input::Command(Command {
+                argv: options.command.clone(),
+                timeout: Some(options.timeout.unwrap_or(TIMEOUT_DEFAULT)),
+                ..Command::default()
+            }),
         };
         component.streams.push(Stream {
             name: name.as_bytes().to_vec(),
             input,
-            may_be_empty: true, // whoever says the command knows what to expect of it
+            may_be_empty: options.may_be_empty,
             ends_with: None,
         });
         return Ok(component);
@@ -196,16 +267,20 @@ fn component(options: &Backup, progress: &Arc<Progress>) -> Result<Component, Re
     Ok(component)
 }
 
-/// Returns the absolute path of what `path` names, links on the way resolved; the last one is not,
-/// for it may itself be a link that is to be stored.
+/// Returns the absolute path of what `path` names, links on the way resolved; the last one is not: what it
+/// leads to lies in the snapshot under the name that was typed. `LINK`, `LINK/` and `LINK/.` are the same.
 fn absolute(path: &Path) -> Result<PathBuf, RepoError> {
     let shown = path.display().to_string();
     let whole = std::path::absolute(path).map_err(|e| bad(&shown, e))?;
-    let is_plain = path.file_name().is_some() && !path.as_os_str().as_bytes().ends_with(b"/");
-    match (is_plain, whole.parent(), whole.file_name()) {
-        (true, Some(parent), Some(name)) => match parent.canonicalize() {
+    if path.metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotADirectory)
+        && path.as_os_str().as_bytes().ends_with(b"/")
+    {
+        return Err(bad(&shown, "is not a directory, as the slash at its end says"));
+    }
+    match (whole.parent(), whole.file_name()) {
+        (Some(parent), Some(name)) => match parent.canonicalize() {
             Ok(parent) => Ok(parent.join(name)),
-            Err(_) => Ok(whole), // the backup will say what is wrong with it
+            Err(_) => Ok(whole.components().collect()), // the backup will say what is wrong with it
         },
         _ => whole.canonicalize().map_err(|e| bad(&shown, e)),
     }
@@ -223,6 +298,7 @@ pub fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
             json!({
                 "name": component.name,
                 "status": component.status.word(),
+                "suspect": report.manifest.suspicion(&component.name),
                 "attempts": component.attempts,
                 "files": component.files,
                 "bytes": component.bytes,
@@ -247,7 +323,9 @@ pub fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
             "packs_taken_over": report.taken_over,
             "duration_s": report.manifest.duration_ms as f64 / 1000.0,
             "errors": lacks(&report.lacks),
+            "key_errors": report.key_errors(),
             "skipped": lacks(&report.skipped),
+            "warnings": report.warnings,
             "components": components.collect::<Vec<_>>(),
         }))?;
         return out.finish();
@@ -298,7 +376,7 @@ pub fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
         let first = report.skipped.first().map(|row| format!("{} ({})", quoted(&row.path), row.reason));
         out.line(format_args!("  {rows} left out, such as {}; -v lists them", first.unwrap_or_default()))?;
     }
-    if !report.is_whole() {
+    if !report.lacks.is_empty() {
         out.line(format_args!(
             "  {} could not be backed up, as listed above",
             counted(report.lacks.len() as u64, "entry", "entries")

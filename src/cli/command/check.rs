@@ -1,7 +1,6 @@
 //! `snap check`
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,11 +11,11 @@ use crate::cli::args::Check;
 use crate::cli::command::watched::{TOLD, Verb, first, watched};
 use crate::cli::exit::{self, Exit};
 use crate::cli::progress::Display;
-use crate::cli::report::{Output, bytes, counted, number, short};
+use crate::cli::report::{Output, bytes, counted, number, short, tell};
 use crate::cli::s3::{copy_at, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
-use crate::op::check::{Report, Request, Subset, check};
+use crate::op::check::{Damage, Report, Request, Subset, check};
 use crate::op::heal::heal;
 use crate::repo::config::{CONFIG_BYTES_MAX, Config};
 use crate::repo::{RepoError, Repository};
@@ -42,8 +41,7 @@ fn examine(session: &Session, options: &Check) -> Result<(Exit, Vec<String>), Re
         .map(str::parse)
         .transpose()
         .map_err(|reason: String| RepoError::Source { path: "--subset".to_owned(), reason })?;
-    let repository = session.open()?;
-    let lock = session.lock(&repository)?;
+    let repository = session.open();
     let request = Request {
         read_packs: options.read_packs || options.read_data || subset.is_some(),
         read_data: options.read_data,
@@ -53,6 +51,15 @@ fn examine(session: &Session, options: &Check) -> Result<(Exit, Vec<String>), Re
         threads: session.threads(),
         progress: &session.progress,
     };
+    let repository = match repository {
+        Err(RepoError::KeysDamaged { damaged, .. }) => {
+            let report = unopened(damaged);
+            show(session, &request, &report, started.elapsed().as_secs_f64())?;
+            return Ok((Exit::Damage, told(&request, &report)));
+        }
+        opened => opened?,
+    };
+    let lock = session.lock(&repository)?;
     let source =
         options.repair_from.as_deref().map(|from| other_copy(session, &repository, from)).transpose()?;
     let display = Display::start(&session.global, "check", &session.progress);
@@ -71,6 +78,18 @@ fn examine(session: &Session, options: &Check) -> Result<(Exit, Vec<String>), Re
         _ => status(&request, &report),
     };
     Ok((status, told(&request, &report)))
+}
+
+/// Returns the report on a repository that can't be opened, for what would open it is damaged.
+fn unopened(damaged: Vec<String>) -> Report {
+    let mut report = Report::default();
+    for line in damaged {
+        let (path, what) = line.split_once(": ").unwrap_or(("keys/", &line));
+        let what = format!("{what}; put back a good copy of it: no other key file opens with what was given");
+        report.damages.push(Damage { path: path.to_owned(), what });
+    }
+    report.notes.push("nothing else was looked at: it can't be opened".to_owned());
+    report
 }
 
 /// Rounds of healing: what one brings may tell what else is missing.
@@ -212,15 +231,13 @@ fn show(session: &Session, request: &Request<'_>, report: &Report, seconds: f64)
     if session.global.json {
         return show_json(request, report, seconds);
     }
-    let mut err = std::io::stderr().lock();
     for line in wrong(report, SHOWN) {
-        let _ = writeln!(err, "{line}");
+        tell(line);
     }
     let rest = report.damages.len().saturating_sub(SHOWN) + report.hurt.len().saturating_sub(SHOWN);
     if rest > 0 {
-        let _ = writeln!(err, "and {rest} more; --json lists all");
+        tell(format_args!("and {rest} more; --json lists all"));
     }
-    drop(err);
     if session.global.quiet {
         return Ok(());
     }

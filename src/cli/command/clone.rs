@@ -1,14 +1,14 @@
 //! `snap clone`
 
-use std::io::Write;
 use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::cli::command::key::settle;
 use crate::cli::exit::Exit;
 use crate::cli::offsite::Clone;
 use crate::cli::progress::Display;
-use crate::cli::report::{Output, bytes, counted};
+use crate::cli::report::{Output, bytes, counted, tell};
 use crate::cli::s3::{connect, is_s3, s3_options, store_at};
 use crate::cli::session::Session;
 use crate::op::clone::{Request, clone};
@@ -49,8 +49,10 @@ pub fn run(session: &Session, given: &Clone) -> Result<Exit, RepoError> {
     }
     report.lost.sort();
     let repository = session.open()?;
+    let mut exit = Exit::Done;
     if !repository.is_enrolled() {
         repository.enroll()?;
+        exit = settle(&repository);
     }
     let snapshots = session.snapshots(&repository)?;
     let is_whole = report.lost.is_empty();
@@ -70,17 +72,14 @@ pub fn run(session: &Session, given: &Clone) -> Result<Exit, RepoError> {
             "duration_s": started.elapsed().as_secs_f64(),
         }))?;
     } else {
-        let mut err = std::io::stderr().lock();
         for path in &contested {
-            let _ = writeln!(
-                err,
+            tell(format_args!(
                 "WARNING: {path}: somebody has put or deleted on top of it; the genuine version was taken"
-            );
+            ));
         }
         for (path, reason) in &report.lost {
-            let _ = writeln!(err, "ERROR: {path}: {reason}");
+            tell(format_args!("ERROR: {path}: {reason}"));
         }
-        drop(err);
         if !session.global.quiet {
             out.line(format_args!(
                 "copied {}, {}, in {:.1} s; repository {} holds {}",
@@ -96,5 +95,5 @@ pub fn run(session: &Session, given: &Clone) -> Result<Exit, RepoError> {
         }
     }
     out.finish()?;
-    Ok(if is_whole { Exit::Done } else { Exit::Partial })
+    Ok(if is_whole { exit } else { Exit::Partial })
 }

@@ -2,7 +2,7 @@
 
 use crate::base::redact::Redactor;
 use crate::cli::args::Global;
-use crate::cli::command::backup::{excludes, open, request, show};
+use crate::cli::command::backup::{excludes, open, request, show, show_suspects, tell_of_keys, warn};
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
 use crate::cli::session::{Session, host_name, typed};
@@ -26,12 +26,12 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
         let reason = "name a PATH, a stream with --stdin-name, or components in a configuration (--config)";
         return Err(RepoError::Source { path: "nothing to back up".to_owned(), reason: reason.to_owned() });
     };
-    for name in &options.component {
+    for (option, name) in named(&options) {
         if !config.components.iter().any(|component| component.name.get_ref() == name) {
             let known: Vec<&str> = config.components.iter().map(|c| c.name.get_ref().as_str()).collect();
             let reason =
                 format!("no such component in {}; it has: {}", config.path.display(), known.join(", "));
-            return Err(RepoError::Source { path: format!("--component {name}"), reason });
+            return Err(RepoError::Source { path: format!("{option} {name}"), reason });
         }
     }
     if options.dry_run {
@@ -51,6 +51,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
         time: asked.time,
         tags: asked.tags,
         only: options.component.clone(),
+        accept: options.accept.clone(),
         excludes: excludes(&options)?,
         rules: asked.rules,
         threads: asked.threads,
@@ -74,6 +75,12 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
     })
 }
 
+/// Returns the components that are named, each with the option that names it.
+fn named(options: &Backup) -> impl Iterator<Item = (&'static str, &String)> {
+    let only = options.component.iter().map(|name| ("--component", name));
+    only.chain(options.accept.iter().map(|name| ("--accept", name)))
+}
+
 /// Does all but write, and tells nobody but who asked.
 fn dry_run(session: &Session, config: &Config, options: &Backup) -> Result<Exit, RepoError> {
     let wanted = config.components.iter();
@@ -83,17 +90,22 @@ fn dry_run(session: &Session, config: &Config, options: &Backup) -> Result<Exit,
     let components = wanted.map(|component| {
         let mut component = component.to_backup(&config.run);
         component.excludes.extend(more.iter().cloned());
+        component.care.is_accepted = options.accept.contains(&component.name);
         component
     });
     let mut request = request(session, options, components.collect())?;
     request.read_threads = read_threads(config, options, request.threads);
+    request.run = Some(config.configured(&request.host).name);
     let repository = open(session, true)?;
     let display = Display::start(&session.global, "backup", &session.progress);
     let report = backup(&repository, request);
     drop(display);
     let report = report?;
+    show_suspects(&report);
+    warn(&report);
+    let are_keys_right = tell_of_keys(&report);
     show(session, &report)?;
-    Ok(if report.is_whole() { Exit::Done } else { Exit::Partial })
+    Ok(if report.is_whole() && are_keys_right { Exit::Done } else { Exit::Partial })
 }
 
 fn read_threads(config: &Config, options: &Backup, threads: usize) -> usize {

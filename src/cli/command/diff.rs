@@ -18,8 +18,8 @@ use crate::repo::RepoError;
 /// As [`diff`].
 pub fn run(session: &Session, options: &Diff) -> Result<Exit, RepoError> {
     let repository = session.open()?;
-    let earlier = session.snapshot(&repository, &options.earlier)?;
-    let later = session.snapshot(&repository, &options.later)?;
+    let earlier = session.snapshot_to_look_at(&repository, &options.earlier, &options.owner)?;
+    let later = session.snapshot_to_look_at(&repository, &options.later, &options.owner)?;
     let reader = session.reader(&repository)?;
     let report = diff(&reader, &earlier, &later, options.path.as_bytes())?;
     let mut out = Output::new();

@@ -19,7 +19,10 @@ pub fn run(session: &Session, options: &Find) -> Result<Exit, RepoError> {
     let all = match options.snapshot.is_empty() {
         true => session.snapshots(&repository)?,
         false => {
-            let named = options.snapshot.iter().map(|spec| session.snapshot(&repository, spec));
+            let named = options
+                .snapshot
+                .iter()
+                .map(|spec| session.snapshot_to_look_at(&repository, spec, &options.owner));
             named.collect::<Result<_, _>>()?
         }
     };

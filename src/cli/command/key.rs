@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
+use crate::base::entry::quoted;
 use crate::base::time::Time;
 use crate::cli::args::Key;
 use crate::cli::exit::Exit;
 use crate::cli::report::{Output, local, rfc3339, short};
-use crate::cli::secrets::CliSecrets;
 use crate::cli::session::Session;
 use crate::job::clock::now;
 use crate::op::key;
@@ -21,6 +21,10 @@ use crate::store::{Lock, LockMode};
 pub fn run(session: &Session, command: Key) -> Result<Exit, RepoError> {
     let repository = session.open()?;
     let mut out = Output::new();
+    let changes = matches!(command, Key::Add { .. } | Key::Remove { .. } | Key::RotatePassphrase { .. });
+    if changes && repository.remembers() {
+        first_remembered(&repository)?;
+    }
     match command {
         Key::List => return list(session, &repository),
         Key::Add { recipient: Some(text), label, .. } => {
@@ -37,7 +41,8 @@ pub fn run(session: &Session, command: Key) -> Result<Exit, RepoError> {
         }
         Key::Add { recipient: None, new_password_file, label } => {
             repository.unlock(&session.secrets)?; // the present passphrase first
-            let passphrase = CliSecrets::new_passphrase(new_password_file.as_deref(), "SNAP_NEW_PASSWORD")?;
+            let passphrase =
+                session.secrets.new_passphrase(new_password_file.as_deref(), "SNAP_NEW_PASSWORD")?;
             let _lock = session.lock(&repository)?;
             for added in key::add_passphrase(&repository, &session.secrets, &passphrase, &label, now())? {
                 out.line(format_args!(
@@ -60,7 +65,8 @@ pub fn run(session: &Session, command: Key) -> Result<Exit, RepoError> {
         }
         Key::RotatePassphrase { new_password_file } => {
             key::opened(&repository, &session.secrets)?; // the present passphrase first
-            let passphrase = CliSecrets::new_passphrase(new_password_file.as_deref(), "SNAP_NEW_PASSWORD")?;
+            let passphrase =
+                session.secrets.new_passphrase(new_password_file.as_deref(), "SNAP_NEW_PASSWORD")?;
             let _lock = alone(session, &repository)?;
             for id in key::rotate_passphrase(&repository, &session.secrets, &passphrase, now())? {
                 out.line(format_args!(
@@ -77,10 +83,50 @@ pub fn run(session: &Session, command: Key) -> Result<Exit, RepoError> {
         Key::Enroll => {
             repository.enroll()?;
             out.line(format_args!("this machine can back up: {}", repository.secret_file().display()))?;
+            out.finish()?;
+            return Ok(settle(&repository));
+        }
+        Key::Accept => {
+            let _lock = session.lock(&repository)?;
+            let accepted = key::accept(&repository)?;
+            for recipient in &accepted.recipients {
+                let is_new = if accepted.added.contains(recipient) { " (was not before)" } else { "" };
+                out.line(format_args!("content is sealed to {recipient}{is_new}"))?;
+            }
+            for recipient in &accepted.removed {
+                out.line(format_args!("content is no longer sealed to {recipient}"))?;
+            }
         }
     }
     out.finish()?;
     Ok(Exit::Done)
+}
+
+/// Remembers to whom this machine seals, and says it, to be compared; says what is wrong with `keys/`.
+pub fn settle(repository: &Repository) -> Exit {
+    let sealed_to = match key::settle(repository) {
+        Ok(sealed_to) => sealed_to,
+        Err(e) => {
+            tracing::error!("to whom this machine seals is not remembered yet: {}", e.chain());
+            return Exit::Partial;
+        }
+    };
+    sealed_to.news().iter().for_each(|line| tracing::warn!("{line}"));
+    let differences = sealed_to.differences();
+    differences.iter().for_each(|line| tracing::error!("{line}"));
+    if differences.is_empty() { Exit::Done } else { Exit::Partial }
+}
+
+/// Remembers to whom this machine seals before that is changed, if it never did, and says it.
+fn first_remembered(repository: &Repository) -> Result<(), RepoError> {
+    match repository.sealed_to() {
+        Ok(now) if now.is_first => {
+            repository.remember(&now)?;
+            now.news().iter().for_each(|line| tracing::warn!("{line}"));
+            Ok(())
+        }
+        _ => Ok(()), // what is wrong is said by what is to be done
+    }
 }
 
 /// Asks for the key that stays before the repository is locked: nobody waits for who types. Without one,
@@ -122,6 +168,8 @@ fn list(session: &Session, repository: &Repository) -> Result<Exit, RepoError> {
             }))?;
             continue;
         }
+        // Whoever can write to the disk has written what is not proven.
+        let (recipient, label) = (quoted(recipient.as_bytes()), quoted(label.as_bytes()));
         let proof = if info.is_proven { "" } else { "  NOT WRITTEN BY THIS REPOSITORY'S OWNER" };
         let when = created.map(local).unwrap_or_default();
         out.line(

@@ -1,5 +1,6 @@
 //! One file per command: arguments → an operation → a report.
 
+mod asking;
 mod backup;
 mod cat;
 mod check;
@@ -8,8 +9,10 @@ mod config;
 mod configured;
 mod diff;
 mod find;
+mod history;
 mod init;
 mod key;
+mod logged;
 mod ls;
 mod mount;
 mod notify;
@@ -18,6 +21,7 @@ mod rebuild_index;
 mod restore;
 mod snapshots;
 mod stats;
+mod support;
 mod sync;
 mod tag;
 mod unlock;
@@ -27,6 +31,7 @@ use std::io::IsTerminal;
 
 use clap::CommandFactory;
 
+use crate::base::text::one_line;
 use crate::cli::args::{Arguments, Command};
 use crate::cli::exit::Exit;
 use crate::cli::report::Output;
@@ -49,6 +54,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Snapshots(options) => snapshots::run(&session, &options),
         Command::Ls(options) => ls::run(&session, &options),
         Command::Find(options) => find::run(&session, &options),
+        Command::History(options) => history::run(&session, &options),
         Command::Diff(options) => diff::run(&session, &options),
         Command::Cat(options) => cat::run(&session, &options),
         Command::Restore(options) => restore::run(&session, options),
@@ -64,6 +70,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Unlock => unlock::run(&session),
         Command::Config(options) => config::run(&session, &options),
         Command::Notify(options) => notify::run(&session, &options),
+        Command::Support(options) => support::run(&session, &options),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "snap", &mut text);
@@ -91,12 +98,14 @@ fn leaves_work(command: &Command) -> bool {
             | Command::RebuildIndex
             | Command::Sync(_)
             | Command::Clone(_)
+            | Command::Config(_)
+            | Command::Support(_)
     )
 }
 
 fn print(text: &[u8]) -> Result<Exit, RepoError> {
     let mut out = Output::new();
-    out.line(String::from_utf8_lossy(text).trim_end())?;
+    out.text(String::from_utf8_lossy(text).trim_end())?;
     out.finish()?;
     Ok(Exit::Done)
 }
@@ -119,6 +128,13 @@ fn log_to_standard_error(quiet: bool, verbose: u8) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        .fmt_fields(tracing_subscriber::fmt::format::debug_fn(|out, field, value| {
+            let text = format!("{value:?}");
+            match field.name() {
+                "message" => write!(out, "{}", one_line(&text)),
+                name => write!(out, "{name}={}", one_line(&text)),
+            }
+        }))
         .without_time()
         .with_target(false);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use jiff::tz::TimeZone;
 use serde_json::json;
 
 use crate::cli::args::{Global, Mount};
+use crate::cli::command::logged::logged;
 use crate::cli::exit::Exit;
 use crate::cli::report::Output;
 use crate::cli::session::Session;
@@ -38,11 +38,19 @@ fn bad(path: impl Into<String>, reason: impl ToString) -> RepoError {
     RepoError::Source { path: path.into(), reason: reason.to_string() }
 }
 
-/// Mounts, and stays until the mount is ended.
+/// Mounts, and stays until the mount is ended. If a configuration counts, its log says so.
 ///
 /// # Errors
 /// As [`mount`]; [`RepoError::WrongPassphrase`].
 pub fn run(session: &Session, options: &Mount) -> Result<Exit, RepoError> {
+    let is_parent = options.background && std::env::var_os(CHILD).is_none();
+    match is_parent {
+        true => mounted(session, options), // its child says the same
+        false => logged(session, || mounted(session, options)),
+    }
+}
+
+fn mounted(session: &Session, options: &Mount) -> Result<Exit, RepoError> {
     let point = usable(&options.point)?; // before anybody types a passphrase
     let is_child = options.background && std::env::var_os(CHILD).is_some();
     if options.background && !is_child {
@@ -55,7 +63,7 @@ pub fn run(session: &Session, options: &Mount) -> Result<Exit, RepoError> {
     let settings = Settings {
         cache_bytes: usize::try_from(options.cache_size).unwrap_or(usize::MAX),
         for_others: options.allow_other,
-        zone: TimeZone::system(),
+        naming: session.naming(&options.owner)?,
         owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         threads: session.threads().max(THREADS_MIN),
     };
@@ -95,6 +103,14 @@ impl Secrets for MaybeSecrets<'_> {
     fn identities(&self) -> Result<Vec<age::x25519::Identity>, RepoError> {
         self.0.identities()
     }
+
+    fn only_key(&self) -> Option<&str> {
+        self.0.only_key()
+    }
+
+    fn forget(&self) {
+        self.0.forget();
+    }
 }
 
 /// Unlocks the repository if there is a key; says it if there is none.
@@ -102,6 +118,7 @@ fn is_unlocked(session: &Session, repository: &Repository) -> Result<bool, RepoE
     match repository.unlock(&MaybeSecrets(&session.secrets)) {
         Ok(_) => Ok(true),
         Err(RepoError::Locked) => {
+            session.secrets.forget();
             tracing::warn!(
                 "no passphrase: names and attributes are shown, and opening a file is refused (permission denied)"
             );
@@ -113,12 +130,12 @@ fn is_unlocked(session: &Session, repository: &Repository) -> Result<bool, RepoE
 
 fn heed_signals(events: Sender<Event>) -> Result<(), RepoError> {
     let mut signals = stop_signals().map_err(|e| bad("signals", e))?;
-    std::thread::spawn(move || {
+    let begun = std::thread::Builder::new().spawn(move || {
         for _ in &mut signals {
             let _ = events.send(Event::Stop); // nobody listens any more when the program ends
         }
     });
-    Ok(())
+    begun.map(drop).map_err(|e| bad("threads", e))
 }
 
 fn say_up(

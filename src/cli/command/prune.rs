@@ -12,7 +12,6 @@ use crate::cli::session::Session;
 use crate::job::clock::now;
 use crate::job::retention;
 use crate::op::prune::{Amount, Fate, Judged, Policy, Report, Request, TagSpan, prune};
-use crate::repo::select::select;
 use crate::repo::{RepoError, Repository};
 
 /// Prunes, and says what stays by which rule and what was reclaimed.
@@ -27,7 +26,7 @@ pub fn run(session: &Session, options: Prune) -> Result<Exit, RepoError> {
     }
     let policy = policy(session, &options)?;
     let mut request = Request::new(policy, now(), TimeZone::system(), &session.progress);
-    request.forget = to_forget(&repository, &options.forget)?;
+    request.forget = to_forget(session, &repository, &options)?;
     request.grace = options.grace;
     request.at_once = options.now;
     request.lock_patience = session.global.lock_wait;
@@ -65,18 +64,25 @@ fn policy(session: &Session, options: &Prune) -> Result<Policy, RepoError> {
 }
 
 /// Returns the snapshots that are named, manifests that can't be read among them.
-fn to_forget(repository: &Repository, specs: &[String]) -> Result<Vec<SnapshotId>, RepoError> {
+fn to_forget(
+    session: &Session,
+    repository: &Repository,
+    options: &Prune,
+) -> Result<Vec<SnapshotId>, RepoError> {
+    let specs = &options.forget;
     if specs.is_empty() {
         return Ok(Vec::new());
     }
     let snapshots = repository.snapshots()?;
     let lost = snapshots.unreadable.iter().filter_map(|(path, _)| path.rsplit('/').next()?.parse().ok());
     let lost: Vec<SnapshotId> = lost.collect();
+    let naming = session.naming(&options.owner)?;
+    let names = naming.names(&snapshots.all);
     let find = |spec: &String| {
         let mut alike = lost.iter().filter(|id| spec.len() >= 4 && id.to_string().starts_with(spec.as_str()));
         match (alike.next(), alike.next()) {
             (Some(id), None) => Ok(*id),
-            _ => select(&snapshots.all, spec, &TimeZone::system()).map(|snapshot| snapshot.id),
+            _ => names.select(spec).map(|chosen| snapshots.all[chosen.at].id),
         }
     };
     specs.iter().map(find).collect()

@@ -1,6 +1,5 @@
 //! `snap sync`
 
-use std::io::Write;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -9,14 +8,14 @@ use crate::cli::command::watched::{Verb, first, watched};
 use crate::cli::exit::Exit;
 use crate::cli::offsite::Sync;
 use crate::cli::progress::Display;
-use crate::cli::report::{Output, bytes, counted, local, rfc3339, short};
+use crate::cli::report::{Output, bytes, counted, local, rfc3339, short, tell};
 use crate::cli::s3::{connect, is_s3, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
 use crate::job::config;
 use crate::op::sync::{Budget, Options, Report, Request, sync};
 use crate::repo::RepoError;
-use crate::store::LockingStore;
+use crate::store::{LockingStore, refuse_other_kinds};
 
 /// Brings the bucket up to date, and says how everything is kept there.
 ///
@@ -38,8 +37,8 @@ fn bring(session: &Session, given: &Sync) -> Result<(Exit, Vec<String>), RepoErr
     let store = store.ok_or(RepoError::Source { path: "no bucket".to_owned(), reason })?;
     if !is_s3(&store) {
         let path = store.display().to_string();
-        let reason =
-            "is not on S3: locks are a bucket's; a second directory is made with 'snap clone'".to_owned();
+        let of_directory = "is not on S3: locks are a bucket's; a second directory is made with 'snap clone'";
+        let reason = refuse_other_kinds(&store).err().unwrap_or_else(|| of_directory.to_owned());
         return Err(RepoError::Source { path, reason });
     }
     let remote: Arc<dyn LockingStore> = Arc::new(connect(&store, s3_options(session, configured))?);
@@ -105,19 +104,16 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
         json_lines(&mut out, options, report, seconds)?;
         return out.finish();
     }
-    let mut err = std::io::stderr().lock();
     for problem in &report.problems {
-        let _ = writeln!(err, "ERROR: {}: {}", problem.path, problem.what);
+        tell(format_args!("ERROR: {}: {}", problem.path, problem.what));
     }
     if let Some(level) = report.exceeded {
         let currency = &options.prices.currency;
         let cost = report.cost.total();
-        let _ = writeln!(
-            err,
+        tell(format_args!(
             "WARNING: the bucket costs about {cost:.0} {currency} a month, more than {level:.0}"
-        );
+        ));
     }
-    drop(err);
     if session.global.quiet {
         return Ok(());
     }

@@ -8,22 +8,26 @@ use crate::cli::exit::Exit;
 use crate::cli::report::{Output, short};
 use crate::cli::session::Session;
 use crate::op::tag::{Change, tag};
+use crate::repo::select::is_reserved;
 use crate::repo::{RepoError, Snapshot};
 
-/// Gives a snapshot other tags, and prints its new id.
+/// What a tag is, for who has typed something else.
+pub const NO_TAG: &str = "a tag is text without colon, comma and tilde, a slash stands between names, and latest, daily/…, weekly/… and hex digits alone mean other things";
+
+/// Gives a snapshot other tags, or accepts components of it, and prints its new id.
 ///
 /// # Errors
 /// As [`tag`]; [`RepoError::Source`] for what is no tag.
 pub fn run(session: &Session, options: &Tag) -> Result<Exit, RepoError> {
     if let Some(tag) = options.add.iter().find(|tag| !is_tag(tag)) {
-        let reason =
-            "a tag is text without colon, comma and tilde, and a slash stands between names".to_owned();
+        let reason = NO_TAG.to_owned();
         return Err(RepoError::Source { path: format!("--add {tag:?}"), reason });
     }
     let repository = session.open()?;
     let _lock = session.lock(&repository)?;
-    let snapshot = session.snapshot(&repository, &options.snapshot)?;
-    let change = Change { add: options.add.clone(), remove: options.remove.clone() };
+    let snapshot = session.snapshot(&repository, &options.snapshot, &options.owner)?;
+    let change =
+        Change { add: options.add.clone(), remove: options.remove.clone(), accept: options.accept.clone() };
     let Snapshot { id, manifest } = tag(&repository, &snapshot, &change)?;
     let mut out = Output::new();
     if session.global.json {
@@ -32,19 +36,27 @@ pub fn run(session: &Session, options: &Tag) -> Result<Exit, RepoError> {
             "snapshot": id.to_string(),
             "replaced": (id != snapshot.id).then(|| snapshot.id.to_string()),
             "tags": manifest.tags,
+            "accepted": manifest.accepted(),
         }))?;
     } else if !session.global.quiet {
         let tags = if manifest.tags.is_empty() { "none".to_owned() } else { manifest.tags.join(", ") };
         let was = if id == snapshot.id { String::new() } else { format!(" (was {})", short(snapshot.id)) };
-        out.line(format_args!("snapshot {}{was}: tags {tags}", short(id)))?;
+        let accepted = manifest.accepted();
+        let accepted = match accepted.is_empty() {
+            true => String::new(),
+            false => format!("; right as it is: {}", accepted.join(", ")),
+        };
+        out.line(format_args!("snapshot {}{was}: tags {tags}{accepted}", short(id)))?;
     }
     out.finish()?;
     Ok(Exit::Done)
 }
 
-/// Returns whether a text can be a tag: nothing in it means something where snapshots are named, and all that slashes
-/// part in it can be names of directories.
+/// Returns whether a text can be a tag: neither it nor anything in it means something else where snapshots are named,
+/// and all that slashes part in it can be names of directories.
 pub fn is_tag(text: &str) -> bool {
     let means_more = |c: char| c.is_control() || matches!(c, ':' | '~' | ',');
-    !text.contains(means_more) && text.split('/').all(|name| is_plain_name(name.as_bytes()))
+    !is_reserved(text)
+        && !text.contains(means_more)
+        && text.split('/').all(|name| is_plain_name(name.as_bytes()))
 }

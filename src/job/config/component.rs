@@ -5,14 +5,14 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use ignore::gitignore::GitignoreBuilder;
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::base::entry::is_plain_name;
-use crate::job::config::{Run, Span};
+use crate::base::patterns::matcher;
+use crate::job::config::{Run, Share, Span};
 use crate::op::backup;
-use crate::stage::command::Command;
+use crate::stage::command::{Command, TIMEOUT_DEFAULT};
 
 /// Names that the log uses for itself.
 const LOG_NAMES: &[&str] = &["INIT", "VERIFY", "PRUNE", "SYNC", "SCAN", "NOTIFY", "MAIN"];
@@ -36,6 +36,11 @@ pub struct Component {
     pub before: Option<Hook>,
     /// Run after it was read.
     pub after: Option<Hook>,
+    /// How much of it may be gone since its last whole snapshot before it is suspect; by default half.
+    pub max_shrink: Option<Share>,
+    /// Whether it can be suspect at all; by default it can.
+    #[serde(default = "yes")]
+    pub suspect: bool,
 }
 
 /// A file of the snapshot that a command writes.
@@ -49,7 +54,7 @@ pub struct Stream {
     /// Variables for the command. Their values are secrets.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// Longest time that it may take.
+    /// Longest time that it may take; 6 hours if nothing is said.
     pub timeout: Option<Span>,
     /// Text that the end of its output must hold.
     pub ends_with: Option<String>,
@@ -70,6 +75,10 @@ pub struct Hook {
     /// Longest time that it may take.
     #[serde(default = "ten_minutes")]
     pub timeout: Span,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn ten_minutes() -> Span {
@@ -114,8 +123,8 @@ impl Component {
         }
         for (number, pattern) in self.exclude.iter().enumerate() {
             let line = pattern.get_ref();
-            let added = GitignoreBuilder::new("").add_line(None, line).map(|_| ());
-            added.map_err(|e| (pattern.span(), format!("exclude[{number}]"), format!("\"{line}\": {e}")))?;
+            let read = matcher([line]).map(|_| ());
+            read.map_err(|e| (pattern.span(), format!("exclude[{number}]"), e.to_string()))?;
         }
         for (number, stream) in self.streams.iter().enumerate() {
             let key = |key: &str| format!("stream[{number}].{key}");
@@ -165,6 +174,14 @@ impl Component {
         streams.chain(hooks).map(|(what, command)| (what, command.as_slice()))
     }
 
+    fn shrink(&self) -> backup::Shrink {
+        match (self.suspect, self.max_shrink) {
+            (false, _) => backup::Shrink::Any,
+            (true, Some(Share(percent))) => backup::Shrink::Percent(percent),
+            (true, None) => backup::Shrink::default(),
+        }
+    }
+
     /// Returns what a backup needs to know of it.
     pub fn to_backup(&self, run: &Run) -> backup::Component {
         let stream = |stream: &Stream| backup::Stream {
@@ -172,7 +189,7 @@ impl Component {
             input: backup::Input::Command(command(
                 stream.command.get_ref(),
                 &stream.environment,
-                stream.timeout,
+                Some(stream.timeout.unwrap_or(Span(TIMEOUT_DEFAULT))),
             )),
             may_be_empty: stream.may_be_empty,
             ends_with: stream.ends_with.clone(),
@@ -191,6 +208,8 @@ impl Component {
                 delay: run.retry_delay.0,
                 before: hook(&self.before),
                 after: hook(&self.after),
+                shrink: self.shrink(),
+                is_accepted: false,
             },
         }
     }

@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::base::redact::Redactor;
+use crate::repo::whose::{ANY_HOST, Configured};
+use crate::store::refuse_other_kinds;
 
 pub use component::{Component, Hook, Stream};
 pub use error::ConfigError;
 pub use salvage::Salvage;
 pub use sections::{Level, Log, Notify, On, Repository, Retention, Run, Scan, Sync, Syslog};
-pub use values::{Bytes, Span};
+pub use values::{Bytes, Share, Span};
 
 /// Where the configuration lies, unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/snap/config.toml";
@@ -107,6 +109,9 @@ impl Config {
                 return bad(component.name.span(), &format!("component[{number}].name"), &what);
             }
         }
+        if let Some(what) = refuse_other_kinds(self.repository.path.get_ref()).err() {
+            return bad(self.repository.path.span(), "repository.path", &what);
+        }
         if let (Some(mount), false) = (&self.repository.require_mount, self.repository.is_remote())
             && !self.repository.path.get_ref().starts_with(mount.get_ref())
         {
@@ -140,6 +145,20 @@ impl Config {
             let shown = path.map(|path| path.display().to_string()).unwrap_or_default();
             return Some((key, format!("\"{shown}\" must begin with /: cron and timers start elsewhere")));
         }
+        if let Some(what) =
+            self.sync.as_ref().and_then(|sync| refuse_other_kinds(Path::new(&sync.store)).err())
+        {
+            return Some(("sync.store", what));
+        }
+        let names = [("run.name", &self.run.name), ("run.host", &self.run.host)];
+        for (key, name) in names.into_iter().filter_map(|(key, name)| Some((key, name.as_ref()?))) {
+            if name.trim().is_empty() || name.contains(char::is_control) || name == ANY_HOST {
+                return Some((
+                    key,
+                    format!("{name:?} can't be a name; take a short word, such as mailserver"),
+                ));
+            }
+        }
         let spans = [("retention.daily", self.retention.daily), ("retention.weekly", self.retention.weekly)];
         if let Some((key, _)) =
             spans.into_iter().find(|(_, span)| span.is_some_and(|span| span.seconds() == 0))
@@ -150,6 +169,23 @@ impl Config {
             ));
         }
         None
+    }
+
+    /// Returns what of this configuration tells which snapshots are its own; `machine` is this machine's name.
+    pub fn configured(&self, machine: &str) -> Configured {
+        let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let components = self.components.iter().map(|component| {
+            let paths =
+                component.paths.iter().map(|path| path.get_ref().as_os_str().as_encoded_bytes().to_vec());
+            let streams = component.streams.iter().map(|stream| stream.name.get_ref().clone().into_bytes());
+            (component.name.get_ref().clone(), paths.chain(streams).collect())
+        });
+        Configured {
+            host: self.run.host.clone().unwrap_or_else(|| machine.to_owned()),
+            name: self.run.name.clone().or_else(stem).unwrap_or_default(),
+            is_named: self.run.name.is_some(),
+            components: components.collect(),
+        }
     }
 
     /// Returns what knows all secrets of this configuration.

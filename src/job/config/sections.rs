@@ -52,6 +52,10 @@ impl Repository {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Run {
+    /// Name of the configuration, to which its snapshots belong; by default the file's stem.
+    pub name: Option<String>,
+    /// Name of this machine in snapshots; by default its own.
+    pub host: Option<String>,
     /// Who may run it besides root.
     pub user: Option<String>,
     /// How often a failed component is tried again.
@@ -64,7 +68,14 @@ pub struct Run {
 
 impl Default for Run {
     fn default() -> Self {
-        Self { user: None, retries: 3, retry_delay: Span(Duration::from_secs(10)), read_threads: None }
+        Self {
+            name: None,
+            host: None,
+            user: None,
+            retries: 2,
+            retry_delay: Span(Duration::from_secs(10)),
+            read_threads: None,
+        }
     }
 }
 
@@ -206,6 +217,12 @@ pub enum Level {
 }
 
 impl Level {
+    /// Returns the level of a word, in whatever letters.
+    pub fn from_word(word: &str) -> Option<Self> {
+        let all = [Self::Debug, Self::Info, Self::Warning, Self::Error, Self::Critical];
+        all.into_iter().find(|level| level.word().eq_ignore_ascii_case(word))
+    }
+
     /// Returns the word that logs use.
     pub fn word(self) -> &'static str {
         match self {

@@ -15,6 +15,10 @@ pub struct Bytes(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
+/// A share of 0 to 100 percent, written as `50%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share(pub u8);
+
 impl Span {
     /// Returns it in whole seconds.
     pub fn seconds(self) -> u64 {
@@ -32,6 +36,17 @@ impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         parse_size(&text).map(Self).map_err(|what| D::Error::custom(format!("\"{text}\": {what}")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
+        let percent = percent.filter(|percent| *percent <= 100);
+        percent.map(Self).ok_or_else(|| {
+            D::Error::custom(format!("\"{text}\": is not a share from 0% to 100%, such as \"50%\""))
+        })
     }
 }
 

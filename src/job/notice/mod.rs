@@ -1,5 +1,6 @@
 //! Mails: what a person needs to know to act, and the ways to send it.
 
+mod suspects;
 mod text;
 mod transport;
 
@@ -9,12 +10,18 @@ use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message};
 use lettre::{SmtpTransport, Transport};
 
+use crate::base::text::lines as text_lines;
 use crate::job::config::Notify;
 use crate::job::log::Log;
 use crate::job::notice::transport::{Program, ProgramError};
 use crate::stage::command::Command;
 
-pub use text::{Facts, Failing, Failure, Stale, capacity, failure, stale, success, test, verb};
+pub use text::{
+    Facts, Failing, Failure, KeptOfTag, Stale, capacity, failure, stale, still_running, success, test, verb,
+};
+
+/// How the subject of a mail begins that somebody must act on.
+const URGENT: &str = "[ALERT]";
 
 /// Time that sending one mail may take.
 const SENDING_MAX: Duration = Duration::from_secs(60);
@@ -72,16 +79,19 @@ pub fn send(notify: &Notify, mail: &Mail) -> Result<String, NoticeError> {
 }
 
 /// Sends a mail, without the secrets that the log knows, if anybody is to be told. That it can't be
-/// sent is logged, and changes nothing else.
-pub fn tell(notify: &Notify, mail: &Mail, log: &Log) {
+/// sent is logged, and changes nothing else. Returns whether it was sent.
+pub fn tell(notify: &Notify, mail: &Mail, log: &Log) -> bool {
     if !notify.has_mail() {
-        return;
+        return false;
     }
-    let mail = Mail { subject: log.clean(&mail.subject), body: log.redact(&mail.body) };
-    match send(notify, &mail) {
+    let body = text_lines(&log.redact(&mail.body)).into_owned();
+    let mail = Mail { subject: log.clean(&mail.subject), body };
+    let sent = send(notify, &mail);
+    match &sent {
         Ok(how) => log.info("NOTIFY", format!("mail \"{}\" sent {how}", mail.subject)),
         Err(e) => log.warning("NOTIFY", format!("mail \"{}\" cannot be sent: {e}", mail.subject)),
     }
+    sent.is_ok()
 }
 
 /// Returns whether the server answers; nothing is sent.
@@ -104,8 +114,13 @@ fn message(notify: &Notify, mail: &Mail) -> Result<Message, NoticeError> {
     for to in &notify.to {
         builder = builder.to(mailbox(to.get_ref())?);
     }
-    // So that no holiday notice answers (RFC 3834).
-    let name = HeaderName::new_from_ascii_str("Auto-Submitted");
-    builder = builder.raw_header(HeaderValue::new(name, "auto-generated".to_owned()));
+    // So that no holiday notice answers (RFC 3834), and that what is urgent is seen as such (RFC 4021).
+    let urgent = [("X-Priority", "1 (Highest)"), ("Importance", "high"), ("Priority", "urgent")];
+    let usual = [("X-Priority", "3 (Normal)"), ("Importance", "normal"), ("Priority", "normal")];
+    let priority = if mail.subject.starts_with(URGENT) { urgent } else { usual };
+    for (name, value) in [("Auto-Submitted", "auto-generated")].into_iter().chain(priority) {
+        let name = HeaderName::new_from_ascii_str(name);
+        builder = builder.raw_header(HeaderValue::new(name, value.to_owned()));
+    }
     builder.header(ContentType::TEXT_PLAIN).body(mail.body.clone()).map_err(|e| bad(&e))
 }

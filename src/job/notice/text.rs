@@ -7,8 +7,8 @@ use indicatif::{DecimalBytes, HumanCount};
 use crate::base::time::Time;
 use crate::job::clock::{day, length, shown};
 use crate::job::mount::Disk;
-use crate::job::notice::Mail;
-use crate::op::backup::PartReport;
+use crate::job::notice::{Mail, suspects};
+use crate::op::backup::{PartReport, Suspected};
 use crate::stage::snapshot::Status;
 
 /// Lines of the log that a mail shows, at most.
@@ -39,6 +39,12 @@ pub enum Failing {
     Space,
     /// A component could not be read.
     Component,
+    /// A component is suddenly something else.
+    Suspect,
+    /// Old snapshots are not removed.
+    Retention,
+    /// There was no backup for some nights.
+    Missed,
     /// What was written does not verify.
     Verify,
     /// The configuration can't be used.
@@ -47,6 +53,8 @@ pub enum Failing {
     Damage,
     /// The bucket is not as it should be.
     Sync,
+    /// The key files are not those that this machine knows.
+    Keys,
     /// Anything else.
     #[default]
     Other,
@@ -79,6 +87,10 @@ pub struct Facts<'f> {
     pub parts: &'f [PartReport],
     /// Tries that failed.
     pub failures: &'f [Failure],
+    /// Components that are suspect, accepted or not.
+    pub suspects: &'f [Suspected],
+    /// How the key files differ from what this machine remembers.
+    pub key_errors: Vec<String>,
     /// How full the disk is.
     pub disk: Option<Disk>,
     /// Where the disk is mounted.
@@ -91,6 +103,19 @@ pub struct Facts<'f> {
     pub log_file: String,
 }
 
+/// Snapshots of one tag, for the mail about a disk that fills up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptOfTag {
+    /// The tag.
+    pub tag: String,
+    /// How many there are.
+    pub count: u64,
+    /// Bytes of all files of the newest one, before deduplication.
+    pub newest_bytes: u64,
+    /// Bytes by which they have made the repository grow.
+    pub stored_bytes: u64,
+}
+
 /// A component whose newest whole backup is too old.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stale {
@@ -98,6 +123,8 @@ pub struct Stale {
     pub component: String,
     /// When it was last backed up whole; never if none.
     pub last: Option<Time>,
+    /// Why it is not whole although it was backed up lately: it is suspect.
+    pub suspicion: Option<String>,
 }
 
 fn bytes(count: u64) -> String {
@@ -160,6 +187,18 @@ fn failed_parts(facts: &Facts<'_>, body: &mut String) {
     }
 }
 
+fn keys(facts: &Facts<'_>, body: &mut String) {
+    if !facts.key_errors.is_empty() {
+        body.push_str("\nKeys\n");
+    }
+    for line in facts.key_errors.iter().take(20) {
+        let _ = writeln!(body, "  {line}");
+    }
+    if facts.key_errors.len() > 20 {
+        let _ = writeln!(body, "  and {} more; the log has them", facts.key_errors.len() - 20);
+    }
+}
+
 fn complaint(failure: &Failure, body: &mut String) {
     let lines: Vec<&str> = failure.complaint.lines().filter(|line| !line.trim().is_empty()).collect();
     if !lines.is_empty() {
@@ -171,7 +210,9 @@ fn complaint(failure: &Failure, body: &mut String) {
 }
 
 fn good_parts(facts: &Facts<'_>, body: &mut String) {
-    let good: Vec<&PartReport> = facts.parts.iter().filter(|part| part.status == Status::Complete).collect();
+    let is_suspect = |part: &PartReport| suspects::open(facts).any(|suspect| suspect.component == part.name);
+    let whole = facts.parts.iter().filter(|part| part.status == Status::Complete && !is_suspect(part));
+    let good: Vec<&PartReport> = whole.collect();
     if good.is_empty() {
         return;
     }
@@ -200,8 +241,9 @@ fn actions(facts: &Facts<'_>, body: &mut String) {
             again,
         ],
         Failing::Space => vec![
-            format!("See what takes the space: df -h {mount}; snap stats"),
-            "Let old snapshots go, or shorten [retention] in the configuration: snap prune --dry-run, then snap prune"
+            "Give back what no snapshot needs; this works on a disk with no byte left: snap prune --now".to_owned(),
+            format!("See what takes the space: df -h {mount}; df -i {mount}; snap stats"),
+            "Let old snapshots go, or shorten [retention] in the configuration: snap prune --dry-run, then snap prune --now"
                 .to_owned(),
             "Or take a larger disk: copy the repository, its files never change".to_owned(),
             again,
@@ -215,11 +257,22 @@ fn actions(facts: &Facts<'_>, body: &mut String) {
         Failing::Component => vec![
             "Look at the reasons above: does the service run (docker ps), is the path there, may it be read?"
                 .to_owned(),
-            "Try all commands and paths: snap config check".to_owned(),
+            "Try all commands and paths: snap config check --run".to_owned(),
             format!("{again}   (what is unchanged costs little)"),
         ],
+        Failing::Suspect => [suspects::steps(facts), vec![again]].concat(),
+        Failing::Retention => vec![
+            "See what would go and what is in the way: snap prune --dry-run".to_owned(),
+            "If more would go than half, and that is meant: snap prune --force".to_owned(),
+            format!("See that the disk does not fill up meanwhile: df -h {mount}"),
+        ],
+        Failing::Missed => vec![
+            "See why nothing was backed up: the logs of those days; systemctl list-timers snap-daily.timer; grep snap /var/log/cron".to_owned(),
+            "If it is meant to run less often, say how old a backup may be: notify.max_age in the configuration".to_owned(),
+            "Look at what there is: snap snapshots".to_owned(),
+        ],
         Failing::Configuration => {
-            vec!["Mend what is named above, and see that it is right: snap config check".to_owned(), again]
+            vec!["Mend what is named above, and see that it is right: snap config check --run".to_owned(), again]
         }
         Failing::Damage => vec![
             "Restore and mount go on: all that is not named is whole. Remove nothing by hand".to_owned(),
@@ -232,9 +285,15 @@ fn actions(facts: &Facts<'_>, body: &mut String) {
             "Do not wait: locks that are not renewed run out. A sync that succeeds says until when each snapshot is locked".to_owned(),
             again,
         ],
+        Failing::Keys => vec![
+            "The snapshot is good: content is sealed to those whom this machine remembers.".to_owned(),
+            "Who changed keys/ in the repository? See what is there: snap key list".to_owned(),
+            "If it was you, on another machine: snap key accept. Else put back a good copy of keys/".to_owned(),
+            again,
+        ],
         Failing::Other => vec![
             "Look at the reason above and at the log below.".to_owned(),
-            "Try everything harmlessly: snap config check".to_owned(),
+            "Try everything harmlessly: snap config check --run".to_owned(),
             again,
         ],
     };
@@ -257,17 +316,23 @@ fn log(facts: &Facts<'_>, body: &mut String) {
 
 /// Returns the mail about a run of which not everything succeeded.
 pub fn failure(facts: &Facts<'_>) -> Mail {
-    let mut body = format!("The backup of {} on {} has failed.\n\n", facts.name, facts.host);
+    let (was, title) = match facts.failing {
+        Failing::Suspect => ("was made, and is suspect", "Backup Is Suspect"),
+        _ => ("has failed", "Backup Failed"),
+    };
+    let mut body = format!("The backup of {} on {} {was}.\n\n", facts.name, facts.host);
     head(facts, &mut body);
     stored(facts, &mut body);
     if !facts.fatal.is_empty() {
         let _ = write!(body, "\nWhy\n  {}\n", facts.fatal);
     }
+    suspects::section(facts, &mut body);
     failed_parts(facts, &mut body);
+    keys(facts, &mut body);
     good_parts(facts, &mut body);
     actions(facts, &mut body);
     log(facts, &mut body);
-    Mail { subject: format!("[ALERT] {} Backup Failed - {}", facts.name, day(facts.began)), body }
+    Mail { subject: format!("[ALERT] {} {title} - {}", facts.name, day(facts.began)), body }
 }
 
 /// Returns the mail about a verb beside the backup, such as `Sync Failed`, and what it found.
@@ -283,6 +348,27 @@ pub fn verb(title: &str, facts: &Facts<'_>, findings: &[String]) -> Mail {
     Mail { subject: format!("[ALERT] {} {title} - {}", facts.name, day(facts.began)), body }
 }
 
+/// Returns the mail about a run that did not begin, as another is still under way: `holder` says which.
+pub fn still_running(facts: &Facts<'_>, holder: &str) -> Mail {
+    let mut body = format!(
+        "The backup of {} on {} is still running, so the next one did not begin.\n\n",
+        facts.name, facts.host
+    );
+    head(facts, &mut body);
+    let _ = writeln!(body, "\nStill running\n  {holder}");
+    let _ = write!(body, "\nWhat to do\n  1. See whether it goes on: its lines are in {}\n", facts.log_file);
+    body.push_str(
+        "  2. If it hangs, look at what it waits for: a dump, a disk, a network share (ps, dmesg | tail)\n",
+    );
+    body.push_str(
+        "  3. End it with 'kill PROCESS', which ends its dumps too: no snapshot is harmed by that\n",
+    );
+    let _ = writeln!(body, "  4. Run it again: {}", facts.command);
+    body.push_str("\nThis mail comes once for each run that is held up so.\n");
+    log(facts, &mut body);
+    Mail { subject: format!("[ALERT] {} Backup Still Running - {}", facts.name, day(facts.began)), body }
+}
+
 /// Returns the mail about a run that succeeded.
 pub fn success(facts: &Facts<'_>) -> Mail {
     let mut body = format!("The backup of {} on {} has succeeded.\n\n", facts.name, facts.host);
@@ -294,18 +380,29 @@ pub fn success(facts: &Facts<'_>) -> Mail {
 }
 
 /// Returns the mail about a disk that fills up.
-pub fn capacity(facts: &Facts<'_>, disk: &Disk, limit_percent: u8) -> Mail {
+pub fn capacity(facts: &Facts<'_>, disk: &Disk, limit_percent: u8, kept: &[KeptOfTag]) -> Mail {
     let percent = disk.used_percent();
     let mut body = format!(
         "The backup disk of {} on {} is {percent}% full; the limit is {limit_percent}%.\n\n",
         facts.name, facts.host
     );
+    let _ = writeln!(body, "Date:         {}", shown(facts.began));
     let _ = writeln!(body, "Mount point:  {}", facts.mount);
     let _ = writeln!(body, "Capacity:     {}", bytes(disk.capacity_bytes));
     let _ = writeln!(body, "Used:         {} ({percent}%)", bytes(disk.used_bytes));
     let _ = writeln!(body, "Available:    {}", bytes(disk.available_bytes));
-    let kept = facts.snapshots.map_or_else(|| "not known".to_owned(), |count| HumanCount(count).to_string());
-    let _ = writeln!(body, "Snapshots:    {kept}");
+    let all = facts.snapshots.map_or_else(|| "not known".to_owned(), |count| HumanCount(count).to_string());
+    let _ = writeln!(body, "Snapshots:    {all}");
+    for row in kept {
+        let _ = writeln!(
+            body,
+            "  {:<11} {}; the newest holds {}, all of them have added {} to the disk",
+            format!("{}:", row.tag),
+            HumanCount(row.count),
+            bytes(row.newest_bytes),
+            bytes(row.stored_bytes)
+        );
+    }
     let added: u64 = facts.parts.iter().map(|part| part.bytes_added).sum();
     if added > 0 {
         let _ = writeln!(body, "Last run:     {} of new data, before compression", bytes(added));
@@ -330,10 +427,13 @@ pub fn stale(name: &str, host: &str, now: Time, max_age: &str, stale: &[Stale], 
     for row in stale {
         let last = row.last.map_or_else(|| "never".to_owned(), shown);
         let _ = writeln!(body, "  {}: last backed up whole {last}", row.component);
+        if let Some(what) = &row.suspicion {
+            let _ = writeln!(body, "    it is suspect since: {what}");
+        }
     }
     body.push_str("\nWhat to do\n  1. Does cron or the timer run? systemctl list-timers snap-daily.timer; grep snap /var/log/cron\n");
     body.push_str(
-        "  2. Look at the logs of the last runs, and try everything harmlessly: snap config check\n",
+        "  2. Look at the logs of the last runs, and try everything harmlessly: snap config check --run\n",
     );
     body.push_str("  3. Run it by hand: snap backup --daily\n");
     Mail { subject: format!("[ALERT] {name} Backup Is Stale - {}", day(now)), body }

@@ -1,9 +1,10 @@
 //! One configured run, from pre-flight to the last notice.
 
+mod goes_on;
 mod stop;
 mod tell;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use jiff::tz::TimeZone;
 use crate::base::progress::Progress;
 use crate::base::redact::Redactor;
 use crate::base::time::Time;
-use crate::job::config::{Config, Level};
+use crate::job::config::{Component, Config, Level};
 use crate::job::listener::JobListener;
 use crate::job::lock::{self, LockError, RunLock};
 use crate::job::log::{self, Log};
@@ -22,13 +23,16 @@ use crate::job::notice::Failing;
 use crate::job::ping::Signal;
 use crate::job::preflight::{self, Finding};
 use crate::job::run::stop::Stop;
+use crate::job::told::Told;
 use crate::job::{clock, retention};
 use crate::op::backup::{self, Report, Request, Rules, backup};
 use crate::op::prune;
 use crate::op::verify::verify;
-use crate::repo::{RepoError, Repository};
+use crate::repo::whose::{Configured, Whose};
+use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Lock, LockMode, StoreError};
 
+pub use goes_on::RETENTION;
 pub use stop::Ending;
 
 /// What a run is asked for.
@@ -57,6 +61,8 @@ pub struct Order<'o> {
     pub tags: Vec<String>,
     /// Components wanted; all if none are named.
     pub only: Vec<String>,
+    /// Components that are right as they are, however little is left of them.
+    pub accept: Vec<String>,
     /// What is left out of all components.
     pub excludes: Vec<String>,
     /// How files are compared.
@@ -94,6 +100,14 @@ struct Night<'n> {
     capacity: OnceCell<Disk>,
     /// Whether the new snapshot was read back and is right.
     is_verified: Cell<bool>,
+    /// What goes on from night to night, and who was told of it; none before the repository is open.
+    told: RefCell<Option<Told>>,
+    /// Of that, what the mail about this run tells.
+    due: RefCell<Vec<String>>,
+    /// What a mail is to say of nights that were missed.
+    missed: OnceCell<String>,
+    /// What a mail is to say of old snapshots that are not removed.
+    unretained: OnceCell<String>,
 }
 
 /// Runs what is configured, and tells everybody who is to be told. Never fails: what goes wrong is
@@ -111,6 +125,10 @@ pub fn run(order: &Order<'_>) -> Outcome {
         report: OnceCell::new(),
         capacity: OnceCell::new(),
         is_verified: Cell::new(false),
+        told: RefCell::default(),
+        due: RefCell::default(),
+        missed: OnceCell::new(),
+        unretained: OnceCell::new(),
     };
     let result = match failure {
         Some(what) => Err(Stop::critical(Failing::Other, "INIT", format!("logs cannot be written: {what}"))),
@@ -129,7 +147,8 @@ impl Night<'_> {
             .info("INIT", format!("{} (snap {version}) as {} on {}", order.command, order.user, order.host));
         let is_root = rustix::process::geteuid().is_root();
         self.gate(preflight::user(&order.config.run, is_root, &order.user))?;
-        let _run = self.take_run_lock()?;
+        let configured = self.configured();
+        let _run = self.take_run_lock(&configured.name)?;
         self.gate(preflight::mount(&order.config.repository, &order.location))?;
         self.look_at_disk(true)?;
         self.ping(Signal::Start, "");
@@ -140,9 +159,11 @@ impl Night<'_> {
         let snapshots = repository.snapshots().map_err(|error| Stop::of(&error))?;
         let forecast = self.disk().and_then(|disk| preflight::forecast(&snapshots.all, &disk));
         self.gate(forecast)?;
+        let run = self.name(&repository, &snapshots.all, &configured);
+        let _renamed = (run != configured.name).then(|| self.take_run_lock(&run)).transpose()?;
         self.log.info("INIT", "pre-flight passed");
         let repository = self.repository.get_or_init(|| repository);
-        let is_whole = self.back_up(repository)?;
+        let is_whole = self.back_up(repository, run)?;
         let is_verified = self.verify(repository)?;
         self.is_verified.set(is_verified);
         drop(lock); // prune takes it for itself
@@ -167,9 +188,30 @@ impl Night<'_> {
         }
     }
 
-    fn take_run_lock(&self) -> Result<RunLock, Stop> {
+    fn configured(&self) -> Configured {
         let order = self.order;
-        let path = lock::path(&order.state, &order.location);
+        Configured { host: order.host.clone(), ..order.config.configured(&order.host) }
+    }
+
+    fn whose(&self, snapshots: &[Snapshot], configured: &Configured) -> Whose {
+        let manifests = snapshots.iter().map(|snapshot| &snapshot.manifest);
+        Whose::of(manifests, Some(configured), &TimeZone::system())
+    }
+
+    /// Returns the name to which the new snapshot is to belong.
+    fn name(&self, repository: &Repository, snapshots: &[Snapshot], configured: &Configured) -> String {
+        let whose = self.whose(snapshots, configured);
+        let Some(own) = whose.own() else { return configured.name.clone() };
+        if let Some(what) = own.remark() {
+            self.log.warning("INIT", what);
+        }
+        self.recall(repository, snapshots, &whose, &own.key);
+        own.key.run.clone().unwrap_or_else(|| configured.name.clone())
+    }
+
+    fn take_run_lock(&self, run: &str) -> Result<RunLock, Stop> {
+        let order = self.order;
+        let path = lock::path(&order.state, &order.location, &order.host, run);
         let holder =
             format!("{}, process {}, since {}", order.command, std::process::id(), clock::shown(self.began));
         let taken = RunLock::take(&path, &holder, order.progress, |other| {
@@ -179,9 +221,15 @@ impl Night<'_> {
             order.wait
         });
         taken.map_err(|error| match &error {
-            LockError::Held { .. } => Stop::quiet(Ending::Locked, error.to_string()),
+            LockError::Held { holder } => {
+                self.tell_of_holder(&path, holder);
+                Stop::quiet(Ending::Locked, error.to_string())
+            }
             LockError::Interrupted => Stop::quiet(Ending::Interrupted, error.to_string()),
-            LockError::File { .. } => Stop::critical(Failing::Other, "INIT", error.to_string()),
+            LockError::File { .. } => {
+                let failing = if error.is_full() { Failing::Space } else { Failing::Other };
+                Stop::critical(failing, "INIT", error.to_string())
+            }
         })
     }
 
@@ -219,13 +267,15 @@ impl Night<'_> {
         Ok(())
     }
 
-    fn back_up(&self, repository: &Repository) -> Result<bool, Stop> {
+    fn back_up(&self, repository: &Repository, run: String) -> Result<bool, Stop> {
         let order = self.order;
-        let wanted = order.config.components.iter();
-        let wanted = wanted.filter(|c| order.only.is_empty() || order.only.contains(c.name.get_ref()));
+        let is_wanted = |c: &&Component| order.only.is_empty() || order.only.contains(c.name.get_ref());
+        let is_night = order.config.components.iter().all(|component| is_wanted(&component));
+        let wanted = order.config.components.iter().filter(is_wanted);
         let components = wanted.map(|component| {
             let mut component = component.to_backup(&order.config.run);
             component.excludes.extend(order.excludes.iter().cloned());
+            component.care.is_accepted = order.accept.contains(&component.name);
             component
         });
         let request = Request {
@@ -233,10 +283,11 @@ impl Night<'_> {
             rules: order.rules.clone(),
             tags: order.tags.clone(),
             time: order.time,
+            began: self.began,
             host: order.host.clone(),
             user: order.user.clone(),
-            run: None,
-            is_night: order.only.is_empty(),
+            run: Some(run),
+            is_night,
             threads: order.threads,
             read_threads: order.read_threads,
             dry_run: false,
@@ -251,20 +302,26 @@ impl Night<'_> {
             ),
             _ => Stop::of(&error),
         })?;
+        for warning in &report.warnings {
+            self.log.warning("MAIN", warning);
+        }
         for problem in &report.problems {
             self.log.warning("MAIN", format!("{problem}; 'snap check' says more"));
         }
+        report.sealed_to.news().iter().for_each(|line| self.log.warning("KEYS", line));
+        let key_errors = report.key_errors();
+        key_errors.iter().for_each(|line| self.log.error("KEYS", line));
         for skipped in &report.skipped {
-            self.log.debug(
-                "MAIN",
-                format!("left out: {}: {}", crate::base::entry::quoted(&skipped.path), skipped.reason),
-            );
+            let level = if backup::is_own(skipped) { Level::Info } else { Level::Debug };
+            let path = crate::base::entry::quoted(&skipped.path);
+            self.log.line(level, "MAIN", format!("left out: {path}: {}", skipped.reason));
         }
         if let Some(id) = report.snapshot {
             let stored = DecimalBytes(report.bytes_stored);
             self.log.info("MAIN", format!("snapshot {id}: the repository grew by {stored}"));
         }
-        let is_whole = report.is_whole();
+        self.tell_suspects(&report);
+        let is_whole = report.is_whole() && key_errors.is_empty();
         let _ = self.report.set(report);
         Ok(is_whole)
     }
@@ -305,9 +362,11 @@ impl Night<'_> {
     /// Lets old snapshots go. A failure is logged, and harms nothing: the next run tries again.
     fn retain(&self, repository: &Repository) -> Result<(), Stop> {
         let Some(policy) = retention::policy(&self.order.config.retention) else { return Ok(()) };
-        let request = prune::Request::new(policy, clock::now(), TimeZone::system(), self.order.progress);
+        let mut request = prune::Request::new(policy, clock::now(), TimeZone::system(), self.order.progress);
+        request.is_usual = self.is_usual();
         match prune::prune(repository, &request) {
             Ok(report) => {
+                self.retained();
                 for snapshot in report.snapshots.iter().filter(|snapshot| !snapshot.fate.is_kept()) {
                     let at = clock::shown(snapshot.time);
                     self.log.debug(
@@ -333,7 +392,7 @@ impl Night<'_> {
                 Err(Stop::quiet(Ending::Interrupted, what))
             }
             Err(error) => {
-                self.log.warning("PRUNE", format!("old snapshots are not removed: {}", error.chain()));
+                self.not_retained(&error.chain());
                 Ok(())
             }
         }

@@ -82,8 +82,11 @@ impl Stop {
                 component: "INIT",
                 what: format!("{error} that needs the repository alone; --wait waits for its end"),
             },
-            RepoError::Store(store) if store.is_full() => {
-                let what = format!("the disk is full: {}; the earlier snapshots are unharmed", error.chain());
+            full if full.is_full() => {
+                let what = format!(
+                    "the disk is full: {}; the earlier snapshots are unharmed; 'snap prune --now' gives back what no snapshot needs",
+                    error.chain()
+                );
                 Self::critical(Failing::Space, "MAIN", what)
             }
             _ => Self::critical(Failing::Other, "MAIN", error.chain()),

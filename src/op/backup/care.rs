@@ -2,8 +2,24 @@
 
 use std::time::Duration;
 
+use crate::op::backup::suspect::Seen;
 use crate::stage::command::Command;
 use crate::stage::snapshot::{Lack, Status};
+
+/// How much of a component may be gone since its last whole snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shrink {
+    /// So much of it, in percent, before it is suspect.
+    Percent(u8),
+    /// Anything: it is never suspect.
+    Any,
+}
+
+impl Default for Shrink {
+    fn default() -> Self {
+        Self::Percent(50)
+    }
+}
 
 /// How a component is tried. The default is once, and nothing around it.
 #[derive(Clone, Default)]
@@ -16,6 +32,10 @@ pub struct Care {
     pub before: Option<Command>,
     /// Run after each try for which `before` was run, whatever came of it; also when the run is stopped.
     pub after: Option<Command>,
+    /// How much of it may be gone before it is suspect.
+    pub shrink: Shrink,
+    /// Whether somebody has said that it is right as it is.
+    pub is_accepted: bool,
 }
 
 impl Care {
@@ -83,6 +103,8 @@ pub struct PartReport {
     pub duration_ms: u64,
     /// What is lacking of it, and why.
     pub lacks: Vec<Lack>,
+    /// What of it the parent snapshot has as well.
+    pub seen: Seen,
 }
 
 #[cfg(test)]

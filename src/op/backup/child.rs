@@ -8,7 +8,9 @@ use rustix::io::Errno;
 
 use crate::base::content::ContentBuf;
 use crate::base::entry::{Kind, quoted};
+use crate::op::backup::excludes::Place;
 use crate::op::backup::mailbox::{Inside, Side};
+use crate::op::backup::own::MOUNT;
 use crate::op::backup::pending::{Pending, Up};
 use crate::op::backup::rename::old_directory;
 use crate::op::backup::run::{Part, Run};
@@ -29,13 +31,15 @@ pub struct Child<'s> {
     pub slot: u32,
     /// Its name.
     pub name: Vec<u8>,
+    /// Its path on the source machine, for messages.
+    pub path: Vec<u8>,
     /// Its inode, when it was listed.
     pub inode: u64,
-    /// Its path below the component's root, for excludes.
-    pub inside: Vec<u8>,
+    /// Its place, for excludes.
+    pub inside: Place,
     /// What the parent snapshot has in its place.
     pub old: Option<ContentBuf>,
-    /// The only names wanted of it.
+    /// What is wanted of it; none if all of it is.
     pub only: Option<Wanted>,
     /// Its place in a mailbox.
     pub mailbox: Option<Inside>,
@@ -47,7 +51,7 @@ impl<'s> Child<'s> {
     /// # Errors
     /// What building its parent meets.
     pub fn open(self, scope: &Scope<'s>, parent: &OwnedFd) -> Result<(), RepoError> {
-        let path = [&self.directory.path, &b"/"[..], &self.name].concat();
+        let path = self.path.clone();
         let opened = scan::open_directory(parent, &self.name).and_then(|fd| Ok((scan::stat_of(&fd)?, fd)));
         let (stat, fd) = match opened {
             Ok(opened) => opened,
@@ -73,7 +77,7 @@ impl<'s> Child<'s> {
     /// # Errors
     /// As [`Self::open`].
     pub fn enter(self, scope: &Scope<'s>, fd: OwnedFd, stat: Stat) -> Result<(), RepoError> {
-        let path = [&self.directory.path, &b"/"[..], &self.name].concat();
+        let path = self.path;
         let filesystem = self.run.filesystem(&self.part, stat.filesystem, &fd);
         let mut scanned = self.run.scanned(&self.name, stat, filesystem, Kind::Directory);
         scanned.xattrs = self.run.xattrs(scan::xattrs_of(&fd), &self.part, || path.clone());
@@ -97,7 +101,8 @@ impl<'s> Child<'s> {
     }
 }
 
-/// Lists a directory and examines its entries; what vanishes meanwhile is left out.
+/// Lists a directory and examines its entries; what vanishes meanwhile is left out, and what was named is
+/// left to [`add_named`] if it can't be examined.
 ///
 /// # Errors
 /// As getdents64(2).
@@ -107,26 +112,43 @@ pub fn list(
     fd: &OwnedFd,
     only: Option<&Wanted>,
 ) -> Result<Vec<(Vec<u8>, Stat)>, Errno> {
-    let names = match only {
-        None => scan::list_stable(fd)?.0,
-        Some(only) => {
-            let mut names = scan::Names::default();
-            only.0.keys().for_each(|name| names.push(name, 0));
-            names
-        }
-    };
+    let names = scan::list_stable(fd)?.0;
     let mut listed = Vec::with_capacity(names.len());
     for name in names.iter() {
         match scan::stat_at(fd, name) {
             Ok(stat) => listed.push((name.to_vec(), stat)),
-            Err(Errno::NOENT) if only.is_none() => {} // gone meanwhile
-            Err(e) => {
-                let path = [&directory.path, &b"/"[..], name].concat();
-                run.lack(directory.part.as_deref(), path, format!("{}", std::io::Error::from(e)));
+            Err(Errno::NOENT) => {} // gone meanwhile
+            Err(_) if Wanted::leads(only, name) => {}
+            // A mount of another user can't be examined, one whose program was killed neither.
+            Err(_) if scan::device_at(fd, name).is_ok_and(|device| run.mounts.has(device)) => {
+                run.skip([&directory.path, &b"/"[..], name].concat(), MOUNT);
             }
+            Err(e) => not_examined(run, directory, name, e),
         }
     }
     Ok(listed)
+}
+
+/// Adds what was named in a directory, or leads to what was, to what was listed of it. What is not there is a lack.
+pub fn add_named(
+    run: &Run<'_>,
+    directory: &Pending,
+    fd: &OwnedFd,
+    only: Option<&Wanted>,
+    listed: &mut Vec<(Vec<u8>, Stat)>,
+) {
+    for name in Wanted::names(only) {
+        let Err(at) = listed.binary_search_by(|(other, _)| other.as_slice().cmp(name)) else { continue };
+        match scan::stat_at(fd, name) {
+            Ok(stat) => listed.insert(at, (name.to_vec(), stat)),
+            Err(e) => not_examined(run, directory, name, e),
+        }
+    }
+}
+
+fn not_examined(run: &Run<'_>, directory: &Pending, name: &[u8], error: Errno) {
+    let path = [&directory.path, &b"/"[..], name].concat();
+    run.lack(directory.part.as_deref(), path, std::io::Error::from(error).to_string());
 }
 
 /// Examines what a mailbox listed of a directory. A message that has moved since is examined where
@@ -138,10 +160,7 @@ pub fn examine(run: &Run<'_>, directory: &Pending, fd: &OwnedFd, side: &Side) ->
         match Mailbox::follow(Some(&side.mailbox), fd, name, inode, stat) {
             Ok(stat) => listed.push((name.to_vec(), stat)),
             Err(Errno::NOENT) => {}
-            Err(e) => {
-                let path = [&directory.path, &b"/"[..], name].concat();
-                run.lack(directory.part.as_deref(), path, std::io::Error::from(e).to_string());
-            }
+            Err(e) => not_examined(run, directory, name, e),
         }
     }
     listed

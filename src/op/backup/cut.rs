@@ -176,10 +176,13 @@ impl<'r> Cutter<'r> {
             return Err(CutError::Source(io::Error::other("is no longer a file")));
         }
         let xattrs = scan::xattrs_of(&opened).map_err(source)?;
+        self.run.listed.note(xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice())));
         let holes = match before.allocated < before.size {
             true => scan::holes(&opened, before.size).map_err(source)?,
             false => Vec::new(),
         };
+        // What changes after the reading must be told from what was read.
+        let stored = before.to_compare(&opened);
         let mut file = File::from(opened);
         let data_bytes = before.size - holes.iter().map(|hole| hole.bytes).sum::<u64>();
         let cut = match holes.is_empty() {
@@ -197,7 +200,7 @@ impl<'r> Cutter<'r> {
             return Err(CutError::Source(io::Error::other("a sparse file was cut short while it was read")));
         }
         let content = self.run.writer.store_list(cut.list).map_err(CutError::Run)?;
-        Ok(LinkRead { content, stat: before, xattrs, holes, size, torn })
+        Ok(LinkRead { content, stat: stored, xattrs, holes, size, torn })
     }
 
     /// Cuts what `source` gives, to its end. `expected` bytes are hoped for.

@@ -5,11 +5,12 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::base::content::Content;
-use crate::base::entry::{Entry, Hole, Kind};
+use crate::base::entry::{Entry, Hole, Kind, NO_CTIME};
 use crate::base::progress::Done;
 use crate::op::backup::cut::Job;
 use crate::op::backup::pending::{Slot, no_content};
 use crate::op::backup::run::{Run, Scanned, count};
+use crate::op::backup::suspect::Sort;
 use crate::op::backup::walk::{BATCH_BYTES, BATCH_FILES, Walk};
 use crate::repo::RepoError;
 use crate::stage::scan::{self, Mailbox, Stat};
@@ -29,6 +30,8 @@ impl Walk<'_> {
         count(&self.part.files, 1);
         count(&self.part.bytes, stat.size);
         count(&run.counts.bytes_scanned, stat.size);
+        let sort = Sort::of(name, self.messages.is_some(), self.mailbox.is_some());
+        self.seen.file(sort);
         let filesystem = run.filesystem(&self.part, stat.filesystem, &self.fd);
         let old = old.filter(|(_, old)| old.kind == Kind::File);
         if let Some((slot, old)) = old
@@ -36,9 +39,12 @@ impl Walk<'_> {
             && self.is_stored(old.content)?
         {
             count(&run.counts.files_unmodified, 1);
+            self.seen.kept(sort, stat.size);
             run.progress.add(Done { files: 1, bytes: stat.size });
-            let is_whole = old.ctime == stat.ctime && old.inode == stat.inode && old.mode == stat.mode;
+            let is_whole =
+                old.ctime == stat.known_ctime() && old.inode == stat.inode && old.mode == stat.mode;
             if is_whole {
+                run.listed.note(old.xattrs.iter().copied());
                 self.next_slot(slot);
                 return Ok(());
             }
@@ -53,6 +59,9 @@ impl Walk<'_> {
             && self.is_stored(known.content.borrowed())?
         {
             count(&run.counts.files_renamed, 1);
+            if stat.links == 1 {
+                self.seen.kept(sort, stat.size); // else the same file may count by several names
+            }
             run.progress.add(Done { files: 1, bytes: stat.size });
             let scanned = self.scanned_without_reading(name, stat, filesystem, known.holes);
             let at = self.next_slot(Slot::Later);
@@ -60,6 +69,7 @@ impl Walk<'_> {
             return Ok(());
         }
         count(if old.is_some() { &run.counts.files_changed } else { &run.counts.files_new }, 1);
+        self.seen.read(sort, old.is_some());
         let slot = self.next_slot(Slot::Later);
         self.directory.expect();
         let scanned = run.scanned(name, stat, filesystem, Kind::File);
@@ -84,6 +94,7 @@ impl Walk<'_> {
     }
 
     fn scanned_without_reading(&self, name: &[u8], stat: Stat, filesystem: u64, holes: Vec<Hole>) -> Scanned {
+        let stat = stat.to_compare(&self.fd);
         let mut scanned = self.run.scanned(name, stat, filesystem, Kind::File);
         scanned.holes = holes;
         scanned.xattrs = self.xattrs(name, stat.inode);
@@ -114,13 +125,14 @@ impl Walk<'_> {
         self.run.progress.add(Done { files: 1, bytes: 0 });
         if let Some((slot, old)) = old
             && old.kind == kind
-            && old.ctime == stat.ctime
+            && old.ctime == stat.known_ctime()
             && is_unchanged(self.run, old, &stat, filesystem)
         {
+            self.run.listed.note(old.xattrs.iter().copied());
             self.next_slot(slot);
             return Ok(());
         }
-        let mut scanned = self.run.scanned(name, stat, filesystem, kind);
+        let mut scanned = self.run.scanned(name, stat.to_compare(&self.fd), filesystem, kind);
         if kind == Kind::Symlink {
             match scan::read_link(&self.fd, name) {
                 Ok(target) => scanned.target = target,
@@ -144,6 +156,7 @@ fn is_unchanged(run: &Run<'_>, old: &Entry<'_>, stat: &Stat, filesystem: u64) ->
     old.size == stat.size
         && old.mtime == stat.mtime
         && !old.torn
-        && (old.ctime == stat.ctime || run.rules.ignore_ctime)
+        && old.ctime != NO_CTIME
+        && (old.ctime == stat.known_ctime() || run.rules.ignore_ctime)
         && ((old.inode == stat.inode && old.filesystem == filesystem) || run.rules.ignore_inode)
 }

@@ -41,7 +41,7 @@ pub struct Read {
 
 enum State {
     Reading(Vec<Waiting>),
-    Done(Read),
+    Done(Box<Read>),
 }
 
 /// What two names of one file share. An inode alone may be another file's by now: it is free again when the last name is
@@ -102,7 +102,7 @@ impl Links {
         let state = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             match read {
-                Some(read) => known.insert(identity, State::Done(read.clone())),
+                Some(read) => known.insert(identity, State::Done(Box::new(read.clone()))),
                 None => known.remove(&identity),
             }
         };

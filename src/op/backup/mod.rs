@@ -4,17 +4,23 @@ mod care;
 mod child;
 mod cut;
 mod entries;
+mod excludes;
 mod links;
+mod listed;
 mod mailbox;
+mod named;
+mod own;
 mod parents;
 mod pending;
 mod rename;
 mod run;
 mod stream;
+mod suspect;
 mod tasks;
 mod tries;
 mod walk;
 mod wanted;
+mod warnings;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -25,22 +31,28 @@ use std::time::Instant;
 use crate::base::id::{PackId, SnapshotId};
 use crate::base::limits::MANIFEST_ERRORS_MAX;
 use crate::base::progress::Progress;
+use crate::base::threads::{NO_THREAD, begin, pool};
 use crate::base::time::Time;
 use crate::base::wire;
 use crate::op::backup::cut::cut_batches;
 use crate::op::backup::parents::Parents;
 use crate::op::backup::run::Run;
+use crate::op::backup::suspect::Watch;
 use crate::op::backup::tasks::Tasks;
+use crate::repo::config::Encryption;
 use crate::repo::index::Index;
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
+use crate::repo::recipients::SealedTo;
 use crate::repo::writer::{Writer, commit};
 use crate::repo::{RepoError, Repository};
-use crate::stage::snapshot::facts::{self, ComponentRules};
+use crate::stage::snapshot::facts::{self, ComponentRules, Suspect};
 use crate::stage::snapshot::{self, Lack, Manifest, Status, Totals};
 
-pub use care::{Care, Event, Listener, PartReport};
+pub use care::{Care, Event, Listener, PartReport, Shrink};
+pub use own::{OwnPlaces, is_own};
 pub use run::Rules;
 pub use stream::{Input, Stream};
+pub use suspect::{Amount, Finding, Suspected};
 
 /// A named part of the snapshot, and where it comes from.
 pub struct Component {
@@ -70,6 +82,8 @@ pub struct Request<'a> {
     pub tags: Vec<String>,
     /// Time of the snapshot.
     pub time: Time,
+    /// The time by the clock, when the run began.
+    pub began: Time,
     /// Name of this machine.
     pub host: String,
     /// Who runs this.
@@ -108,18 +122,30 @@ pub struct Report {
     pub lacks: Vec<Lack>,
     /// Entries left out on purpose, and why.
     pub skipped: Vec<Lack>,
+    /// What somebody should look at, though nothing is lacking: a line each.
+    pub warnings: Vec<String>,
     /// Files that changed while they were read; each is stored as read.
     pub torn: u64,
     /// Complete packs of an earlier, killed run that this one took over.
     pub taken_over: u64,
-    /// Fragments and packs that could not be read.
+    /// Fragments and packs that could not be read, and components that could not be compared.
     pub problems: Vec<String>,
+    /// Components that are suddenly something else, accepted or not.
+    pub suspects: Vec<Suspected>,
+    /// To whom content was sealed, and how `keys/` differs from that.
+    pub sealed_to: SealedTo,
 }
 
 impl Report {
-    /// Returns whether everything asked for is in the snapshot.
+    /// Returns whether everything asked for is in the snapshot, and nothing of it is suspect.
     pub fn is_whole(&self) -> bool {
-        self.lacks.is_empty()
+        self.lacks.is_empty() && self.suspects.iter().all(|suspect| suspect.is_accepted)
+    }
+
+    /// Returns how `keys/` differs from what this machine remembers, a line each. The snapshot is good, and
+    /// somebody is to look at it.
+    pub fn key_errors(&self) -> Vec<String> {
+        self.sealed_to.differences()
     }
 }
 
@@ -139,6 +165,17 @@ fn said_rules(request: &Request<'_>) -> Vec<ComponentRules> {
     rules.collect()
 }
 
+/// Returns to whom content is sealed, and remembers it unless nothing is to be written. That it can't be remembered
+/// is told, and keeps nothing from being backed up.
+fn sealed_to(repository: &Repository, dry_run: bool) -> Result<SealedTo, RepoError> {
+    let mut sealed_to = repository.sealed_to()?;
+    let is_to_be_kept = repository.config().encryption == Encryption::Age && !dry_run;
+    if is_to_be_kept && let Err(e) = repository.remember(&sealed_to) {
+        sealed_to.faults.push(format!("to whom content is sealed can't be remembered: {}", e.chain()));
+    }
+    Ok(sealed_to)
+}
+
 /// Backs up the components into one snapshot.
 ///
 /// # Errors
@@ -149,6 +186,7 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
     if !repository.is_enrolled() {
         return Err(repository.not_enrolled()); // it may be another one, put in the place of ours
     }
+    let sealed_to = sealed_to(repository, request.dry_run)?;
     repository.store().sweep_uploads()?;
     let snapshots = repository.snapshots()?;
     let mut index = Index::open(repository)?;
@@ -169,17 +207,20 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
     let threads = request.threads.max(1);
     let read_threads = request.read_threads.max(1);
     let outcome = Mutex::new(Vec::new());
-    let said = wire::encode(&said_rules(&request)).map_err(|e| RepoError::record(&"snapshots/", e))?;
+    let said = said_rules(&request);
+    let watch = Watch::new(&request, said.clone());
     let components = request.components;
     let directories: Vec<Vec<u8>> = components.iter().map(|c| c.directory.clone()).collect();
     let stream_names: Vec<Vec<Vec<u8>>> =
         components.iter().map(|c| c.streams.iter().map(|s| s.name.clone()).collect()).collect();
-    let ((root, totals, lacks, skipped, torn), written) =
+    let known = parents.newest.and_then(|id| snapshots.all.iter().find(|snapshot| snapshot.id == id));
+    let known = known.map(|parent| parent.manifest.list_names()).unwrap_or_default();
+    let ((root, totals, lacks, (skipped, warnings), torn, listed), written) =
         Writer::run(repository, reader.index(), threads, |writer| {
             let (sender, receiver) = crossbeam_channel::bounded(2 * read_threads);
             let run = Run::new(writer, &reader, &rules, progress, sender);
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.min(read_threads)).build();
-            let pool = pool.map_err(|_| RepoError::System { what: "threads" })?;
+            let none = || RepoError::System { what: NO_THREAD };
+            let pool = pool(threads.min(read_threads)).map_err(|_| none())?;
             let tasks = Tasks {
                 run: &run,
                 pool: &pool,
@@ -189,18 +230,20 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
                 outcome: &outcome,
             };
             std::thread::scope(|scope| {
-                for _ in 0..read_threads {
+                let cutters = (0..read_threads).map(|_| {
                     let (run, receiver) = (&run, receiver.clone());
-                    scope.spawn(move || cut_batches(run, &receiver));
-                }
+                    begin(scope, move || cut_batches(run, &receiver))
+                });
+                let is_any = cutters.take_while(Result::is_ok).count() > 0;
                 drop(receiver);
-                run.check(tasks.all(components));
+                run.check(if is_any { tasks.all(components) } else { Err(none()) });
                 run.close();
             });
             let root = run.root()?;
             let (lacks, skipped) = run.notes();
             let torn = run.counts.torn.load(Ordering::Relaxed);
-            Ok((root, run.counts.totals(), lacks, skipped, torn))
+            let notes = (skipped, run.warnings.take());
+            Ok((root, run.counts.totals(), lacks, notes, torn, run.listed.names(&known)))
         })?;
     let parts = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
     let all_failed = !parts.is_empty() && parts.iter().all(|part| part.status == Status::Failed);
@@ -213,6 +256,15 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
         });
         return Err(RepoError::Source { path, reason });
     }
+    let outcome = suspect::Outcome {
+        all: &snapshots.all,
+        parents: &parents.roots,
+        parts: &parts,
+        written: &written,
+        root: &root,
+        progress,
+    };
+    let (reader, suspects) = watch.judge(repository, reader, &outcome, &mut problems)?;
     let component = |(number, part): (usize, &PartReport)| snapshot::Component {
         name: names[number].clone(),
         directory: directories[number].clone(),
@@ -225,7 +277,21 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
     let mut extra = request.listener.map(Listener::facts).unwrap_or_default();
     extra.push((facts::NIGHT.to_owned(), vec![u8::from(request.is_night)]));
     extra.extend(request.run.map(|name| (facts::RUN.to_owned(), name.into_bytes())));
-    extra.push((facts::RULES.to_owned(), said));
+    extra.push((facts::RULES.to_owned(), fact(&said)?));
+    let accepted = suspects.iter().filter(|suspect| suspect.is_accepted).map(|it| it.component.clone());
+    let accepted: Vec<String> = accepted.collect();
+    let found: Vec<Suspect> = suspects.iter().map(Suspected::fact).collect();
+    if !found.is_empty() {
+        extra.push((facts::SUSPECTS.to_owned(), fact(&found)?));
+    }
+    if !accepted.is_empty() {
+        extra.push((facts::ACCEPTED.to_owned(), fact(&accepted)?));
+    }
+    let made = request.began.later_by(started.elapsed());
+    extra.push((facts::MADE.to_owned(), fact(&made)?));
+    if listed != facts::ListNames::default() {
+        extra.push((facts::LIST_NAMES.to_owned(), fact(&listed)?));
+    }
     let mut tags = request.tags;
     tags.sort();
     tags.dedup();
@@ -260,5 +326,24 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
             Some(id)
         }
     };
-    Ok(Report { snapshot, manifest, bytes_stored, parts, packs, lacks, skipped, torn, taken_over, problems })
+    Ok(Report {
+        snapshot,
+        manifest,
+        bytes_stored,
+        parts,
+        packs,
+        lacks,
+        skipped,
+        warnings,
+        torn,
+        taken_over,
+        problems,
+        suspects,
+        sealed_to,
+    })
+}
+
+/// Returns a named fact as the manifest has it.
+fn fact<T: bincode::Encode>(what: &T) -> Result<Vec<u8>, RepoError> {
+    wire::encode(what).map_err(|e| RepoError::record(&"snapshots/", e))
 }

@@ -7,9 +7,9 @@ use crate::base::entry::Kind;
 use crate::base::id::SnapshotId;
 use crate::base::progress::Done;
 use crate::op::backup::Request;
-use crate::repo::Snapshot;
 use crate::repo::reader::Reader;
-use crate::stage::snapshot::Status;
+use crate::repo::{RepoError, Snapshot};
+use crate::stage::snapshot::{Manifest, Status};
 use crate::stage::tree::Entries;
 
 /// For each component, the newest snapshot that has it from this machine.
@@ -18,6 +18,8 @@ pub struct Parents {
     pub newest: Option<SnapshotId>,
     /// What each component's directory held.
     pub roots: Vec<Option<ContentBuf>>,
+    /// The patterns that each was made with: none without a parent, empty if it does not say.
+    pub excludes: Vec<Option<Vec<String>>>,
     files: u64,
     bytes: u64,
 }
@@ -25,7 +27,7 @@ pub struct Parents {
 impl Parents {
     /// Looks for them among `all`, which are sorted by time.
     pub fn find(reader: &Reader<'_>, all: &[Snapshot], request: &Request<'_>) -> Self {
-        let mut parents = Self { newest: None, roots: Vec::new(), files: 0, bytes: 0 };
+        let mut parents = Self { newest: None, roots: Vec::new(), excludes: Vec::new(), files: 0, bytes: 0 };
         let mut newest = None;
         for component in &request.components {
             let sources: Vec<&[u8]> =
@@ -42,15 +44,25 @@ impl Parents {
                     },
                 )
             };
-            let same_sources = candidates().find(|(_, old)| old.sources == sources);
-            let Some((snapshot, old)) = same_sources.or_else(|| candidates().next()) else {
+            let same_sources = || candidates().find(|(_, old)| old.sources == sources);
+            let Some(last) = same_sources().or_else(|| candidates().next()) else {
                 parents.roots.push(None);
+                parents.excludes.push(None);
                 continue;
+            };
+            // After a night in which the disk was not mounted, what was there before is what is found again.
+            let unsuspected = candidates().find(|(snapshot, old)| {
+                old.sources == last.1.sources && snapshot.manifest.suspicion(&old.name).is_none()
+            });
+            let (snapshot, old) = match unsuspected {
+                Some(before) if before.1.files > last.1.files => before,
+                _ => last,
             };
             parents.files += old.files;
             parents.bytes += old.bytes;
-            newest = newest.max(Some((snapshot.manifest.time, snapshot.id)));
-            parents.roots.push(below(reader, &snapshot.manifest.root, &component.directory));
+            parents.roots.push(below(reader, &snapshot.manifest.root, &component.directory).ok().flatten());
+            newest = newest.max(Some((snapshot.order(), snapshot.id)));
+            parents.excludes.push(Some(excludes(&snapshot.manifest, &component.name)));
         }
         parents.newest = newest.map(|(_, id)| id);
         parents
@@ -62,13 +74,31 @@ impl Parents {
     }
 }
 
-/// Returns the content of a component's directory in an old snapshot.
-fn below(reader: &Reader<'_>, root: &ContentBuf, directory: &[u8]) -> Option<ContentBuf> {
+/// Returns the patterns that a component of an old snapshot was made with.
+fn excludes(manifest: &Manifest, component: &str) -> Vec<String> {
+    let rules = manifest.rules().unwrap_or_default();
+    let rules = rules.into_iter().find(|rules| rules.component == component);
+    rules.map(|rules| rules.excludes).unwrap_or_default()
+}
+
+/// Returns the content of a component's directory in a snapshot; none if it has none.
+///
+/// # Errors
+/// What reading the root meets.
+pub fn below(
+    reader: &Reader<'_>,
+    root: &ContentBuf,
+    directory: &[u8],
+) -> Result<Option<ContentBuf>, RepoError> {
     if directory.is_empty() {
-        return Some(root.clone());
+        return Ok(Some(root.clone()));
     }
-    let stream = reader.content(root.borrowed()).ok()?;
-    let mut entries = Entries::new(&stream).map_while(Result::ok);
-    let found = entries.find(|(_, entry)| entry.name == directory && entry.kind == Kind::Directory);
-    found.map(|(_, entry)| entry.content.to_owned())
+    let stream = reader.content(root.borrowed())?;
+    for entry in Entries::new(&stream) {
+        let (_, entry) = entry?;
+        if entry.name == directory && entry.kind == Kind::Directory {
+            return Ok(Some(entry.content.to_owned()));
+        }
+    }
+    Ok(None)
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::base::content::ContentBuf;
-use crate::base::entry::{Hole, Kind};
+use crate::base::entry::{Hole, Kind, NO_CTIME};
 use crate::op::backup::pending::OldDirectory;
 use crate::repo::reader::Reader;
 use crate::stage::scan::{Stat, unique_name};
@@ -47,8 +47,9 @@ impl Renames {
     }
 
     /// Returns the content that the parent snapshot has of the file `name` described by `stat`:
-    /// same inode, size, mtime and birth time. Where birth times are not known, a message is known by
-    /// its unique name as well; anything else is read again. `docs/decisions/0005` says why.
+    /// same inode, size, mtime and birth time. Where birth times are not known, a message is known by its unique
+    /// name as well; anything else is read again (`docs/decisions/0005` says why), and so is what may have changed
+    /// with the same stamps.
     ///
     /// The first call reads all trees of the component: O(files), 12 bytes each.
     pub fn find(
@@ -74,6 +75,7 @@ impl Renames {
                     && entry.size == stat.size
                     && entry.mtime == stat.mtime
                     && !entry.torn
+                    && entry.ctime != NO_CTIME
                     && is_same_file;
                 if is_same {
                     return Some(Renamed { content: entry.content.to_owned(), holes: entry.holes });

@@ -5,19 +5,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
-use ignore::gitignore::Gitignore;
 use rustix::io::Errno;
 
 use crate::base::content::{Content, ContentBuf};
 use crate::base::entry::{Entry, Hole, Kind};
 use crate::base::progress::Progress;
 use crate::op::backup::cut::Batch;
+use crate::op::backup::excludes::Excludes;
 use crate::op::backup::links::Links;
+use crate::op::backup::listed::Listed;
+use crate::op::backup::own::{Mounts, OwnPlaces};
 use crate::op::backup::rename::Renames;
+use crate::op::backup::suspect::Seen;
+use crate::op::backup::warnings::Warnings;
 use crate::repo::RepoError;
 use crate::repo::reader::Reader;
 use crate::repo::writer::Writer;
-use crate::stage::scan::{FolderId, Stat, Xattrs};
+use crate::stage::scan::{Stat, Xattrs};
 use crate::stage::snapshot::{Lack, Totals};
 use crate::stage::tree;
 
@@ -32,14 +36,16 @@ pub struct Rules {
     pub ignore_ctime: bool,
     /// A changed inode number alone does not make a file changed.
     pub ignore_inode: bool,
-    /// A directory that is left out: the repository itself. File system and inode.
-    pub own_directory: Option<FolderId>,
+    /// Places of this program, which are left out.
+    pub own: OwnPlaces,
 }
 
 /// A component while it is read.
 pub struct Part {
+    /// Its name.
+    pub name: String,
     /// What is left out of it.
-    pub excludes: Gitignore,
+    pub excludes: Excludes,
     /// File system of its first source.
     pub device: (u32, u32),
     /// Its files as the parent snapshot has them, by inode.
@@ -50,6 +56,15 @@ pub struct Part {
     pub bytes: AtomicU64,
     /// Entries lacking.
     pub lacks: AtomicU64,
+    /// What of it the parent snapshot has as well.
+    pub seen: Mutex<Seen>,
+}
+
+impl Part {
+    /// Adds what a walk, or a stream, has met.
+    pub fn see(&self, seen: Seen) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).add(seen);
+    }
 }
 
 /// Counters of [`Totals`] that threads turn.
@@ -114,7 +129,13 @@ pub struct Run<'r> {
     batches_open: (Mutex<u64>, Condvar),
     lacks: Mutex<Vec<Lack>>,
     skipped: Mutex<Vec<Lack>>,
+    /// What should be looked at.
+    pub warnings: Warnings,
+    /// Which file systems are mounts of snapshots.
+    pub mounts: Mounts,
     owners: Owners,
+    /// Whom access lists name.
+    pub listed: Listed,
     filesystems: Mutex<HashMap<(u32, u32), u64>>,
     root: Mutex<Option<ContentBuf>>,
     error: Mutex<Option<RepoError>>,
@@ -141,7 +162,10 @@ impl<'r> Run<'r> {
             batches_open: Default::default(),
             lacks: Mutex::default(),
             skipped: Mutex::default(),
+            warnings: Warnings::default(),
+            mounts: Mounts::default(),
             owners: Owners::default(),
+            listed: Listed::default(),
             filesystems: Mutex::default(),
             root: Mutex::default(),
             error: Mutex::default(),
@@ -165,6 +189,9 @@ impl<'r> Run<'r> {
         part: &Part,
         path: impl FnOnce() -> Vec<u8>,
     ) -> Xattrs {
+        let found = found.inspect(|xattrs| {
+            self.listed.note(xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice())));
+        });
         found.unwrap_or_else(|e| {
             let reason = format!("extended attributes cannot be read: {}", std::io::Error::from(e));
             self.lack(Some(part), path(), reason);

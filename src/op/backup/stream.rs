@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use crate::base::progress::Progress;
 use crate::op::backup::cut::{Cut, CutError, Cutter};
 use crate::repo::RepoError;
 use crate::stage::command::{Command, CommandError};
@@ -76,20 +77,51 @@ impl Stream {
             Err(CutError::Run(error)) => return Err(error),
             Err(CutError::Source(error)) => return Ok(Err(source_failure(&error))),
         };
-        Ok(match self.complaint(&cut, &tail) {
+        Ok(match self.complaint(cut.bytes, &tail) {
             None => Ok(cut),
             Some(reason) => Err(StreamFailure { reason, complaint: String::new() }),
         })
     }
 
+    /// Reads all of the stream, keeps nothing of it, and judges it as [`Self::cut`] does. Returns its length in bytes.
+    ///
+    /// # Errors
+    /// Why the stream failed, in one line, and what its command said.
+    pub fn try_out(&mut self, progress: &Progress) -> Result<u64, StreamFailure> {
+        let (read, tail) = match &mut self.input {
+            Input::Reader(reader) => {
+                let mut tail = Tail::new(reader);
+                (io::copy(&mut tail, &mut io::sink()), tail.kept)
+            }
+            Input::Command(command) => {
+                let mut tail = Tail::new(command.start(progress).map_err(|e| command_failure(&e))?);
+                let read = io::copy(&mut tail, &mut io::sink());
+                let (running, kept) = (tail.source, tail.kept);
+                let ended = |bytes| running.finish().map(|()| bytes).map_err(io::Error::other);
+                (read.and_then(ended), kept)
+            }
+        };
+        let bytes = read.map_err(|e| source_failure(&e))?;
+        match self.complaint(bytes, &tail) {
+            None => Ok(bytes),
+            Some(reason) => Err(StreamFailure { reason, complaint: String::new() }),
+        }
+    }
+
     /// Returns what is wrong with a stream that has come to its end.
-    fn complaint(&self, cut: &Cut, tail: &[u8]) -> Option<String> {
+    fn complaint(&self, bytes: u64, tail: &[u8]) -> Option<String> {
         let writer = match &self.input {
             Input::Reader(_) => "standard input".to_owned(),
             Input::Command(command) => format!("command {}", command.program()),
         };
-        if cut.bytes == 0 && !self.may_be_empty {
-            return Some(format!("{writer} ended well and wrote nothing: an empty dump is none"));
+        if bytes == 0 && !self.may_be_empty {
+            let what = match &self.input {
+                Input::Reader(_) => "held nothing",
+                Input::Command(_) => "ended well and wrote nothing",
+            };
+            return Some(format!(
+                "{writer} {what}: an empty dump is none, unless --may-be-empty or may_be_empty says so"
+            ));
         }
         let end = self.ends_with.as_deref()?;
         let is_there = tail.windows(end.len().max(1)).any(|window| window == end.as_bytes());

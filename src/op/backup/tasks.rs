@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::io::Errno;
 
 use crate::base::entry::Kind;
@@ -16,6 +16,7 @@ use crate::base::time::Time;
 use crate::op::backup::Component;
 use crate::op::backup::care::{Event, Listener, PartReport};
 use crate::op::backup::cut::Cutter;
+use crate::op::backup::excludes::{Excludes, Place};
 use crate::op::backup::parents::Parents;
 use crate::op::backup::pending::{Pending, Slot, Up};
 use crate::op::backup::rename::{Renames, old_directory};
@@ -185,6 +186,7 @@ impl Tasks<'_> {
             bytes_added: self.run.writer.bytes_added().saturating_sub(before.bytes_added),
             duration_ms: u64::try_from(before.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             lacks,
+            seen: part.seen.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
@@ -192,13 +194,23 @@ impl Tasks<'_> {
         let first =
             component.paths.first().map(|path| scan::stat_at(rustix::fs::CWD, path.as_os_str().as_bytes()));
         let renames = self.parents.roots.get(number).cloned().flatten().map(Renames::new);
+        // Who named paths on the command line has just typed the patterns.
+        let known =
+            self.parents.excludes.get(number).cloned().flatten().filter(|_| !component.directory.is_empty());
+        let excludes = Excludes::new(&component.excludes, known.as_deref());
+        let excludes = excludes.map_err(|e| RepoError::Source {
+            path: format!("exclude pattern {:?}", e.pattern),
+            reason: e.reason,
+        })?;
         Ok(Arc::new(Part {
-            excludes: excludes(component)?,
+            name: component.name.clone(),
+            excludes,
             device: first.and_then(Result::ok).map_or((0, 0), |stat| stat.filesystem),
             renames,
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             lacks: AtomicU64::new(0),
+            seen: Mutex::default(),
         }))
     }
 
@@ -216,18 +228,18 @@ impl Tasks<'_> {
             self.side_by_side(root, tried, part, &component)?;
             return Ok(has_streams);
         }
-        let has_root = component.paths.iter().any(|path| path.symlink_metadata().is_ok());
+        let has_root = component.paths.iter().any(|path| can_be_stored(path));
         let mut wanted = Wanted::default();
-        let mut is_first = true;
         for path in &component.paths {
             let names: Vec<&[u8]> =
                 path.as_os_str().as_bytes().split(|b| *b == b'/').filter(|n| !n.is_empty()).collect();
-            wanted.add(&names, is_first);
-            is_first = false;
+            wanted.add(&names);
         }
         let fd = open_named(Path::new("/")).map_err(|e| source_failed(Path::new("/"), &e))?;
-        let only = Some(wanted).filter(|wanted| !wanted.0.is_empty());
-        self.walk(root.clone(), part, fd, only);
+        let is_all = wanted.is_all();
+        let inside =
+            if is_all { part.excludes.named(Place::default(), Path::new("/")) } else { Place::default() };
+        self.walk(root.clone(), part, fd, inside, wanted.of());
         Ok(has_root)
     }
 
@@ -266,14 +278,25 @@ impl Tasks<'_> {
         let up = Up::Into(root.clone(), slot, Box::new(scanned));
         let directory = Pending::new(up, path, Some(part.clone()), 1, old);
         match tried.single {
-            Some((fd, _)) => self.walk(directory, part, fd, None),
+            Some((fd, _)) => {
+                let path = component.paths.first().map(PathBuf::as_path).unwrap_or(Path::new("/"));
+                let inside = part.excludes.named(Place::default(), path);
+                self.walk(directory, part, fd, inside, None);
+            }
             None => self.side_by_side(&directory, tried, part, &component)?,
         }
         Ok(true)
     }
 
-    fn walk(&self, directory: Arc<Pending>, part: &Arc<Part>, fd: OwnedFd, only: Option<Wanted>) {
-        let visited = Visit { directory, part: part.clone(), fd, inside: Vec::new(), mailbox: None, only };
+    fn walk(
+        &self,
+        directory: Arc<Pending>,
+        part: &Arc<Part>,
+        fd: OwnedFd,
+        inside: Place,
+        only: Option<Wanted>,
+    ) {
+        let visited = Visit { directory, part: part.clone(), fd, inside, mailbox: None, only };
         self.pool.scope(|scope| visit(scope, self.run, visited));
     }
 
@@ -320,22 +343,20 @@ impl Tasks<'_> {
             size: 0,
             allocated: 0,
             device: (0, 0),
+            seen: self.time,
         }
+    }
+}
+
+/// Returns whether there is anything of a named path that can be stored.
+fn can_be_stored(path: &Path) -> bool {
+    let Ok(about) = path.symlink_metadata() else { return false };
+    match about.is_symlink() {
+        true => path.metadata().is_ok(),
+        false => !about.file_type().is_socket(),
     }
 }
 
 fn source_failed(path: &Path, error: &Errno) -> RepoError {
     RepoError::Source { path: path.display().to_string(), reason: error.to_string() }
-}
-
-fn excludes(component: &Component) -> Result<Gitignore, RepoError> {
-    let bad = |pattern: &str, e: ignore::Error| RepoError::Source {
-        path: format!("exclude pattern {pattern:?}"),
-        reason: e.to_string(),
-    };
-    let mut builder = GitignoreBuilder::new("");
-    for pattern in &component.excludes {
-        builder.add_line(None, pattern).map_err(|e| bad(pattern, e))?;
-    }
-    builder.build().map_err(|e| bad("", e))
 }

@@ -14,10 +14,12 @@ use crate::base::entry::{Kind, quoted};
 use crate::op::backup::Component;
 use crate::op::backup::care::Event;
 use crate::op::backup::cut::Cutter;
+use crate::op::backup::own::REPOSITORY;
 use crate::op::backup::run::{Part, count};
 use crate::op::backup::stream::{Stream, command_failure};
+use crate::op::backup::suspect::Seen;
 use crate::op::backup::tasks::Tasks;
-use crate::op::backup::wanted::open_named;
+use crate::op::backup::wanted::{link_failure, open_named};
 use crate::repo::RepoError;
 use crate::stage::scan::{self, Stat};
 
@@ -123,7 +125,7 @@ fn attempt(
     }
     tried.is_begun = true;
     let mut failures = Vec::new();
-    open_paths(component, tried, &mut failures);
+    open_paths(tasks, component, tried, &mut failures);
     for stream in &mut component.streams {
         if tried.streams.contains_key(&stream.name) {
             continue;
@@ -134,6 +136,7 @@ fn attempt(
                 let mut scanned = run.scanned(&stream.name, tasks.made_up(Kind::File, 0o600), 0, Kind::File);
                 count(&part.files, 1);
                 count(&part.bytes, cut.bytes);
+                part.see(Seen::stream(&stream.name, cut.bytes));
                 count(&run.counts.files_new, 1);
                 count(&run.counts.bytes_scanned, cut.bytes);
                 scanned.size = cut.bytes;
@@ -152,25 +155,39 @@ fn attempt(
 }
 
 /// Opens the component's paths. Those of a component in the snapshot's root are left to the walk.
-fn open_paths(component: &Component, tried: &mut Tried, failures: &mut Vec<Failure>) {
+fn open_paths(tasks: &Tasks<'_>, component: &Component, tried: &mut Tried, failures: &mut Vec<Failure>) {
     if component.directory.is_empty() {
         return;
     }
     let is_single = component.paths.len() == 1 && component.streams.is_empty();
     for path in &component.paths {
         let opened = match is_single && !path.is_file() {
-            true => open_named(path).and_then(|fd| Ok((scan::stat_of(&fd)?, fd))).map(Some),
-            false => can_be_read(path).map(|()| None),
+            _ if tasks.run.rules.own.is_in_repository(path) => {
+                Err(format!("{REPOSITORY}, which is not backed up into itself"))
+            }
+            true => open_named(path)
+                .and_then(|fd| Ok((scan::stat_of(&fd)?, fd)))
+                .map(Some)
+                .map_err(|e| why_not(path, e)),
+            false => can_be_read(path).map(|()| None).map_err(|e| why_not(path, e)),
         };
         match opened {
             Ok(Some((stat, fd))) => tried.single = Some((fd, stat)),
             Ok(None) => tried.paths.push(path.clone()),
-            Err(e) => failures.push(Failure {
+            Err(reason) => failures.push(Failure {
                 path: path.as_os_str().as_bytes().to_vec(),
-                reason: std::io::Error::from(e).to_string(),
+                reason,
                 complaint: String::new(),
             }),
         }
+    }
+}
+
+/// Says why a path that was named can't be read.
+fn why_not(path: &Path, error: Errno) -> String {
+    match path.is_symlink() {
+        true => link_failure(error),
+        false => std::io::Error::from(error).to_string(),
     }
 }
 

@@ -14,11 +14,14 @@ use crate::base::content::ContentBuf;
 use crate::base::entry::{Entry, Kind};
 use crate::base::limits::TREE_DEPTH_MAX;
 use crate::base::progress::Done;
-use crate::op::backup::child::{Child, examine, list};
+use crate::op::backup::child::{Child, add_named, examine, list};
 use crate::op::backup::cut::{Batch, Job};
+use crate::op::backup::excludes::Place;
 use crate::op::backup::mailbox::{self, Inside};
+use crate::op::backup::named::Judged;
 use crate::op::backup::pending::{OldDirectory, Pending, Slot, no_content};
 use crate::op::backup::run::{Part, Run, count};
+use crate::op::backup::suspect::Seen;
 use crate::op::backup::wanted::{Wanted, open_named};
 use crate::repo::RepoError;
 use crate::stage::scan::{self, Mailbox, Stat};
@@ -31,11 +34,11 @@ pub struct Visit {
     pub part: Arc<Part>,
     /// The directory, open.
     pub fd: OwnedFd,
-    /// Its path below the component's root, for excludes.
-    pub inside: Vec<u8>,
+    /// Its place, for excludes.
+    pub inside: Place,
     /// Its place in a mailbox.
     pub mailbox: Option<Inside>,
-    /// The only names that are wanted, and what is wanted below them.
+    /// What is wanted of it; none if all of it is.
     pub only: Option<Wanted>,
 }
 
@@ -57,22 +60,26 @@ pub struct Walk<'s> {
     pub part: Arc<Part>,
     /// The directory, open.
     pub fd: Arc<OwnedFd>,
-    /// Its path below the component's root.
-    pub inside: Vec<u8>,
+    /// Its place, for excludes.
+    pub inside: Place,
     /// Its place in a mailbox.
     pub mailbox: Option<Inside>,
     /// The mailbox, if it holds messages.
     pub messages: Option<Arc<Mailbox>>,
     /// Its entries.
     pub listed: Vec<(Vec<u8>, Stat)>,
-    /// The only names wanted.
+    /// What is wanted of it; none if all of it is.
     pub only: Option<Wanted>,
+    /// Path of what is named in it, if that lies elsewhere.
+    pub source: Option<PathBuf>,
     /// What was decided so far.
     pub slots: Vec<Slot>,
     /// Files to read, not sent yet.
     pub batch: Vec<Job>,
     /// Their bytes.
     pub batch_bytes: u64,
+    /// What the parent snapshot has as well.
+    pub seen: Seen,
 }
 
 /// Bytes and files in one batch: what one cutter reads at a stretch.
@@ -82,9 +89,11 @@ pub const BATCH_FILES: usize = 512;
 
 impl<'s> Walk<'s> {
     fn new(run: &'s Run<'s>, visit: Visit) -> Result<Self, RepoError> {
-        let side = visit.mailbox.as_ref().and_then(Inside::take);
-        let listed = match &side {
+        let is_whole = Wanted::is_whole(visit.only.as_ref());
+        let side = visit.mailbox.as_ref().filter(|_| is_whole).and_then(Inside::take);
+        let mut listed = match &side {
             Some(side) => examine(run, &visit.directory, &visit.fd, side),
+            None if !is_whole => Vec::new(),
             None => match list(run, &visit.directory, &visit.fd, visit.only.as_ref()) {
                 Ok(listed) => listed,
                 Err(e) => {
@@ -94,6 +103,7 @@ impl<'s> Walk<'s> {
                 }
             },
         };
+        add_named(run, &visit.directory, &visit.fd, visit.only.as_ref(), &mut listed);
         Ok(Self {
             run,
             directory: visit.directory,
@@ -103,10 +113,12 @@ impl<'s> Walk<'s> {
             mailbox: visit.mailbox,
             messages: side.map(|side| side.mailbox),
             only: visit.only,
+            source: None,
             slots: Vec::with_capacity(listed.len()),
             listed,
             batch: Vec::new(),
             batch_bytes: 0,
+            seen: Seen::default(),
         })
     }
 
@@ -119,23 +131,33 @@ impl<'s> Walk<'s> {
         self.look_for_mailbox(&listed);
         let old = self.directory.old.clone();
         let mut old_entries = old.iter().flat_map(OldDirectory::entries).map_while(Result::ok).peekable();
-        for (name, stat) in listed.iter().filter(|_| !is_excluded) {
+        for (name, stat) in &listed {
             if self.run.is_stopped() {
                 return Err(RepoError::Interrupted);
             }
-            while old_entries.next_if(|(_, old)| old.name < name.as_slice()).is_some() {}
-            let same_name = old_entries.next_if(|(_, old)| old.name == name.as_slice());
-            if self.is_left_out(name, stat) {
-                continue;
+            let mut before = &b""[..];
+            while let Some((_, old)) = old_entries.next_if(|(_, old)| old.name < name.as_slice()) {
+                before = old.name;
             }
-            match same_name {
-                Some((range, old)) => {
-                    self.entry(scope, name, *stat, Some((slot_of(&range), &old)))?;
+            self.seen.come_to(before, name);
+            let same_name = old_entries.next_if(|(_, old)| old.name == name.as_slice());
+            let leads = Wanted::leads(self.only.as_ref(), name);
+            let judged = match is_excluded {
+                true if leads => Judged::OnTheWay,
+                true => Judged::Out,
+                false => self.judge(name, stat, same_name.is_some()),
+            };
+            let old = same_name.as_ref().map(|(range, old)| (slot_of(range), old));
+            match judged {
+                Judged::Out => {}
+                _ if Wanted::is_named(self.only.as_ref(), name) => {
+                    self.named_entry(scope, name, *stat, old)?;
                 }
-                None => self.entry(scope, name, *stat, None)?,
+                judged => self.entry(scope, name, *stat, old, judged)?,
             }
         }
         self.send_batch()?;
+        self.part.see(std::mem::take(&mut self.seen));
         self.directory.settle(self.run, self.slots)
     }
 
@@ -147,41 +169,23 @@ impl<'s> Walk<'s> {
         };
         let is_known = self.mailbox.as_ref().is_some_and(Inside::is_known_folder);
         let is_folder = || mailbox::is_folder(|wanted| directories().any(|name| name == wanted));
-        if !is_known && self.only.is_none() && is_folder() {
+        if !is_known && Wanted::is_whole(self.only.as_ref()) && is_folder() {
             let wanted = directories().filter(|name| !self.is_excluded(name, true));
             self.mailbox = Inside::new(&self.fd, wanted);
         }
     }
 
-    fn is_excluded(&self, name: &[u8], is_directory: bool) -> bool {
-        // What was named, and what leads there, is not left out.
-        if self.only.is_some() || self.part.excludes.is_empty() {
-            return false;
-        }
-        let path = [&self.inside, name].concat();
-        self.part.excludes.matched(Path::new(OsStr::from_bytes(&path)), is_directory).is_ignore()
-    }
-
-    /// Returns whether an entry is not wanted; notes those that could not be stored.
-    fn is_left_out(&self, name: &[u8], stat: &Stat) -> bool {
-        let is_directory = stat.kind == Some(Kind::Directory);
-        if self.is_excluded(name, is_directory) {
-            return true;
-        }
-        if stat.kind.is_none() {
-            self.run.skip(self.path_of(name), "socket or unknown kind of file");
-            return true;
-        }
-        if is_directory && self.run.rules.own_directory == Some((stat.filesystem, stat.inode)) {
-            self.run.skip(self.path_of(name), "the repository itself");
-            return true;
-        }
-        false
+    /// Returns whether a pattern leaves an entry out.
+    pub fn is_excluded(&self, name: &[u8], is_directory: bool) -> bool {
+        !self.part.excludes.is_empty() && self.part.excludes.leaves_out(&self.inside, name, is_directory)
     }
 
     /// Returns the path of an entry, for messages.
     pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
-        [&self.directory.path, &b"/"[..], name].concat()
+        match &self.source {
+            Some(path) => path.as_os_str().as_bytes().to_vec(),
+            None => [&self.directory.path, &b"/"[..], name].concat(),
+        }
     }
 
     /// Notes what was decided about the next entry; returns its place.
@@ -190,22 +194,30 @@ impl<'s> Walk<'s> {
         u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
     }
 
-    fn entry(
+    /// Stores an entry that is not left out as a whole.
+    ///
+    /// # Errors
+    /// What building its directory meets.
+    pub fn entry(
         &mut self,
         scope: &Scope<'s>,
         name: &[u8],
         stat: Stat,
         old: Option<(Slot, &Entry<'_>)>,
+        judged: Judged,
     ) -> Result<(), RepoError> {
-        let Some(kind) = stat.kind else { return Ok(()) };
-        if kind != Kind::Directory && Wanted::below(&self.only, name).is_some() {
+        let only = self.only.as_ref();
+        if stat.kind != Some(Kind::Directory) && Wanted::is_above(only, name) {
             let reason =
                 "not a directory: what was asked for below it is not there; name the path that it leads to";
             self.run.lack(Some(&self.part), self.path_of(name), reason);
-            return Ok(());
+            if !Wanted::is_named(only, name) {
+                return Ok(());
+            }
         }
+        let Some(kind) = stat.kind else { return Ok(()) };
         match kind {
-            Kind::Directory => self.subdirectory(scope, name, stat, old.map(|(_, old)| old)),
+            Kind::Directory => self.subdirectory(scope, name, stat, old.map(|(_, old)| old), judged),
             Kind::File => self.file(name, stat, old),
             _ => self.special(name, stat, kind, old),
         }
@@ -217,21 +229,25 @@ impl<'s> Walk<'s> {
         name: &[u8],
         stat: Stat,
         old: Option<&Entry<'_>>,
+        mut judged: Judged,
     ) -> Result<(), RepoError> {
         let old = old.filter(|old| old.kind == Kind::Directory).map(|old| old.content.to_owned());
         let slot = self.next_slot(Slot::Later);
         let filesystem = self.run.filesystem(&self.part, stat.filesystem, &self.fd);
         // What was named, and what leads there, is entered wherever it lies.
-        if self.run.rules.one_file_system && self.only.is_none() && self.is_mounted_here(&stat) {
-            let scanned = self.run.scanned(name, stat, filesystem, Kind::Directory);
-            self.directory.put_now(slot, scanned.encode(no_content())?);
-            return Ok(());
+        if self.run.rules.one_file_system && self.is_mounted_here(&stat) {
+            if !Wanted::leads(self.only.as_ref(), name) {
+                let scanned = self.run.scanned(name, stat, filesystem, Kind::Directory);
+                self.directory.put_now(slot, scanned.encode(no_content())?);
+                return Ok(());
+            }
+            judged = Judged::OnTheWay;
         }
         if self.directory.depth >= TREE_DEPTH_MAX {
             self.run.lack(Some(&self.part), self.path_of(name), "directories are nested too deeply");
             return Ok(());
         }
-        let (parent, child) = (self.fd.clone(), self.child(name, slot, stat.inode, old));
+        let (parent, child) = (self.fd.clone(), self.child(name, slot, stat.inode, old, judged));
         scope.spawn(move |scope| {
             let run = child.run;
             run.check(child.open(scope, &parent));
@@ -239,30 +255,15 @@ impl<'s> Walk<'s> {
         Ok(())
     }
 
-    /// Takes the directory that a link leads to for what the link's name stands for: a directory that
-    /// was named and has been moved to another disk since is still what is meant.
-    fn linked(
-        &mut self,
-        scope: &Scope<'s>,
-        name: &[u8],
-        fd: OwnedFd,
-        old: Option<&Entry<'_>>,
-    ) -> Result<(), RepoError> {
-        let old = old.filter(|old| old.kind == Kind::Directory).map(|old| old.content.to_owned());
-        let slot = self.next_slot(Slot::Later);
-        let stat = match scan::stat_of(&fd) {
-            Ok(stat) => stat,
-            Err(e) => {
-                let reason = format!("directory cannot be read: {}", std::io::Error::from(e));
-                self.run.lack(Some(&self.part), self.path_of(name), reason);
-                return Ok(());
-            }
-        };
-        self.child(name, slot, stat.inode, old).enter(scope, fd, stat)
-    }
-
     /// Returns what is about to be walked as `name`, and is waited for.
-    fn child(&self, name: &[u8], slot: u32, inode: u64, old: Option<ContentBuf>) -> Child<'s> {
+    pub fn child(
+        &self,
+        name: &[u8],
+        slot: u32,
+        inode: u64,
+        old: Option<ContentBuf>,
+        judged: Judged,
+    ) -> Child<'s> {
         self.directory.expect();
         Child {
             run: self.run,
@@ -270,23 +271,28 @@ impl<'s> Walk<'s> {
             part: self.part.clone(),
             slot,
             name: name.to_vec(),
+            path: self.path_of(name),
             inode,
             inside: self.inside_of(name),
             old,
-            only: Wanted::below(&self.only, name),
+            only: Wanted::below(self.only.as_ref(), name, judged == Judged::OnTheWay),
             mailbox: self.mailbox.as_ref().map(|mailbox| mailbox.below(name)),
         }
     }
 
     /// Returns whether a directory lies on another file system than the one that it is in.
-    fn is_mounted_here(&self, stat: &Stat) -> bool {
+    pub fn is_mounted_here(&self, stat: &Stat) -> bool {
         scan::stat_of(&*self.fd).is_ok_and(|here| here.filesystem != stat.filesystem)
     }
 
-    fn inside_of(&self, name: &[u8]) -> Vec<u8> {
-        match self.part.excludes.is_empty() {
-            true => Vec::new(), // nobody asks
-            false => [&self.inside, name, b"/"].concat(),
+    fn inside_of(&self, name: &[u8]) -> Place {
+        if self.part.excludes.is_empty() {
+            return Place::default(); // nobody asks
+        }
+        let below = self.inside.below(name);
+        match Wanted::is_named(self.only.as_ref(), name) {
+            true => self.part.excludes.named(below, Path::new(OsStr::from_bytes(&self.path_of(name)))),
+            false => below,
         }
     }
 
@@ -344,24 +350,26 @@ pub fn visit_sources<'s>(
             directory: directory.clone(),
             part: part.clone(),
             fd: Arc::new(fd),
-            inside: Vec::new(),
+            inside: Place::default(),
             mailbox: None,
             messages: None,
             listed: Vec::new(),
-            only: Some(Wanted(BTreeMap::from([(name.clone(), Wanted::default())]))),
+            only: Some(Wanted::one(name)),
+            source: Some(path.clone()),
             slots,
             batch: Vec::new(),
             batch_bytes: 0,
+            seen: Seen::default(),
         };
         let old = old.iter().flat_map(OldDirectory::entries).map_while(Result::ok);
         let same = old.into_iter().find(|(_, old)| old.name == name.as_slice());
         let same = same.as_ref().map(|(range, old)| (slot_of(range), old));
-        let is_link = stat.kind == Some(Kind::Symlink);
-        match is_link.then(|| open_named(path)) {
-            Some(Ok(target)) => next.linked(scope, name, target, same.map(|(_, old)| old))?,
-            _ => next.entry(scope, name, stat, same)?,
+        match next.judge(name, &stat, same.is_some()) {
+            Judged::Out => {}
+            _ => next.named_entry(scope, name, stat, same)?,
         }
         next.send_batch()?;
+        part.see(std::mem::take(&mut next.seen));
         slots = std::mem::take(&mut next.slots);
     }
     directory.settle(run, slots)

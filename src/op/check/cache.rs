@@ -8,13 +8,14 @@ use crate::base::id::{ChunkId, FragmentId, PackId};
 use crate::op::check::findings::Findings;
 use crate::op::check::ledger::Ledger;
 use crate::op::check::since::Since;
-use crate::repo::index::read_fragment;
+use crate::repo::index::{read_fragment, remove_cache};
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::{Cache, CacheError, Location, PackNumber, PackRow};
 use crate::store::Name;
 
-/// What to do about a damaged cache.
-const REBUILD: &str = "rebuild it with 'snap rebuild-index'";
+/// What a damaged cache means: nothing, for it is made of the fragments.
+const REMOVED: &str =
+    "this cache of the index was removed, and the next run makes it anew; the repository is none the worse";
 
 /// What comparing the cache showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,8 @@ pub fn shown_path(repository: &Repository, path: &Path) -> String {
     inside.unwrap_or(path).display().to_string()
 }
 
-/// Compares fragments and packs; with `deep` also where every chunk lies. A cache that fails is a damage.
+/// Compares fragments and packs; with `deep` also where every chunk lies. A cache that fails is no damage of the
+/// repository: a write to it may have failed, on a full disk say. It is removed.
 ///
 /// # Errors
 /// [`RepoError::Store`] if fragments can't be listed.
@@ -59,8 +61,14 @@ pub fn check_cache(
             }
             return Ok(CacheState::Unfit);
         }
+        Err(CacheError::Absent) => {
+            findings.notes.push(format!(
+                "{shown}: not this repository's, or of another version; the next run makes it anew"
+            ));
+            return Ok(CacheState::Unfit);
+        }
         Err(e) => {
-            findings.damage(shown, format!("{e}; {REBUILD}"));
+            remove(path, &shown, &e.to_string(), findings);
             return Ok(CacheState::Unfit);
         }
     };
@@ -68,10 +76,19 @@ pub fn check_cache(
     match compare(repository, &cache, ledger, deep) {
         Ok(()) => Ok(CacheState::Fit),
         Err(what) => {
-            findings.damage(shown, format!("{what}; {REBUILD}"));
+            drop(cache);
+            remove(path, &shown, &what, findings);
             Ok(CacheState::Unfit)
         }
     }
+}
+
+/// Removes a cache that can't be used.
+fn remove(path: &Path, shown: &str, what: &str, findings: &mut Findings) {
+    findings.notes.push(match remove_cache(path) {
+        Ok(()) => format!("{shown}: {what}; {REMOVED}"),
+        Err(e) => format!("{shown}: {what}; this cache of the index cannot be removed: {e}"),
+    });
 }
 
 /// Tells of fragments that the cache knows and that are gone, though their packs are there.

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use crate::op::check::findings::{Findings, told};
-use crate::op::check::keys::FOREIGN;
 use crate::op::check::ledger::Ledger;
 use crate::repo::condemned::Marks;
 use crate::repo::{RepoError, Repository};
@@ -16,7 +15,7 @@ use crate::store::{Folder, Name};
 pub fn check_condemned(repository: &Repository, findings: &mut Findings) -> Result<Marks, RepoError> {
     for file in repository.store().list(Folder::Condemned)? {
         if !matches!(file.name, Some(Name::Condemned(_))) {
-            findings.damage(file.path, FOREIGN);
+            findings.foreign(file.path);
         }
     }
     let marks = repository.marks()?;

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt::Display;
 
 use crate::base::content::ChunkRef;
+use crate::base::entry::quoted;
 use crate::base::id::ChunkId;
 use crate::op::check::prints::Prints;
 use crate::op::check::{Damage, Hurt};
@@ -18,6 +19,12 @@ pub const MEND_PACK: &str =
 
 /// What to do about a damaged file that nothing can be made anew from.
 pub const PUT_BACK: &str = "put back a good copy of it";
+
+/// What is said of files that no repository has made.
+const FOREIGN: &str = "not a repository file, and in nobody's way; remove it if you put it there";
+
+/// Files of somebody else that are named; the rest are counted.
+const FOREIGN_MAX: usize = 8;
 
 /// Rows for damaged frames of one pack; the rest are counted.
 const FRAME_ROWS_MAX: usize = 8;
@@ -45,6 +52,9 @@ pub struct Findings {
     pub hurt: Vec<Hurt>,
     /// What is worth knowing and no damage.
     pub notes: Vec<String>,
+    foreign: BTreeSet<String>,
+    /// Packs that are listed and not there, and what that loses.
+    gone: Vec<(String, String)>,
     causes: Vec<String>,
     chunks: HashMap<ChunkId, Bad, IdHash>,
 }
@@ -53,6 +63,42 @@ impl Findings {
     /// Notes a damaged repository file.
     pub fn damage(&mut self, path: impl Display, what: impl Display) {
         self.damages.insert((path.to_string(), what.to_string()));
+    }
+
+    /// Notes a file that no repository has made: the desktop's, an editor's.
+    pub fn foreign(&mut self, path: String) {
+        self.foreign.insert(path);
+    }
+
+    /// Notes a pack that is listed and not there. Whether that hurts anything, [`Self::judge_gone`] says.
+    pub fn gone(&mut self, path: String, what: String) {
+        self.gone.push((path, what));
+    }
+
+    /// Says of packs that are not there that they are damages, unless all that all snapshots need can be had without
+    /// them: a prune on a full disk deletes packs before they leave the index.
+    pub fn judge_gone(&mut self, is_all_known: bool) {
+        let is_harmless = is_all_known && self.hurt.is_empty();
+        for (path, what) in std::mem::take(&mut self.gone) {
+            match is_harmless {
+                true => self.notes.push(format!(
+                    "{path}: not there, and no snapshot needs what it held; the next 'snap prune' takes it out of the index"
+                )),
+                false => self.damage(path, what),
+            }
+        }
+    }
+
+    /// Takes what is worth knowing and no damage.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        let total = self.foreign.len();
+        for path in std::mem::take(&mut self.foreign).into_iter().take(FOREIGN_MAX) {
+            self.notes.push(format!("{}: {FOREIGN}", quoted(path.as_bytes())));
+        }
+        if total > FOREIGN_MAX {
+            self.notes.push(format!("{} more files are not the repository's", total - FOREIGN_MAX));
+        }
+        std::mem::take(&mut self.notes)
     }
 
     /// Notes a damaged frame of a pack; that it is, however often it is read, is told once.

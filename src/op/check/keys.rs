@@ -8,7 +8,8 @@ use age::x25519::Identity;
 use crate::base::id::KeyFileId;
 use crate::op::check::findings::{Findings, PUT_BACK, told};
 use crate::repo::config::{CONFIG_BYTES_MAX, Config, Encryption};
-use crate::repo::keys::{KeyBody, KeyFile, open_with_identities, recipient_count};
+use crate::repo::keys::{KeyBody, KeyFile, Sealing, open_with_identities, recipient_count};
+use crate::repo::recipients::SealedTo;
 use crate::repo::{RepoError, Repository};
 use crate::store::{Folder, Name};
 
@@ -56,7 +57,7 @@ pub fn check_keys(
     let mut found = KeysFound::default();
     for file in repository.store().list(Folder::Keys)? {
         let Some(Name::Key(id)) = file.name else {
-            findings.damage(file.path, FOREIGN);
+            findings.foreign(file.path);
             continue;
         };
         match read_key(repository, id) {
@@ -64,6 +65,14 @@ pub fn check_keys(
             Err(what) => {
                 found.has_damage = true;
                 findings.damage(file.path, format!("{what}; {PUT_BACK}"));
+            }
+        }
+    }
+    if let Some(sealed_to) = remembered(repository, findings)? {
+        for line in sealed_to.differences() {
+            // What is wrong with one file is told of that file above.
+            if !line.starts_with("keys/") || line.starts_with("keys/: ") {
+                findings.damage("keys/", line.trim_start_matches("keys/: "));
             }
         }
     }
@@ -78,8 +87,21 @@ pub fn check_keys(
     Ok(found)
 }
 
-/// What is said of files that have no name of ours.
-pub const FOREIGN: &str = "not a repository file; remove it if you put it there";
+/// Returns whom this machine seals to, as it remembers; none if it does not.
+fn remembered(repository: &Repository, findings: &mut Findings) -> Result<Option<SealedTo>, RepoError> {
+    if repository.config().encryption == Encryption::None || !repository.remembers() {
+        return Ok(None);
+    }
+    match repository.sealed_to() {
+        Ok(sealed_to) if sealed_to.is_first => {
+            findings.notes.push("keys/: this machine does not remember yet to whom it seals, so whether files there were changed can't be told; the next backup remembers it".to_owned());
+            Ok(None)
+        }
+        Ok(sealed_to) => Ok(Some(sealed_to)),
+        Err(RepoError::Store(e)) if !e.is_missing() && !e.is_unreadable() => Err(e.into()),
+        Err(_) => Ok(None), // nothing is remembered, and each file is told of already
+    }
+}
 
 fn read_key(repository: &Repository, id: KeyFileId) -> Result<KeyBody, String> {
     let name = Name::Key(id);
@@ -131,7 +153,11 @@ impl KeysFound {
             findings.damage("keys/", what);
             return;
         }
-        let sealed_to = self.sealed.iter().map(|(_, age)| recipient_count(age));
+        // What an older sealing says was true then; the next 'snap key' removes it.
+        let number = |age: &[u8]| Sealing::of(age).number;
+        let newest = self.sealed.iter().map(|(_, age)| number(age)).max();
+        let newest = self.sealed.iter().filter(|(_, age)| Some(number(age)) == newest);
+        let sealed_to = newest.map(|(_, age)| recipient_count(age));
         let (least, named) = (sealed_to.min().unwrap_or(0), self.recipients.len());
         if least > named && !self.has_damage {
             let what = format!(

@@ -6,7 +6,6 @@ use crate::base::content::{ChunkRef, refs};
 use crate::base::directory::Directory;
 use crate::base::id::{FragmentId, PackId};
 use crate::op::check::findings::{Findings, MEND_PACK, told};
-use crate::op::check::keys::FOREIGN;
 use crate::op::check::prints::{Prints, PrintsBuilder};
 use crate::repo::condemned::Marks;
 use crate::repo::index::{Index, Presence, read_directory, read_fragment};
@@ -74,14 +73,14 @@ pub fn read_ledger(
     for file in repository.store().list(Folder::Index)? {
         match file.name {
             Some(Name::Fragment(id)) => _ = fragments.insert(id, file.bytes),
-            _ => findings.damage(file.path, FOREIGN),
+            _ => findings.foreign(file.path),
         }
     }
     let mut there = BTreeMap::new();
     for file in repository.store().list(Folder::Packs)? {
         match file.name {
             Some(Name::Pack(id)) => _ = there.insert(id, file.bytes),
-            _ => findings.damage(file.path, FOREIGN),
+            _ => findings.foreign(file.path),
         }
     }
     let mut replaced = BTreeSet::new();
@@ -111,6 +110,8 @@ struct Reading<'r> {
     chunks: u64,
     index: Index,
     damages: Vec<(String, String)>,
+    /// Packs that are listed and not there.
+    gone: Vec<(String, String)>,
     /// Chunks of packs that are gone or cut, with why.
     lost: Vec<(String, Vec<ChunkRef>)>,
     orphans: BTreeSet<PackId>,
@@ -133,6 +134,7 @@ impl<'r> Reading<'r> {
             chunks: 0,
             index: Index::default(),
             damages: Vec::new(),
+            gone: Vec::new(),
             lost: Vec::new(),
             orphans: BTreeSet::new(),
         }
@@ -194,6 +196,14 @@ impl<'r> Reading<'r> {
         }
         let found = self.there.get(&pack.id).copied();
         let presence = Presence::of(pack.bytes, found);
+        if let Some(id) = fragment
+            && presence != Presence::Gone
+            && !pack.has_room()
+        {
+            let what = format!("lists more chunks of {} than it can hold", Name::Pack(pack.id));
+            self.damages.push((Name::Fragment(id).to_string(), what));
+            return;
+        }
         let mut gone = Vec::new();
         for (_, row, chunks) in pack.directory.frames() {
             let is_there = found.is_some_and(|found| u64::from(row.offset) + u64::from(row.bytes) <= found);
@@ -216,19 +226,25 @@ impl<'r> Reading<'r> {
 
     fn absent(&mut self, pack: &PackEntry, found: Option<u64>, gone: Vec<ChunkRef>) {
         let path = Name::Pack(pack.id).to_string();
-        let (what, cause) = match found {
-            None => ("not there".to_owned(), format!("{path} is not there")),
-            Some(found) => {
-                (format!("found {found} bytes, expected {}", pack.bytes), format!("{path} was cut before it"))
+        let lost = format!("{} chunks are lost with it; {MEND_PACK}", gone.len());
+        match found {
+            None => {
+                self.lost.push((format!("{path} is not there"), gone));
+                self.gone.push((path, format!("not there: {lost}")));
             }
-        };
-        self.damages.push((path, format!("{what}: {} chunks are lost with it; {MEND_PACK}", gone.len())));
-        self.lost.push((cause, gone));
+            Some(found) => {
+                self.lost.push((format!("{path} was cut before it"), gone));
+                self.damages.push((path, format!("found {found} bytes, expected {}: {lost}", pack.bytes)));
+            }
+        }
     }
 
     fn tell(&mut self, findings: &mut Findings) {
         for (path, what) in self.damages.drain(..) {
             findings.damage(path, what);
+        }
+        for (path, what) in self.gone.drain(..) {
+            findings.gone(path, what);
         }
         for (cause, chunks) in self.lost.drain(..) {
             let cause = findings.cause(cause);

@@ -23,7 +23,7 @@ use crate::base::progress::Progress;
 use crate::op::check::cache::check_cache;
 use crate::op::check::condemned::{check_condemned, tell_condemned};
 use crate::op::check::findings::{Findings, PUT_BACK, told};
-use crate::op::check::keys::{FOREIGN, check_config, check_keys};
+use crate::op::check::keys::{check_config, check_keys};
 use crate::op::check::ledger::read_ledger;
 use crate::op::check::packs::{Counts, PackCheck};
 use crate::op::check::repair::Repair;
@@ -129,11 +129,15 @@ pub fn check(
     request: &Request<'_>,
 ) -> Result<Report, RepoError> {
     if request.read_data {
-        repository.unlock(secrets)?;
+        match repository.unlock(secrets) {
+            Ok(_) | Err(RepoError::KeysDamaged { .. }) => {} // which is found, and told, below
+            Err(e) => return Err(e),
+        }
     }
     let mut findings = Findings::default();
     let mut report = Report::default();
     check_config(repository, &mut findings);
+    repository.store().strangers()?.into_iter().for_each(|path| findings.foreign(path));
     let identities = repository.identities().unwrap_or_default();
     let keys = check_keys(repository, identities, &mut findings)?;
     let marks = check_condemned(repository, &mut findings)?;
@@ -146,7 +150,7 @@ pub fn check(
     }
     for file in repository.store().list(Folder::Snapshots)? {
         if !matches!(file.name, Some(Name::Snapshot(_))) {
-            findings.damage(file.path, FOREIGN);
+            findings.foreign(file.path);
         }
     }
     let (ledger, index) = read_ledger(repository, &marks, &mut findings)?;
@@ -179,6 +183,7 @@ pub fn check(
     }
     (report.trees, report.entries) = (walk.trees, walk.entries);
     report.snapshots = snapshots.all.len() as u64;
+    findings.judge_gone(snapshots.unreadable.is_empty());
     let orphans = tell_orphans(repository, &ledger, &mut findings)?;
     if request.repair {
         let (ledger, whole, progress) = (&ledger, &counts.whole, request.progress);
@@ -190,7 +195,7 @@ pub fn check(
         findings.notes.push(format!("packs/: {} {what}", report.frames_closed));
     }
     report.damages = findings.take_damages();
+    report.notes = findings.take_notes();
     report.hurt = findings.hurt;
-    report.notes = findings.notes;
     Ok(report)
 }

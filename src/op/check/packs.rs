@@ -10,6 +10,7 @@ use crate::base::content::refs;
 use crate::base::directory::Directory;
 use crate::base::id::PackId;
 use crate::base::progress::{Done, Progress};
+use crate::base::threads::{NO_THREAD, begin};
 use crate::base::wire::{self, RecordKind};
 use crate::op::check::findings::{Findings, MEND_PACK, told};
 use crate::op::check::frames::{BadFrame, Fault, Job, Judged, Task, judge_frames};
@@ -186,13 +187,17 @@ impl<'c> PackCheck<'c> {
         let (to_hash, hash_queue) = crossbeam_channel::bounded(2);
         let (to_judge, jobs) = crossbeam_channel::bounded(2 * threads);
         std::thread::scope(|scope| {
-            let hasher = scope.spawn(|| hash_packs(&hash_queue));
-            let judges: Vec<_> = (0..threads)
-                .map(|_| {
-                    let jobs = jobs.clone();
-                    scope.spawn(move || judge_frames(self.reader, &jobs))
-                })
-                .collect();
+            let none = RepoError::System { what: NO_THREAD };
+            let Ok(hasher) = begin(scope, || hash_packs(&hash_queue)) else { return Err(none) };
+            let begin_judge = |_| {
+                let jobs = jobs.clone();
+                begin(scope, move || judge_frames(self.reader, &jobs)).ok()
+            };
+            let judges: Vec<_> = (0..threads).map_while(begin_judge).collect();
+            if judges.len() < threads.min(1) {
+                drop(to_hash); // the channel closes, and the thread ends
+                return Err(none);
+            }
             drop(jobs);
             let out = Out { to_hash, to_judge: judge.then_some(to_judge) };
             let read = ids.iter().try_for_each(|id| self.pack(*id, &out, findings));

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use age::x25519::Recipient;
-
 use crate::base::id::PackId;
 use crate::base::progress::Progress;
 use crate::op::check::cache::{CacheState, shown_path};
@@ -12,7 +10,6 @@ use crate::op::check::keys::KeysFound;
 use crate::op::check::ledger::Ledger;
 use crate::repo::config::Encryption;
 use crate::repo::index::{Index, read_directory, remove_cache};
-use crate::repo::keys::{KeyBody, seal_to_recipients};
 use crate::repo::listing::Listing;
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::PackEntry;
@@ -95,16 +92,21 @@ impl Repair<'_> {
 
 /// Seals the writer secret to the recipients that are there, if no file holds it any more.
 fn seal_writer(repository: &Repository, keys: &KeysFound, done: &mut Vec<String>) -> Result<(), RepoError> {
-    let recipients: Vec<Recipient> = keys.recipients.iter().filter_map(|text| text.parse().ok()).collect();
     let is_needed = repository.config().encryption == Encryption::Age && keys.sealed.is_empty();
-    if is_needed && !recipients.is_empty() {
-        let age = seal_to_recipients(&recipients, repository.writer_keys().secret().expose())?;
-        let id = repository.put_key(&KeyBody::SealedWriter { age })?;
-        done.push(format!(
-            "{}: the writer secret of this machine, sealed to the {} recipients in keys/",
-            Name::Key(id),
-            recipients.len()
-        ));
+    if !is_needed || keys.recipients.is_empty() {
+        return Ok(());
     }
+    // To whom content is sealed, which is not always whom the files there name: who can take files away must not
+    // make this look like a removal.
+    let recipients = match repository.sealed_to() {
+        Ok(sealed_to) => sealed_to.recipients,
+        Err(_) => keys.recipients.clone(),
+    };
+    repository.seal_writer_anew(&recipients, |number| match repository.remembers() {
+        true => repository.remember_these(&recipients, number),
+        false => Ok(()),
+    })?;
+    let count = recipients.len();
+    done.push(format!("keys/: the writer secret of this machine, sealed to {count} recipients"));
     Ok(())
 }

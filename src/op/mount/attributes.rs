@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo};
 
-use crate::base::entry::{Entry, Kind};
+use crate::base::entry::{Entry, Kind, NO_CTIME};
 use crate::base::time::Time;
 
 /// Block length that is reported, in bytes.
@@ -29,7 +29,7 @@ pub fn attributes_of(number: u64, entry: &Entry<'_>) -> FileAttr {
         blocks: entry.data_bytes().div_ceil(block).saturating_mul(block / COUNTED_BYTES),
         atime: mtime,
         mtime,
-        ctime: system_time(entry.ctime),
+        ctime: if entry.ctime == NO_CTIME { mtime } else { system_time(entry.ctime) },
         crtime: entry.btime.map_or(mtime, system_time),
         kind: match entry.kind {
             Kind::File => FileType::RegularFile,

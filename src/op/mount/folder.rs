@@ -7,6 +7,7 @@ use crate::base::entry::{Entry, Kind};
 use crate::base::id::SnapshotId;
 use crate::base::time::Time;
 use crate::repo::Snapshot;
+use crate::stage::snapshot::facts::{self, Order};
 
 /// What a mount needs to know of a snapshot.
 pub struct Shown {
@@ -14,6 +15,8 @@ pub struct Shown {
     pub id: SnapshotId,
     /// When the run began.
     pub time: Time,
+    /// Its place among others.
+    pub order: Order,
     /// Name of the machine.
     pub host: String,
     /// The snapshot with its manifest cut down to what names it.
@@ -32,13 +35,14 @@ pub struct Shown {
 
 impl From<Snapshot> for Shown {
     fn from(mut snapshot: Snapshot) -> Self {
+        let order = snapshot.order();
         let manifest = &mut snapshot.manifest;
         manifest.lacks = Vec::new(); // up to a thousand rows, which nobody asks a mount for
-        manifest.extra = Vec::new();
-        manifest.components.iter_mut().for_each(|component| component.sources = Vec::new());
+        manifest.extra.retain(|(name, _)| [facts::RUN, facts::NIGHT].contains(&name.as_str()));
         let components = &manifest.components;
         Self {
             id: snapshot.id,
+            order,
             time: manifest.time,
             host: manifest.host.clone(),
             replaces: manifest.replaces,

@@ -25,13 +25,13 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 use fuser::{Config, INodeNo, MountOption, Notifier, SessionACL};
-use jiff::tz::TimeZone;
 
 use crate::op::mount::ahead::Hint;
 use crate::op::mount::fuse::Answers;
 use crate::op::mount::point::Identity;
 use crate::op::mount::source::Source;
 use crate::op::mount::view::View;
+use crate::repo::select::Naming;
 use crate::repo::{RepoError, Repository};
 
 pub use point::{NotEnded, usable};
@@ -46,8 +46,8 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// Whether other users may look as well; the kernel then holds modes and access lists against them.
     pub for_others: bool,
-    /// Whose days and weeks `daily/` and `weekly/` have.
-    pub zone: TimeZone,
+    /// Whose nights `daily/`, `weekly/` and `latest` stand for, and whose days and weeks.
+    pub naming: Naming,
     /// Owner of the directories at the top: user and group.
     pub owner: (u32, u32),
     /// Threads that answer the kernel.

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::tz::TimeZone;
-
 use crate::base::id::SnapshotId;
 use crate::op::mount::access::Access;
 use crate::op::mount::folder::{Numbers, Shown};
 use crate::op::mount::top::Top;
-use crate::repo::{RepoError, Snapshot};
+use crate::repo::select::Naming;
+use crate::repo::{MANIFESTS_MEMORY_MAX, RepoError, Snapshot};
 use crate::store::{Folder, Name};
 
 /// Looks that go by before a manifest is tried again that could not be read: on a bad disk that takes its time.
@@ -18,7 +17,7 @@ const LOOKS_BETWEEN_TRIES: u32 = 10;
 
 /// The snapshots, and how they are laid out.
 pub struct Snapshots {
-    zone: TimeZone,
+    naming: Naming,
     is_old: AtomicBool,
     known: Mutex<Known>,
 }
@@ -45,9 +44,9 @@ pub struct Amount {
 }
 
 impl Snapshots {
-    /// Knows none yet. Days and weeks are those of `zone`.
-    pub fn new(zone: TimeZone) -> Self {
-        Self { zone, is_old: AtomicBool::new(true), known: Mutex::default() }
+    /// Knows none yet.
+    pub fn new(naming: Naming) -> Self {
+        Self { naming, is_old: AtomicBool::new(true), known: Mutex::default() }
     }
 
     /// Says that time has passed: the next look lists the snapshots again.
@@ -64,7 +63,12 @@ impl Snapshots {
                 Ok(is_changed) => {
                     known.is_failing = false;
                     if is_changed || known.top.is_none() {
-                        known.top = Some(Arc::new(Top::new(&known.shown(), &self.zone, numbers)));
+                        let top = Top::new(&known.shown(), &self.naming, numbers);
+                        let before = known.top.as_ref().and_then(|top| top.remark.as_ref());
+                        if let Some(what) = top.remark.as_ref().filter(|what| before != Some(what)) {
+                            tracing::warn!("{what}");
+                        }
+                        known.top = Some(Arc::new(top));
                     }
                 }
                 Err(e) => {
@@ -113,6 +117,8 @@ impl Known {
         let mut present = BTreeSet::new();
         let mut unread = BTreeMap::new();
         let mut is_changed = false;
+        let memory_of = |shown: &Shown| shown.named.manifest.memory_bytes();
+        let mut memory_bytes: usize = self.all.values().flatten().map(|shown| memory_of(shown)).sum();
         for found in repository.store().list(Folder::Snapshots)? {
             let Some(Name::Snapshot(id)) = found.name else { continue };
             if self.all.contains_key(&id) {
@@ -124,8 +130,16 @@ impl Known {
                 unread.insert(id, looks - 1);
                 continue;
             }
-            let shown = match repository.manifest(id) {
-                Ok(manifest) => Some(Arc::new(Shown::from(Snapshot { id, manifest }))),
+            let read = repository.manifest(id).map(|manifest| Shown::from(Snapshot { id, manifest }));
+            let shown = match read {
+                Ok(shown) if memory_bytes + memory_of(&shown) > MANIFESTS_MEMORY_MAX => {
+                    tracing::warn!("{}: all manifests together are larger than any repository's", found.path);
+                    None
+                }
+                Ok(shown) => {
+                    memory_bytes += memory_of(&shown);
+                    Some(Arc::new(shown))
+                }
                 Err(RepoError::Store(e)) if e.is_missing() => continue, // forgotten meanwhile
                 Err(e @ RepoError::Store(_)) => {
                     access.is_there()?; // or it is not this one alone
@@ -155,7 +169,7 @@ impl Known {
         let mut all: Vec<Arc<Shown>> = self.all.values().flatten().cloned().collect();
         let replaced: BTreeSet<SnapshotId> = all.iter().filter_map(|shown| shown.replaces).collect();
         all.retain(|shown| !replaced.contains(&shown.id));
-        all.sort_by_key(|shown| (shown.time, shown.id));
+        all.sort_by_key(|shown| shown.order);
         all
     }
 }

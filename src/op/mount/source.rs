@@ -53,7 +53,7 @@ impl Source {
         let [frames, listings, plans] = SHARES.map(|percent| settings.cache_bytes / 100 * percent);
         let source = Self {
             access: Access::new(repository, frames),
-            snapshots: Snapshots::new(settings.zone.clone()),
+            snapshots: Snapshots::new(settings.naming.clone()),
             listings: Recent::new(listings),
             plans: Recent::new(plans),
             ahead,

@@ -9,7 +9,8 @@ use jiff::tz::TimeZone;
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::base::time::Time;
 use crate::op::mount::folder::{Numbers, Shown};
-use crate::repo::select::{bearer, dates, zoned};
+use crate::repo::Snapshot;
+use crate::repo::select::{Naming, dates, zoned};
 
 /// Inode number of the mount point.
 pub const ROOT: u64 = 1;
@@ -60,11 +61,19 @@ pub struct Top {
     pub directories: HashMap<u64, TopDirectory>,
     /// Its symbolic links, by inode number.
     pub links: HashMap<u64, TopLink>,
+    /// What is to be said of it: why `daily/`, `weekly/` and `latest` are not there, say.
+    pub remark: Option<String>,
 }
 
 impl Top {
-    /// Lays out `snapshots`, oldest first. Days and weeks are those of `zone`.
-    pub fn new(snapshots: &[Arc<Shown>], zone: &TimeZone, numbers: &Numbers) -> Self {
+    /// Lays out `snapshots`, oldest first. `daily/`, `weekly/` and `latest` show nights alone, of those that are meant.
+    pub fn new(snapshots: &[Arc<Shown>], naming: &Naming, numbers: &Numbers) -> Self {
+        let zone = &naming.zone;
+        let all: Vec<Snapshot> = snapshots.iter().map(|shown| shown.named.clone()).collect();
+        let names = naming.names(&all);
+        let nights = names.nights();
+        let undecided = nights.as_ref().err().filter(|_| !all.is_empty());
+        let undecided = undecided.map(|what| format!("daily, weekly and latest are not shown: each {what}"));
         let mut top = Builder { top: Self::default(), numbers };
         let newest = snapshots.last().map(|snapshot| snapshot.time).unwrap_or_default();
         top.directory(ROOT, ROOT, newest);
@@ -76,13 +85,9 @@ impl Top {
             tags.into_iter().filter(|tag| !TAGS_WITH_DIRECTORIES.contains(&tag.as_str())).collect::<Vec<_>>()
         };
         let has_hosts = snapshots.windows(2).any(|pair| pair[0].host != pair[1].host);
-        let mut by_date: BTreeMap<String, Vec<&Arc<Shown>>> = BTreeMap::new();
         for snapshot in snapshots {
             let id = snapshot.id.to_string();
             top.snapshot(b"snapshots", id.as_bytes(), snapshot);
-            for name in dates(&snapshot.named, zone) {
-                by_date.entry(name).or_default().push(snapshot);
-            }
             for tag in tags_shown(snapshot) {
                 top.group("tags", &tag, snapshot, zone);
             }
@@ -90,17 +95,21 @@ impl Top {
                 top.group("hosts", &snapshot.host, snapshot, zone);
             }
         }
-        for (name, all) in &by_date {
-            if let (Some((folder, day)), Some(shown)) =
-                (name.split_once('/'), bearer(all, |shown| &shown.named))
-            {
+        let mut by_date: BTreeMap<String, &Arc<Shown>> = BTreeMap::new();
+        let nights = nights.as_ref().map_or(&[][..], Vec::as_slice);
+        for shown in nights.iter().filter_map(|at| snapshots.get(*at)) {
+            by_date.extend(dates(&shown.named, zone).into_iter().map(|name| (name, shown))); // the newest comes last
+        }
+        for (name, shown) in &by_date {
+            if let Some((folder, day)) = name.split_once('/') {
                 top.snapshot(folder.as_bytes(), day.as_bytes(), shown);
             }
         }
-        if let Some(snapshot) = snapshots.last() {
+        if let Some(snapshot) = nights.last().and_then(|at| snapshots.get(*at)) {
             let target = top.best_path(snapshot);
             top.link(ROOT, b"latest", target, snapshot.time);
         }
+        top.top.remark = undecided.or_else(|| names.clock_remark());
         top.top
     }
 }
@@ -201,7 +210,7 @@ fn file_name(text: &str) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::base::id::SnapshotId;
-    use crate::repo::Snapshot;
+    use crate::repo::scope::Asked;
     use crate::stage::snapshot::{Component, Manifest, Status};
 
     fn shown(seed: u8, seconds: i64, tags: &[&str], host: &str) -> Arc<Shown> {
@@ -255,8 +264,14 @@ mod tests {
 
     const NOON: i64 = 1_762_516_800; // 2025-11-07 12:00 UTC, a Friday
 
+    fn top_of(snapshots: &[Arc<Shown>], asked: Asked) -> Top {
+        let clock = || Time::new(NOON + 3600, 0);
+        let naming = Naming { configured: None, asked, zone: TimeZone::UTC, clock };
+        Top::new(snapshots, &naming, &Numbers::new([7; 32]))
+    }
+
     fn laid_out(snapshots: &[Arc<Shown>]) -> Vec<String> {
-        paths(&Top::new(snapshots, &TimeZone::UTC, &Numbers::new([7; 32])))
+        paths(&top_of(snapshots, Asked::default()))
     }
 
     #[test]
@@ -277,13 +292,24 @@ mod tests {
     fn tags_and_hosts_are_shown_where_they_tell_more() {
         let all = [shown(1, NOON, &["daily"], "a"), shown(3, NOON, &["sql"], "../b")];
         let expected = [
-            "/daily/2025-11-07 1",
             "/hosts/.._b/2025-11-07T12:00:00 -> ../../snapshots/0303",
             "/hosts/a/2025-11-07T12:00:00 -> ../../snapshots/0101010101010101010101010101010101010101010101010101010101010101",
-            "/latest -> snapshots/0303",
             "/tags/sql/2025-11-07T12:00:00 -> ../../snapshots/0303",
         ];
-        assert_eq!(laid_out(&all), expected);
+        assert_eq!(laid_out(&all), expected, "no day is of one machine alone");
+        let remark = top_of(&all, Asked::default()).remark.unwrap_or_default();
+        assert!(remark.contains("not shown") && remark.contains("--host"), "{remark}");
+        let one = top_of(&all, Asked { host: Some("a".to_owned()), run: None });
+        assert_eq!((paths(&one)[0].as_str(), &one.remark), ("/daily/2025-11-07 1", &None));
+    }
+
+    #[test]
+    fn what_is_dated_in_the_future_stands_for_no_day() {
+        let all = [shown(1, NOON, &["daily"], "a"), shown(2, NOON + 3 * 86_400, &["daily"], "a")];
+        assert_eq!(laid_out(&all), ["/daily/2025-11-07 1", "/latest -> daily/2025-11-07"]);
+        let wrong = top_of(&all[1..], Asked::default());
+        assert_eq!(paths(&wrong), ["/daily/2025-11-10 2", "/latest -> daily/2025-11-10"]);
+        assert!(wrong.remark.is_some_and(|what| what.contains("clock")), "it is the clock that is wrong");
     }
 
     #[test]

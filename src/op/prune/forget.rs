@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::base::id::SnapshotId;
+use crate::op::prune::gradual::would_have_gone;
 use crate::op::prune::policy::PIN;
 use crate::op::prune::{Fate, Judged, Request};
+use crate::repo::whose::is_ahead;
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, Name};
-
-/// A clock that is this much behind another one is no reason to refuse, in seconds.
-const SKEW_SECONDS: i64 = 15 * 60;
 
 /// What becomes of all manifests.
 pub struct Judgement {
@@ -39,7 +38,7 @@ pub fn judge(repository: &Repository, request: &Request<'_>) -> Result<Judgement
         )));
     }
     let fates = request.policy.judge(&snapshots, &named, request.now, &request.zone);
-    let refusals = doubts(&snapshots, &fates, request);
+    let refusals = doubts(&snapshots, &fates, &named, request);
     if let Some(first) = refusals.first()
         && !request.force
         && !request.dry_run
@@ -101,26 +100,34 @@ fn row(snapshot: &Snapshot, fate: Fate) -> Judged {
 }
 
 /// Says what makes a removal by policy look like a mistake.
-fn doubts(snapshots: &[Snapshot], fates: &[Fate], request: &Request<'_>) -> Vec<String> {
-    let now = request.now;
-    let mut doubts = Vec::new();
-    let expired = fates.iter().filter(|fate| matches!(fate, Fate::Expired)).count();
-    if expired == 0 {
-        return doubts;
+fn doubts(
+    snapshots: &[Snapshot],
+    fates: &[Fate],
+    named: &BTreeSet<SnapshotId>,
+    request: &Request<'_>,
+) -> Vec<String> {
+    let (policy, now) = (&request.policy, request.now);
+    if policy.is_empty() || policy.is_a_number() {
+        return Vec::new(); // nothing goes, or whoever says how many means it
     }
-    if expired > snapshots.len() / 2 && !request.policy.is_a_number() {
-        doubts.push(format!(
-            "the policy would remove {expired} of {} snapshots, more than half",
+    let dated: Vec<usize> =
+        (0..snapshots.len()).filter(|at| !is_ahead(snapshots[*at].manifest.time, now)).collect();
+    if dated.is_empty() && !snapshots.is_empty() {
+        return vec![format!(
+            "the clock is wrong: all {} snapshots are dated after the time that it shows",
             snapshots.len()
-        ));
+        )];
     }
-    let latest = snapshots.iter().map(|snapshot| snapshot.manifest.time).max().unwrap_or(now);
-    if latest.seconds > now.seconds.saturating_add(SKEW_SECONDS) {
-        let ahead = snapshots.iter().rfind(|snapshot| snapshot.manifest.time == latest);
-        let id = ahead.map_or_else(String::new, |snapshot| snapshot.id.to_string());
-        doubts.push(format!("snapshot {id} lies in the future: a clock is or was wrong"));
+    let expired: BTreeSet<usize> =
+        dated.iter().copied().filter(|at| matches!(fates[*at], Fate::Expired)).collect();
+    let is_much = expired.len() > dated.len() / 2;
+    // What several nights left undone is no mistake, if each night would have removed little by the same rules.
+    let is_backlog = || request.is_usual && would_have_gone(snapshots, named, request).is_superset(&expired);
+    if is_much && !is_backlog() {
+        let (gone, all) = (expired.len(), dated.len());
+        return vec![format!("the policy would remove {gone} of {all} snapshots, more than half")];
     }
-    doubts
+    Vec::new()
 }
 
 /// Deletes the manifests that are to go. One that is gone already is no error.

@@ -2,18 +2,17 @@
 
 use std::collections::HashSet;
 
-use crate::base::content::{ChunkRef, ContentBuf, is_list, refs};
-use crate::base::entry::Entry;
+use crate::base::content::{ChunkRef, ContentBuf, refs};
 use crate::base::id::SnapshotId;
-use crate::base::limits::{LIST_DEPTH_MAX, RECORD_BYTES_CAP};
+use crate::base::limits::RECORD_BYTES_CAP;
 use crate::base::progress::{Done, Progress};
-use crate::base::wire;
 use crate::op::prune::survey::{Branch, Made, Survey, branch};
+use crate::repo::lists::refuse_too_deep;
 use crate::repo::reader::Reader;
 use crate::repo::together::read_directories;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::hash::digest;
-use crate::stage::tree::TreeError;
+use crate::stage::tree::Entries;
 
 /// Something that is needed.
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +31,14 @@ pub struct Reached {
     survey: Survey,
     /// Nested lists, and trees that were read whole.
     contents: HashSet<[u8; 16]>,
+    /// Rows of chunks of entries of which the second has been found to come after the first.
+    neighbours: HashSet<(usize, usize)>,
 }
 
 impl Reached {
     /// Begins with nothing reached.
     pub fn new(survey: Survey) -> Self {
-        Self { survey, contents: HashSet::new() }
+        Self { survey, contents: HashSet::new(), neighbours: HashSet::new() }
     }
 }
 
@@ -84,9 +85,7 @@ impl<'m> Marker<'m> {
     }
 
     fn follow(&mut self, Branch { is_tree, content }: Branch) -> Result<(), RepoError> {
-        if content.depth > LIST_DEPTH_MAX {
-            return Err(RepoError::Content { what: "nested too deeply" });
-        }
+        refuse_too_deep(content.depth)?;
         let expected = match (is_tree, content.depth) {
             (true, 0) => Made::Entries,
             (false, 0) => {
@@ -101,9 +100,30 @@ impl<'m> Marker<'m> {
             refs(&content.list).map(|chunk| survey.find(chunk).filter(|row| survey.made(*row) == expected));
         match rows.collect::<Option<Vec<usize>>>() {
             Some(rows) if expected == Made::Lists => self.lists(is_tree, &content, &rows),
+            Some(rows) if !self.are_in_order(expected, &content, &rows)? => self.whole(is_tree, &content),
             Some(rows) => refs(&content.list).zip(rows).try_for_each(|(chunk, row)| self.row(chunk, row)),
             None => self.whole(is_tree, &content),
         }
+    }
+
+    /// Returns whether chunks of entries are a tree, one after the other, as whoever reads it whole finds. Each two
+    /// neighbours are compared once.
+    fn are_in_order(&mut self, made: Made, content: &ContentBuf, rows: &[usize]) -> Result<bool, RepoError> {
+        let bytes: u64 = refs(&content.list).map(|chunk| u64::from(chunk.bytes)).sum();
+        if made != Made::Entries {
+            return Ok(true);
+        }
+        for pair in rows.windows(2).map(|pair| (pair[0], pair[1])) {
+            if self.reached.neighbours.contains(&pair) {
+                continue;
+            }
+            let survey = &mut self.reached.survey;
+            if !survey.leads(pair.0)?.come_before(&survey.leads(pair.1)?) {
+                return Ok(false);
+            }
+            self.reached.neighbours.insert(pair);
+        }
+        Ok(bytes <= RECORD_BYTES_CAP as u64)
     }
 
     /// Marks a chunk, and what it leads to by itself.
@@ -147,30 +167,24 @@ impl<'m> Marker<'m> {
             return Ok(());
         }
         refs(&content.list).for_each(|chunk| _ = (self.need)(Needed::Chunk(chunk)));
-        let own = ContentBuf { depth: 0, list: content.list.clone() };
-        for bytes in read_directories(self.reader, &[own]) {
-            match content.depth {
-                0 => self.entries(&bytes?)?,
-                depth => self.below(is_tree, depth, bytes?)?,
-            }
+        if content.depth > 0 {
+            let list = self.reader.list_below(&content.list)?;
+            return self.below(is_tree, content.depth, list);
+        }
+        for bytes in read_directories(self.reader, std::slice::from_ref(content)) {
+            self.entries(&bytes?)?;
         }
         Ok(())
     }
 
     fn below(&mut self, is_tree: bool, depth: u8, list: Vec<u8>) -> Result<(), RepoError> {
-        if !is_list(&list) {
-            return Err(RepoError::Content { what: "a list is not a whole number of references" });
-        }
         self.open.push(Branch { is_tree, content: ContentBuf { depth: depth - 1, list } });
         Ok(())
     }
 
     fn entries(&mut self, stream: &[u8]) -> Result<(), RepoError> {
-        let mut offset = 0;
-        while offset < stream.len() {
-            let (entry, used) = wire::decode_prefix::<Entry<'_>>(&stream[offset..])
-                .map_err(|source| TreeError::Record { offset, source })?;
-            offset += used;
+        for read in Entries::new(stream) {
+            let (_, entry) = read?;
             match branch(&entry) {
                 Some(branch) => self.open.push(branch),
                 None => refs(entry.content.list).for_each(|chunk| self.content(Needed::Chunk(chunk))),

@@ -1,10 +1,12 @@
 //! Snapshots that a policy does not keep, and packs that nothing needs → gone.
 //!
 //! First what is to stay is judged, then what the rest leaves unneeded is condemned, and what was
-//! condemned long enough ago is swept. Never removes what it can't account for.
+//! condemned long enough ago is swept. Never removes what it can't account for. On a full disk, with `at_once`, what
+//! nothing needs goes before anything is written.
 
 mod copies;
 mod forget;
+mod gradual;
 mod ledger;
 mod mark;
 mod plan;
@@ -52,6 +54,9 @@ pub struct Request<'a> {
     pub at_once: bool,
     /// How long it waits where it needs the repository alone and others use it.
     pub lock_patience: Duration,
+    /// Whether the same policy was carried out before: what it left undone for some nights is no mistake then,
+    /// however much that is.
+    pub is_usual: bool,
     /// Remove even where the clock or the number of snapshots makes it look like a mistake.
     pub force: bool,
     /// Share of the repository's packs that may stay unused, in percent.
@@ -75,6 +80,7 @@ impl<'a> Request<'a> {
             grace: GRACE,
             at_once: false,
             lock_patience: LOCK_PATIENCE,
+            is_usual: false,
             force: false,
             unused_percent_max: UNUSED_PERCENT_MAX,
             repack_bytes_max: None,
@@ -169,19 +175,17 @@ pub fn prune(repository: &Repository, request: &Request<'_>) -> Result<Report, R
     if request.dry_run {
         return Ok(report);
     }
-    repository.store().sweep_uploads()?;
+    if let Err(e) = repository.store().sweep_uploads() {
+        report.notes.push(RepoError::from(e).chain());
+    }
+    reclaim.try_to_write()?;
     forget(repository, &judgement)?;
     reclaim.condemn(&mut report)?;
-    match request.at_once {
-        true => {
-            reclaim.sweep_alone(&mut report)?;
-            drop(lock);
-        }
-        false => {
-            drop(lock);
-            reclaim.sweep(&judgement, &mut report)?;
-        }
+    drop(lock);
+    if !request.at_once {
+        reclaim.sweep(&judgement, &mut report)?;
     }
+    reclaim.measure(&mut report)?;
     if repository.index_path().is_some() {
         drop(Index::open(repository)?); // the cache of this machine catches up
     }

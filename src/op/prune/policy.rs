@@ -11,7 +11,8 @@ use crate::base::id::SnapshotId;
 use crate::base::time::Time;
 use crate::repo::Snapshot;
 use crate::repo::select::zoned;
-use crate::stage::snapshot::Status;
+use crate::repo::whose::{RunKey, Whose, is_ahead};
+use crate::stage::snapshot::{Component, Manifest, Status};
 
 /// A snapshot with this tag is pinned: no policy removes it.
 pub const PIN: &str = "keep";
@@ -31,11 +32,11 @@ pub struct TagSpan {
 
 /// Which snapshots stay. A snapshot stays if any rule keeps it.
 ///
-/// Rules apply to the snapshots of one host and one set of components at a time. Ages are counted
-/// from the newest snapshot of the host that shares a component with these, so that nothing expires only
-/// because backups have stopped, and everything does when components are added or taken away; and from
+/// Rules apply to the snapshots of one configuration and one set of components at a time. Ages are counted
+/// from the newest snapshot of the configuration that shares a component with these, so that nothing expires
+/// only because backups have stopped, and everything does when components are added or taken away; and from
 /// no more than two days after the second newest, so that nothing expires only because a clock was ahead
-/// once.
+/// once. Snapshots from the future stay, and no rule counts them.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// The newest so many.
@@ -79,6 +80,8 @@ pub enum Reason {
     Pinned,
     /// Nothing else keeps it, and no later snapshot holds this component whole.
     LastGood(String),
+    /// It is dated more than a day after now: its age is not known.
+    Ahead,
     /// No rule speaks of it.
     Unspoken,
 }
@@ -96,6 +99,7 @@ impl fmt::Display for Reason {
             Self::TagSpan(rule) => write!(f, "tag {} for {:#}", rule.tag, rule.span),
             Self::Pinned => write!(f, "pinned (tag {PIN})"),
             Self::LastGood(component) => write!(f, "last good of {component}"),
+            Self::Ahead => f.write_str("from the future"),
             Self::Unspoken => f.write_str("no rule speaks of it"),
         }
     }
@@ -147,85 +151,104 @@ impl Policy {
         now: Time,
         zone: &TimeZone,
     ) -> Vec<Fate> {
-        let mut groups: BTreeMap<(&str, BTreeSet<&str>), Vec<usize>> = BTreeMap::new();
-        for (at, snapshot) in snapshots.iter().enumerate().rev() {
-            if !named.contains(&snapshot.id) {
-                let names = snapshot.manifest.components.iter().map(|c| c.name.as_str()).collect();
-                groups.entry((&snapshot.manifest.host, names)).or_default().push(at);
-            }
-        }
-        let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); snapshots.len()];
-        for ((host, names), newest_first) in &groups {
-            let shares = |snapshot: &&Snapshot| {
-                let manifest = &snapshot.manifest;
-                let is_same = |name: &str| names.contains(name) || names.is_empty();
-                !named.contains(&snapshot.id)
-                    && manifest.host == *host
-                    && (manifest.components.is_empty()
-                        || manifest.components.iter().any(|c| is_same(&c.name)))
-            };
-            let times = snapshots.iter().rev().filter(shares).map(|snapshot| snapshot.manifest.time);
-            let group = Group { snapshots, newest_first, reference: reference(times, now), zone };
-            self.judge_group(&group, &mut reasons);
-        }
-        keep_last_good(snapshots, named, &mut reasons);
-        let fates = snapshots.iter().zip(reasons).map(|(snapshot, reasons)| {
-            match (named.contains(&snapshot.id), reasons.is_empty()) {
-                (true, _) => Fate::Named,
-                (false, true) => Fate::Expired,
-                (false, false) => Fate::Kept(reasons),
-            }
-        });
-        fates.collect()
+        let whose = Whose::of(snapshots.iter().map(|snapshot| &snapshot.manifest), None, zone);
+        let rows = rows(snapshots, &whose, named, |_| true);
+        let mut kept = self.reasons(&rows, now, zone);
+        let fate = |(at, snapshot): (usize, &Snapshot)| match named.contains(&snapshot.id) {
+            true => Fate::Named,
+            false => kept.remove(&at).map_or(Fate::Expired, Fate::Kept),
+        };
+        snapshots.iter().enumerate().map(fate).collect()
     }
 
-    fn judge_group(&self, group: &Group<'_>, reasons: &mut [Vec<Reason>]) {
-        for at in group.newest_first.iter().take(self.keep_last as usize) {
-            reasons[*at].push(Reason::Last);
+    /// Returns why each of `rows` stays, by its place; nothing of those that no rule keeps.
+    pub fn reasons(&self, rows: &[Row<'_>], now: Time, zone: &TimeZone) -> BTreeMap<usize, Vec<Reason>> {
+        // A number of snapshots asks no clock; and if all are ahead it is the clock that is wrong.
+        let is_wrong = self.is_a_number() && rows.iter().all(|row| is_ahead(row.manifest.time, now));
+        let now = if is_wrong { Time::new(i64::MAX, 0) } else { now };
+        let (ahead, rows): (Vec<Row<'_>>, Vec<Row<'_>>) =
+            rows.iter().partition(|row| is_ahead(row.manifest.time, now));
+        let mut reasons: BTreeMap<usize, Vec<Reason>> =
+            ahead.iter().map(|row| (row.at, vec![Reason::Ahead])).collect();
+        let mut groups: BTreeMap<(&RunKey, BTreeSet<&str>), Vec<Row<'_>>> = BTreeMap::new();
+        for row in rows.iter().rev() {
+            let names = row.manifest.components.iter().map(|c| c.name.as_str()).collect();
+            groups.entry((row.key, names)).or_default().push(*row);
+        }
+        for ((key, names), newest_first) in &groups {
+            let shares = |row: &&Row<'_>| {
+                let components = &row.manifest.components;
+                let is_same = |name: &str| names.contains(name) || names.is_empty();
+                row.key == *key && (components.is_empty() || components.iter().any(|c| is_same(&c.name)))
+            };
+            let times = rows.iter().rev().filter(shares).map(|row| row.manifest.time);
+            let group = Group { newest_first, reference: reference(times, now), zone };
+            self.judge_group(&group, &mut reasons);
+        }
+        keep_last_good(&rows, &mut reasons);
+        reasons
+    }
+
+    fn judge_group(&self, group: &Group<'_>, reasons: &mut BTreeMap<usize, Vec<Reason>>) {
+        let mut keep = |at: usize, reason: Reason| reasons.entry(at).or_default().push(reason);
+        for row in group.newest_first.iter().take(self.keep_last as usize) {
+            keep(row.at, Reason::Last);
         }
         group.keep_one_of_each(
             self.keep_daily,
             |date| (date.year(), date.day_of_year()),
-            |at| {
-                reasons[at].push(Reason::Daily);
-            },
+            |at| keep(at, Reason::Daily),
         );
         let week = |date: Date| (date.iso_week_date().year(), i16::from(date.iso_week_date().week()));
-        group.keep_one_of_each(self.keep_weekly, week, |at| reasons[at].push(Reason::Weekly));
+        group.keep_one_of_each(self.keep_weekly, week, |at| keep(at, Reason::Weekly));
         group.keep_one_of_each(
             self.keep_monthly,
             |date| (date.year(), i16::from(date.month())),
-            |at| {
-                reasons[at].push(Reason::Monthly);
-            },
+            |at| keep(at, Reason::Monthly),
         );
-        group.keep_one_of_each(
-            self.keep_yearly,
-            |date| (date.year(), 0),
-            |at| {
-                reasons[at].push(Reason::Yearly);
-            },
-        );
-        for at in group.newest_first {
-            let (tags, own) = (&group.snapshots[*at].manifest.tags, &mut reasons[*at]);
+        group.keep_one_of_each(self.keep_yearly, |date| (date.year(), 0), |at| keep(at, Reason::Yearly));
+        for row in group.newest_first {
+            let tags = &row.manifest.tags;
             if let Some(span) = self.keep_within
-                && group.is_younger(*at, span)
+                && group.is_younger(row, span)
             {
-                own.push(Reason::Within(span));
+                keep(row.at, Reason::Within(span));
             }
             let kept_tags = self.keep_tags.iter().filter(|tag| tags.contains(tag));
-            own.extend(kept_tags.cloned().map(Reason::Tag));
+            kept_tags.for_each(|tag| keep(row.at, Reason::Tag(tag.clone())));
             let spoken = self.tag_spans.iter().filter(|rule| tags.contains(&rule.tag));
-            let young = spoken.clone().filter(|rule| group.is_younger(*at, rule.span));
-            own.extend(young.cloned().map(Reason::TagSpan));
+            let young = spoken.clone().filter(|rule| group.is_younger(row, rule.span));
+            young.for_each(|rule| keep(row.at, Reason::TagSpan(rule.clone())));
             if tags.iter().any(|tag| tag == PIN) {
-                own.push(Reason::Pinned);
+                keep(row.at, Reason::Pinned);
             }
             if spoken.count() == 0 && !self.has_general_rule() {
-                own.push(Reason::Unspoken);
+                keep(row.at, Reason::Unspoken);
             }
         }
     }
+}
+
+/// A snapshot that is judged.
+#[derive(Clone, Copy)]
+pub struct Row<'r> {
+    /// Its place among all.
+    pub at: usize,
+    /// Its manifest.
+    pub manifest: &'r Manifest,
+    /// Whose it is.
+    pub key: &'r RunKey,
+}
+
+/// Returns the snapshots, oldest first, that are not `named` and that are `wanted`.
+pub fn rows<'r>(
+    snapshots: &'r [Snapshot],
+    whose: &'r Whose,
+    named: &BTreeSet<SnapshotId>,
+    wanted: impl Fn(&Manifest) -> bool,
+) -> Vec<Row<'r>> {
+    let all = snapshots.iter().enumerate().filter(|(_, it)| !named.contains(&it.id) && wanted(&it.manifest));
+    all.filter_map(|(at, it)| Some(Row { at, manifest: &it.manifest, key: whose.key(at)? })).collect()
 }
 
 /// Returns the time from which ages count, as [`Policy`] says, given times from the newest on.
@@ -237,67 +260,78 @@ fn reference(mut newest_first: impl Iterator<Item = Time>, now: Time) -> Time {
     stride.map_or(newest, |stride| newest.min(stride))
 }
 
-/// The snapshots of one host and one set of components.
+/// The snapshots of one configuration and one set of components.
 struct Group<'g> {
-    snapshots: &'g [Snapshot],
-    newest_first: &'g [usize],
+    newest_first: &'g [Row<'g>],
     /// Ages count from here.
     reference: Time,
     zone: &'g TimeZone,
 }
 
 impl Group<'_> {
-    fn at(&self, place: usize) -> Zoned {
-        zoned(self.snapshots[place].manifest.time, self.zone)
+    fn time(&self, row: &Row<'_>) -> Zoned {
+        zoned(row.manifest.time, self.zone)
     }
 
     /// Returns whether a snapshot is less than `span` old. A span that leads before all time keeps
     /// everything.
-    fn is_younger(&self, place: usize, span: Span) -> bool {
-        zoned(self.reference, self.zone).checked_sub(span.abs()).map_or(true, |start| self.at(place) > start)
+    fn is_younger(&self, row: &Row<'_>, span: Span) -> bool {
+        zoned(self.reference, self.zone).checked_sub(span.abs()).map_or(true, |start| self.time(row) > start)
     }
 
     /// Calls `keep` for one snapshot of each of the newest `count` periods: the newest one that is
     /// whole, or the newest one if none is.
     fn keep_one_of_each(&self, count: u32, period: impl Fn(Date) -> (i16, i16), mut keep: impl FnMut(usize)) {
-        let mut chosen: Vec<((i16, i16), usize)> = Vec::new();
-        for at in self.newest_first {
-            let period = period(self.at(*at).date());
+        let mut chosen: Vec<((i16, i16), &Row<'_>)> = Vec::new();
+        for row in self.newest_first {
+            let period = period(self.time(row).date());
             if let Some((last, best)) = chosen.last_mut()
                 && *last == period
             {
-                if !is_whole(&self.snapshots[*best]) && is_whole(&self.snapshots[*at]) {
-                    *best = *at;
+                if !is_whole(best.manifest) && is_whole(row.manifest) {
+                    *best = row;
                 }
                 continue;
             }
             if chosen.len() >= count as usize {
                 break;
             }
-            chosen.push((period, *at));
+            chosen.push((period, row));
         }
-        chosen.into_iter().for_each(|(_, at)| keep(at));
+        chosen.into_iter().for_each(|(_, row)| keep(row.at));
     }
 }
 
-fn is_whole(snapshot: &Snapshot) -> bool {
-    snapshot.manifest.components.iter().all(|component| component.status == Status::Complete)
+fn is_whole(manifest: &Manifest) -> bool {
+    manifest.components.iter().all(|component| manifest.is_whole(component))
 }
 
-/// Keeps the newest snapshot that holds a component whole, or if none does, the newest that holds it
-/// in part: for each host and component.
-fn keep_last_good(snapshots: &[Snapshot], named: &BTreeSet<SnapshotId>, reasons: &mut [Vec<Reason>]) {
-    let mut best: BTreeMap<(&str, &str), (bool, usize)> = BTreeMap::new();
-    for (at, snapshot) in snapshots.iter().enumerate().filter(|(_, s)| !named.contains(&s.id)) {
-        for component in snapshot.manifest.components.iter().filter(|c| c.status != Status::Failed) {
-            let own = (component.status == Status::Complete, at);
-            let best = best.entry((&snapshot.manifest.host, &component.name)).or_insert(own);
+/// How good a component of a snapshot is, the better the more; none if it is not there.
+fn goodness(manifest: &Manifest, component: &Component) -> Option<u8> {
+    match (component.status, manifest.suspicion(&component.name).is_some()) {
+        (Status::Failed, _) => None,
+        (_, true) => Some(0),
+        (Status::Partial, false) => Some(1),
+        (Status::Complete, false) => Some(2),
+    }
+}
+
+/// Keeps the newest snapshot that holds a component whole; if none does, the newest that holds it in part, and
+/// is not suspect; else the newest that has it: for each configuration and component.
+fn keep_last_good(rows: &[Row<'_>], reasons: &mut BTreeMap<usize, Vec<Reason>>) {
+    let mut best: BTreeMap<(&RunKey, &str), (u8, usize)> = BTreeMap::new();
+    for row in rows {
+        for component in &row.manifest.components {
+            let Some(good) = goodness(row.manifest, component) else { continue };
+            let own = (good, row.at);
+            let best = best.entry((row.key, &component.name)).or_insert(own);
             *best = own.max(*best);
         }
     }
     for ((_, component), (_, at)) in best {
-        if reasons[at].iter().all(|reason| matches!(reason, Reason::LastGood(_))) {
-            reasons[at].push(Reason::LastGood(component.to_owned()));
+        let own = reasons.entry(at).or_default();
+        if own.iter().all(|reason| matches!(reason, Reason::LastGood(_))) {
+            own.push(Reason::LastGood(component.to_owned()));
         }
     }
 }
@@ -305,7 +339,8 @@ fn keep_last_good(snapshots: &[Snapshot], named: &BTreeSet<SnapshotId>, reasons:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage::snapshot::{Component, Manifest};
+    use crate::base::wire;
+    use crate::stage::snapshot::facts::{self, Suspect};
 
     /// 2026-01-05 03:00 UTC, a Monday.
     const START: i64 = 1_767_582_000;
@@ -593,6 +628,47 @@ mod tests {
         snapshots[2].manifest.components[0].status = Status::Failed;
         let policy = Policy { keep_last: 1, ..Policy::default() };
         assert_eq!(kept(&policy, &snapshots), [0, 2]);
+    }
+
+    fn set<T: bincode::Encode>(snapshot: &mut Snapshot, name: &str, fact: T) {
+        snapshot.manifest.set_fact(name, wire::encode(&fact).unwrap());
+    }
+
+    #[test]
+    fn forty_nights_of_which_35_are_empty_keep_the_last_with_mail_and_an_accepted_one_is_the_last() {
+        let mut snapshots = days(40, &["daily"]);
+        for snapshot in &mut snapshots[5..] {
+            let suspect = Suspect { component: "mail".to_owned(), reason: "nothing is there".to_owned() };
+            set(snapshot, facts::SUSPECTS, vec![suspect]);
+        }
+        let policy = Policy { keep_within: Some(span("3d")), keep_daily: 2, ..Policy::default() };
+        assert_eq!(kept(&policy, &snapshots), [4, 37, 38, 39]);
+        set(&mut snapshots[20], facts::ACCEPTED, vec!["mail".to_owned()]);
+        assert_eq!(kept(&policy, &snapshots), [20, 37, 38, 39]);
+    }
+
+    #[test]
+    fn the_last_good_one_is_that_of_its_own_configuration() {
+        let mut snapshots = days(40, &["daily"]);
+        for (at, snapshot) in snapshots.iter_mut().enumerate() {
+            snapshot.manifest.set_fact(facts::RUN, if at == 2 { b"blog".to_vec() } else { b"mail".to_vec() });
+        }
+        let policy = Policy { keep_last: 1, ..Policy::default() };
+        assert_eq!(kept(&policy, &snapshots), [2, 39]);
+    }
+
+    #[test]
+    fn what_is_dated_in_the_future_stays_and_counts_for_nothing() {
+        let mut snapshots = days(10, &["daily"]);
+        snapshots.push(snapshot(START + 3650 * DAY, &["daily"]));
+        let policy = Policy { keep_last: 2, keep_within: Some(span("3d")), ..Policy::default() };
+        let now = START + 9 * DAY;
+        assert_eq!(kept_in(&policy, &snapshots, now, &TimeZone::UTC), [7, 8, 9, 10]);
+        // Before the time of all of them no age is known, but a number is a number.
+        let past = START - 5 * DAY;
+        assert_eq!(kept_in(&policy, &snapshots, past, &TimeZone::UTC).len(), 11);
+        let number = Policy { keep_last: 2, ..Policy::default() };
+        assert_eq!(kept_in(&number, &snapshots, past, &TimeZone::UTC), [9, 10]);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What is kept → what is condemned, repacked and swept; the steps in their order.
 
+mod repacking;
+
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::base::condemned::{ClosedFrames, Condemned};
 use crate::base::id::{ChunkId, PackId, SnapshotId};
 use crate::base::time::Time;
 use crate::op::prune::forget::{Judgement, manifests_present};
-use crate::op::prune::ledger::{Ledger, read_ledger};
+use crate::op::prune::ledger::{Ledger, Origin, Pack, read_ledger};
 use crate::op::prune::mark::{Marker, Needed, Reached};
 use crate::op::prune::plan::{Plan, amount};
 use crate::op::prune::survey::Survey;
@@ -14,7 +17,7 @@ use crate::op::prune::{Amount, Report, Request};
 use crate::repo::condemned::Marks;
 use crate::repo::index::{Index, Presence};
 use crate::repo::reader::Reader;
-use crate::repo::repack::repack;
+use crate::repo::room::Room;
 use crate::repo::sweep::{drop_unreadable, settle_marks, sweep};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, LockMode, Name, StoreError};
@@ -109,80 +112,106 @@ impl<'r> Reclaim<'r> {
         written
     }
 
+    /// Finds out whether what is to be condemned could be noted now: nothing is forgotten before. With `at_once` a full
+    /// disk is no hindrance.
+    ///
+    /// # Errors
+    /// [`RepoError::Refused`] if the disk is full, [`RepoError::Store`]; nothing was changed.
+    pub fn try_to_write(&self) -> Result<(), RepoError> {
+        let plan = &self.plan;
+        let packs: Vec<PackId> = self.ids(&plan.dead).into_iter().chain(self.ids(&plan.repack)).collect();
+        if packs.is_empty() && plan.rescued.is_empty() && plan.closed.is_empty() {
+            return Ok(());
+        }
+        let time = self.request.now;
+        let list = Condemned { time, due: time, packs, closed: plan.closed.clone() };
+        match self.repository.try_condemned(&list) {
+            Err(e) if e.is_full() && self.request.at_once => Ok(()),
+            Err(e) if e.is_full() => Err(RepoError::Refused {
+                what: format!(
+                    "the disk is full ({}), and a prune notes what is to go before it goes: nothing was changed; 'snap prune --now' gives back at once what no snapshot needs, and needs no room for it",
+                    e.chain()
+                ),
+            }),
+            tried => tried,
+        }
+    }
+
     /// Condemns what nothing needs, repacks, and condemns what was repacked. The steps, each durable
     /// before the next: rescued packs are unmarked; dead ones are marked; new packs, then the fragments
-    /// that list them; the old packs are marked, and frames closed.
+    /// that list them; the old packs are marked, and frames closed. With `at_once` what is marked goes right away, and
+    /// on a full disk before it is marked.
     ///
     /// # Errors
     /// [`RepoError::Store`], [`RepoError::Interrupted`]; what was done so far stays.
     pub fn condemn(&self, report: &mut Report) -> Result<(), RepoError> {
+        let doomed = if self.request.at_once { self.doomed() } else { Vec::new() };
+        let mut room = Room::of(self.repository, doomed.iter().copied());
         let rescued = self.ids(&self.plan.rescued);
-        settle_marks(self.repository, &self.marks, |pack| !rescued.contains(pack))?;
         let is_damaged = |error: &RepoError| error.is_damage() && !error.is_newer();
+        let mut is_tidy =
+            settle_marks(self.repository, &self.marks, &mut room, |pack| !rescued.contains(pack))?;
         let damaged = self.marks.unreadable.iter().filter(|(_, error)| is_damaged(error));
         drop_unreadable(self.repository, damaged.map(|(id, _)| *id))?;
-        self.mark(self.ids(&self.plan.dead).into_iter().collect(), Vec::new())?;
-        if self.request.at_once {
-            self.delete(&self.doomed())?; // room for what is written next
+        is_tidy &= self.mark(self.ids(&self.plan.dead).into_iter().collect(), Vec::new(), &mut room)?;
+        is_tidy &= self.delete(&doomed.into_iter().collect(), &mut room)?; // room for what is written next
+        is_tidy &= self.repack(report)?;
+        if !is_tidy {
+            report.notes.push(
+                "the disk is full: what no snapshot needs is deleted, and the index still lists some of it, which harms nothing; a later prune tidies up".to_owned(),
+            );
         }
-        let reader = Reader::new(self.repository, Index::default(), 0);
-        let made = repack(self.repository, &reader, &self.plan.sources, self.request.progress)?;
-        report.notes.extend(made.problems);
-        let packs = made.listed.packs().len() as u64;
-        report.written = Amount { packs, bytes: made.listed.pack_bytes };
-        let done: BTreeSet<PackId> = made.done.iter().copied().collect();
-        let repacked = self.plan.repack.iter().filter(|place| done.contains(&self.ledger.packs[**place].id));
-        let repacked = amount(&self.ledger, repacked);
-        let left = report.repacked.minus(repacked);
-        report.repacked = repacked;
-        report.waiting = report.waiting.minus(left);
-        let closed = self.plan.closed.iter().cloned().chain(made.closed).collect();
-        self.mark(made.done, closed)
+        Ok(())
     }
 
     fn ids(&self, places: &[usize]) -> BTreeSet<PackId> {
         places.iter().map(|place| self.ledger.packs[*place].id).collect()
     }
 
-    /// Packs that go at once if nobody else uses the repository: all that nothing needs.
-    fn doomed(&self) -> BTreeSet<PackId> {
-        let mut doomed = self.ids(&self.plan.dead);
-        doomed.extend(self.ids(&self.plan.due));
-        doomed
+    /// Packs that go at once if nobody else uses the repository: all that nothing needs. First those that nothing names,
+    /// then those that are condemned already; the largest of each first.
+    fn doomed(&self) -> Vec<PackId> {
+        let marked = self.marks.packs();
+        let mut doomed: Vec<&Pack> =
+            self.plan.dead.iter().chain(&self.plan.due).map(|place| &self.ledger.packs[*place]).collect();
+        doomed.sort_by_key(|pack| {
+            let is_listed = pack.origin == Origin::Listed;
+            (is_listed, is_listed && !marked.contains_key(&pack.id), Reverse(pack.bytes))
+        });
+        doomed.into_iter().map(|pack| pack.id).collect()
     }
 
-    fn mark(&self, packs: Vec<PackId>, closed: Vec<ClosedFrames>) -> Result<(), RepoError> {
+    /// Condemns packs and closes frames. With `at_once` that may stay undone on a full disk: all packs of `room` are gone
+    /// then. Returns whether it was done.
+    fn mark(
+        &self,
+        packs: Vec<PackId>,
+        closed: Vec<ClosedFrames>,
+        room: &mut Room<'_>,
+    ) -> Result<bool, RepoError> {
         if packs.is_empty() && closed.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let time = self.request.now;
         let grace = if self.request.at_once { 0 } else { self.request.grace.as_secs() };
         let grace = i64::try_from(grace).unwrap_or(i64::MAX);
         let due = Time::new(time.seconds.saturating_add(grace), time.nanos);
-        self.repository.put_condemned(&Condemned { time, due, packs, closed }).map(|_| ())
-    }
-
-    fn delete(&self, packs: &BTreeSet<PackId>) -> Result<(), RepoError> {
-        if !packs.is_empty() {
-            sweep(self.repository, packs)?;
-            settle_marks(self.repository, &self.repository.marks()?, |pack| !packs.contains(pack))?;
+        let list = Condemned { time, due, packs, closed };
+        let write = || self.repository.put_condemned(&list);
+        match self.request.at_once {
+            true => Ok(room.write_if_it_fits(write)?.is_some()),
+            false => write().map(|_| true),
         }
-        Ok(())
     }
 
-    /// Deletes what was repacked; the caller holds the repository's lock alone since before the plan.
-    ///
-    /// # Errors
-    /// [`RepoError::Store`]; what was deleted stays so.
-    pub fn sweep_alone(&self, report: &mut Report) -> Result<(), RepoError> {
-        let marked: BTreeSet<PackId> = self.repository.marks()?.packs().into_keys().collect();
-        let repacked =
-            self.plan.repack.iter().filter(|place| marked.contains(&self.ledger.packs[**place].id));
-        let repacked: Vec<usize> = repacked.copied().collect();
-        self.delete(&self.ids(&repacked))?;
-        report.deleted = amount(&self.ledger, self.plan.dead.iter().chain(&self.plan.due).chain(&repacked));
-        report.waiting = Amount::default();
-        self.measure(report)
+    /// Deletes packs, which `room` is to hold. Returns whether the index and the lists are up to date.
+    fn delete(&self, packs: &BTreeSet<PackId>, room: &mut Room<'_>) -> Result<bool, RepoError> {
+        if packs.is_empty() {
+            return Ok(true);
+        }
+        let is_swept = sweep(self.repository, packs, room)?;
+        let marks = self.repository.marks()?;
+        Ok(settle_marks(self.repository, &marks, room, |pack| !packs.contains(pack))? && is_swept)
     }
 
     /// Deletes what was condemned by earlier runs and is due. Takes the repository's lock alone, for no
@@ -197,7 +226,8 @@ impl<'r> Reclaim<'r> {
             match self.repository.lock_patiently(LockMode::Exclusive, patience, progress) {
                 Ok(_alone) => {
                     swept = self.still_unneeded(judgement, report)?;
-                    self.delete(&self.ids(&swept))?;
+                    let packs = self.ids(&swept);
+                    self.delete(&packs, &mut Room::of(self.repository, packs.iter().copied()))?;
                 }
                 Err(RepoError::Store(StoreError::Locked { .. })) => {
                     report
@@ -210,7 +240,7 @@ impl<'r> Reclaim<'r> {
         let planned = report.deleted;
         report.deleted = amount(&self.ledger, &swept);
         report.waiting = report.waiting.plus(planned.minus(report.deleted));
-        self.measure(report)
+        Ok(())
     }
 
     /// Returns those packs that are due and that nothing needs, now that no other run is under way.
@@ -299,7 +329,11 @@ impl<'r> Reclaim<'r> {
         Ok(needed)
     }
 
-    fn measure(&self, report: &mut Report) -> Result<(), RepoError> {
+    /// Measures what is left.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`].
+    pub fn measure(&self, report: &mut Report) -> Result<(), RepoError> {
         let found = self.repository.store().list(Folder::Packs)?;
         report.bytes_after = found.iter().filter(|found| found.name.is_some()).map(|found| found.bytes).sum();
         report.frames_closed = self.plan.frames_closed;

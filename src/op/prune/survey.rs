@@ -15,6 +15,7 @@ use crate::repo::RepoError;
 use crate::repo::reader::Reader;
 use crate::repo::records::{Records, Window};
 use crate::repo::together::scan_chunks;
+use crate::stage::tree::Entries;
 
 /// Chunks that are read before it is asked whether to stop.
 const CHUNKS_AT_ONCE: usize = 4096;
@@ -35,6 +36,8 @@ pub struct Leads {
     pub branches: Vec<Branch>,
     /// The best copy of each chunk of content, each as the step from the one before; see [`Self::copies`].
     steps: Vec<i64>,
+    /// Names of the first entry and of the last; empty for what is made of references.
+    ends: (Vec<u8>, Vec<u8>),
 }
 
 /// What a chunk is made of.
@@ -66,6 +69,8 @@ pub struct Survey {
     rows: Vec<Row>,
     records: Records,
     window: Window,
+    /// Whether there can be no temporary file: all stays in memory then.
+    lacks_disk: bool,
 }
 
 fn temporary(error: std::io::Error) -> RepoError {
@@ -91,10 +96,11 @@ impl Leads {
 
     /// Reads whole records; none if the bytes are anything else.
     fn of_entries(bytes: &[u8], copy: &dyn Fn(&ChunkId) -> Option<u32>) -> Option<Self> {
-        let (mut leads, mut last, mut at) = (Self::default(), 0, 0);
-        while at < bytes.len() {
-            let (entry, used) = wire::decode_doubtful::<Entry<'_>>(&bytes[at..]).ok()?;
-            at += used;
+        let (mut leads, mut last) = (Self::default(), 0);
+        let mut names = None;
+        for read in Entries::of_chunk(bytes) {
+            let (_, entry) = read.ok()?;
+            names = Some((names.map_or(entry.name, |(first, _)| first), entry.name));
             match branch(&entry) {
                 Some(branch) => leads.branches.push(branch),
                 None => {
@@ -102,7 +108,13 @@ impl Leads {
                 }
             }
         }
+        leads.ends = names.map(|(first, last)| (first.to_vec(), last.to_vec())).unwrap_or_default();
         Some(leads)
+    }
+
+    /// Returns whether the entries of `next` come after all of these.
+    pub fn come_before(&self, next: &Self) -> bool {
+        self.ends.1 < next.ends.0
     }
 }
 
@@ -116,7 +128,8 @@ pub fn branch(entry: &Entry<'_>) -> Option<Branch> {
 impl Survey {
     /// Reads all chunks of trees and lists that the reader's index knows. `copy` returns the number of a
     /// chunk of content's best copy. Memory: 60 bytes a chunk of a tree, and 4 MiB of what they lead to;
-    /// beyond that one to five bytes for a chunk of content, in a temporary file.
+    /// beyond that one to five bytes for a chunk of content, and two names for a chunk of a tree, in a temporary file, or in
+    /// memory where there can be none.
     ///
     /// # Errors
     /// [`RepoError::Interrupted`]; [`RepoError::Store`] for a store that fails; [`RepoError::Source`] for the
@@ -131,6 +144,7 @@ impl Survey {
             rows: Vec::with_capacity(chunks.len()),
             records: Records::default(),
             window: Window::default(),
+            lacks_disk: false,
         };
         let mut record = Vec::new();
         for some in chunks.chunks(CHUNKS_AT_ONCE) {
@@ -161,7 +175,10 @@ impl Survey {
             None if !is_list(bytes) => (Made::Unclear, Leads::default()),
             None if refs(bytes).next().is_some_and(is_of_tree) => {
                 let content = ContentBuf { depth: 0, list: bytes.to_vec() };
-                (Made::Lists, Leads { branches: vec![Branch { is_tree: false, content }], steps: Vec::new() })
+                (
+                    Made::Lists,
+                    Leads { branches: vec![Branch { is_tree: false, content }], ..Leads::default() },
+                )
             }
             None => {
                 let (mut leads, mut last) = (Leads::default(), 0);
@@ -171,8 +188,12 @@ impl Survey {
         };
         record.clear();
         wire::encode_into(&leads, record).map_err(|e| RepoError::record(&"what a tree leads to", e))?;
-        if self.records.is_full(record.len()) {
-            self.make_room().map_err(temporary)?;
+        if self.records.is_full(record.len())
+            && !self.lacks_disk
+            && let Err(e) = self.make_room()
+        {
+            tracing::debug!("what trees lead to stays in memory: {e}"); // a full disk, which this is to help
+            self.lacks_disk = true;
         }
         let at = self.records.push(record);
         let bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);

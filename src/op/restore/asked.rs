@@ -1,10 +1,7 @@
 //! Refuses what a restore can't do or should not, and says what the snapshot itself lacks.
 
-use std::path::Path;
-
 use crate::op::restore::Request;
 use crate::repo::RepoError;
-use crate::stage::scan::{FolderId, folder_id};
 use crate::stage::snapshot::{Component, Manifest, Status};
 
 /// Checks what is asked for against what the snapshot has.
@@ -19,24 +16,37 @@ pub fn check(manifest: &Manifest, request: &Request<'_>) -> Result<(), RepoError
     for name in &request.components {
         component(&manifest.components, name)?;
     }
-    if !request.delete {
-        return Ok(());
+    if request.delete && !request.include.is_empty() {
+        let reason =
+            "goes with whole directories: leave out --include, or name a directory after the snapshot";
+        return Err(refused("--delete", reason));
     }
-    let failed = manifest.components.iter().find(|component| is_failed(component));
-    if manifest.lacks_total > 0 || failed.is_some() {
-        let what = match failed {
-            Some(component) => format!("component {}, which could not be backed up", component.name),
-            None => format!("entries that could not be backed up ({})", manifest.lacks_total),
-        };
+    if request.delete && manifest.lacks_total > manifest.lacks.len() as u64 {
         let reason = format!(
-            "this snapshot lacks {what}, and the target may hold the only copy; leave out --delete, or name a snapshot that is complete"
+            "this snapshot lacks entries that could not be backed up ({}), more than it names, and the target may hold the only copy; leave out --delete, or name a snapshot that is complete",
+            manifest.lacks_total
         );
         return Err(refused("--delete", reason));
     }
-    if request.own_directory.is_some_and(|own| lies_in(&request.target, own)) {
-        return Err(refused("--delete", "the target lies in the repository; name another target"));
-    }
     Ok(())
+}
+
+/// Returns what is asked for as a path, if it is a single component: both spellings mean the same.
+pub fn resolved<'a>(manifest: &Manifest, request: &Request<'a>) -> Request<'a> {
+    let mut request = request.clone();
+    if let [name] = request.components.as_slice()
+        && let Some(component) = manifest.components.iter().find(|component| component.name == *name)
+    {
+        request.path = component.directory.clone();
+        request.components.clear();
+    }
+    request
+}
+
+/// Returns the directories of the root that are asked for; none if all are.
+pub fn directories(manifest: &Manifest, request: &Request<'_>) -> Vec<Vec<u8>> {
+    let wanted = manifest.components.iter().filter(|component| request.components.contains(&component.name));
+    wanted.map(|component| component.directory.clone()).collect()
 }
 
 /// Returns what the snapshot lacks, with how many entries each concerns. What components lack that were not
@@ -80,12 +90,6 @@ fn is_failed(component: &Component) -> bool {
 /// Returns whether the whole snapshot is asked for, not a path in it.
 pub fn is_whole(request: &Request<'_>) -> bool {
     request.path.iter().all(|byte| *byte == b'/')
-}
-
-/// Returns whether a directory, or one above it, is the folder `own`.
-fn lies_in(path: &Path, own: FolderId) -> bool {
-    let Ok(path) = path.canonicalize() else { return false }; // not made yet
-    path.ancestors().any(|above| folder_id(above) == Some(own))
 }
 
 fn refused(what: &str, reason: impl ToString) -> RepoError {

@@ -1,34 +1,58 @@
 //! Owner, mode, extended attributes and times.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use crate::base::access_list::{self, Named};
 use crate::base::entry::{Entry, Kind};
 use crate::base::time::Time;
+use crate::op::restore::Request;
+use crate::op::restore::labels::LABEL;
 use crate::stage::scan;
+use crate::stage::snapshot::facts::ListNames;
 
 /// The set-user-id and the set-group-id bit.
 const SET_ID: u32 = 0o6000;
 
-/// The access list that says who may do what with an entry.
-const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
-
-/// The access list that a directory hands on to what is made in it.
-pub const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
+/// An owner, mode or access list that could not be set: somebody may do what he could not, or can't do what he could.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unset {
+    /// What, and why.
+    pub what: String,
+    /// How many entries it concerns.
+    pub entries: u64,
+    /// Path of the first of them, below the target.
+    pub first: Vec<u8>,
+}
 
 /// Sets attributes; what can't be set is counted, not fatal.
 pub struct Attributes {
     numeric_ids: bool,
-    may_inherit: bool,
+    /// Whether entries may have access lists that they were not given here.
+    pub may_inherit: bool,
+    sets_labels: bool,
+    names: ListNames,
     is_root: bool,
     users: Mutex<HashMap<(u32, Vec<u8>), u32>>,
     groups: Mutex<HashMap<(u32, Vec<u8>), u32>>,
     warnings: Mutex<BTreeMap<String, u64>>,
+    unset: Mutex<BTreeMap<String, (u64, Vec<u8>)>>,
 }
+
+/// What a file has from the moment it was made, so that it need not be set.
+#[derive(Clone, Copy, Default)]
+pub struct Made {
+    /// Owner and group; none if that is not sure.
+    pub owner: Option<(u32, u32)>,
+    /// Mode.
+    pub mode: u32,
+}
+/// Returns the path of an entry below the target, for messages.
+pub type Path<'p> = &'p dyn Fn() -> Vec<u8>;
 
 /// What attributes are set on.
 pub enum On<'a> {
@@ -51,16 +75,19 @@ impl<T: AsFd> AsFdDyn for T {
 }
 
 impl Attributes {
-    /// Owners go by name where this machine knows it, else by number; with `numeric_ids` always by number.
-    /// `may_inherit` says whether entries may have access lists that they were not given here.
-    pub fn new(numeric_ids: bool, may_inherit: bool) -> Self {
+    /// Owners, and whom access lists name, go by name where this machine knows it, else by number; with `numeric_ids`
+    /// always by number. `names` are those that access lists had where they were read.
+    pub fn new(request: &Request<'_>, names: ListNames) -> Self {
         Self {
-            numeric_ids,
-            may_inherit,
+            numeric_ids: request.numeric_ids,
+            may_inherit: true,
+            sets_labels: request.labels,
+            names,
             is_root: rustix::process::geteuid().is_root(),
             users: Mutex::default(),
             groups: Mutex::default(),
             warnings: Mutex::default(),
+            unset: Mutex::default(),
         }
     }
 
@@ -75,28 +102,81 @@ impl Attributes {
         *self.warnings.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
     }
 
+    /// Returns the owners, modes and access lists that could not be set.
+    pub fn unset(&self) -> Vec<Unset> {
+        let unset = self.unset.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = unset.iter();
+        all.map(|(what, (entries, first))| Unset {
+            what: what.clone(),
+            entries: *entries,
+            first: first.clone(),
+        })
+        .collect()
+    }
+
+    /// Notes that what says who may do what with an entry could not be set.
+    fn fail(&self, what: String, path: Path<'_>) {
+        let mut unset = self.unset.lock().unwrap_or_else(PoisonError::into_inner);
+        unset.entry(what).or_insert_with(|| (0, path())).0 += 1;
+    }
+
+    /// Closes a directory to all but those who may see what will be in it, before anything is: owner, mode and access
+    /// list. What can't be set is told by [`Self::set`], which is due when all is in it.
+    pub fn close(&self, directory: &OwnedFd, entry: &Entry<'_>) {
+        let (uid, gid) = self.owners(entry);
+        let _ = rustix::fs::fchown(directory, id(uid).map(Uid::from_raw), id(gid).map(Gid::from_raw));
+        let _ = rustix::fs::fremovexattr(directory, access_list::DEFAULT);
+        match entry.xattrs.iter().find(|(name, _)| *name == access_list::ACCESS) {
+            None => {
+                let _ = rustix::fs::fremovexattr(directory, access_list::ACCESS);
+            }
+            // Whoever is not root could not write into it any more.
+            Some(_) if entry.mode & 0o700 != 0o700 => return,
+            Some((name, list)) => {
+                let list = self.list(list, entry);
+                let _ = rustix::fs::fsetxattr(directory, *name, &list, XattrFlags::empty());
+            }
+        }
+        // After the list: without it the group could do what the list lets others do.
+        let _ = rustix::fs::fchmod(directory, Mode::from_raw_mode(entry.mode & 0o1777) | Mode::RWXU);
+    }
+
     /// Sets all attributes of an entry. The order matters: a new owner clears set-id bits and
     /// capabilities, a mode changes an ACL's mask, and everything changes times.
-    pub fn set(&self, on: &On<'_>, entry: &Entry<'_>) {
-        let is_owned = self.owner(on, entry);
+    pub fn set(&self, on: &On<'_>, entry: &Entry<'_>, path: Path<'_>) {
+        self.set_beyond(&Made::default(), on, entry, path);
+    }
+
+    /// As [`Self::set`], but for what the entry has already, as it was made with it.
+    pub fn set_beyond(&self, made: &Made, on: &On<'_>, entry: &Entry<'_>, path: Path<'_>) {
+        let is_owned = self.owner(made, on, entry, path);
         let (acls, others): (Vec<_>, Vec<_>) =
-            entry.xattrs.iter().partition(|(name, _)| name.starts_with(b"system.posix_acl_"));
-        others.iter().for_each(|(name, value)| self.xattr(on, name, value));
+            entry.xattrs.iter().partition(|(name, _)| access_list::is_list(name));
+        let is_due = |name: &[u8]| name != LABEL || self.sets_labels;
+        for (name, value) in others.into_iter().filter(|(name, _)| is_due(name)) {
+            if let Err(e) = set_xattr(on, name, value) {
+                self.warn(not_restored(&attribute(name), e));
+            }
+        }
         if entry.kind != Kind::Symlink {
-            self.disinherit(on, entry);
+            self.disinherit(on, entry, path);
             // A set-id bit stands for the owner that it was given by, and for no other.
             let mode = if is_owned { entry.mode } else { entry.mode & !SET_ID };
             if mode != entry.mode {
-                self.warn("set-id bits not restored: the owner is another".to_owned());
+                self.fail("set-id bits not restored: the owner is another".to_owned(), path);
             }
+            let is_made = made.owner.is_some() && made.mode == mode;
             let mode = Mode::from_raw_mode(mode);
             let result = match on {
+                _ if is_made => Ok(()),
                 On::File(file) => rustix::fs::fchmod(file.fd(), mode),
                 On::Name(parent, name) => change_mode(*parent, name, entry.kind, mode),
             };
-            self.note(result, "mode");
+            self.note(result, "mode", path);
         }
-        acls.iter().for_each(|(name, value)| self.xattr(on, name, value));
+        for (name, value) in acls {
+            self.note(set_xattr(on, name, &self.list(value, entry)), &attribute(name), path);
+        }
         let keep = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
         let times = Timestamps { last_access: keep, last_modification: timespec(entry.mtime) };
         let result = match on {
@@ -105,15 +185,17 @@ impl Attributes {
                 rustix::fs::utimensat(parent.fd(), *name, &times, AtFlags::SYMLINK_NOFOLLOW)
             }
         };
-        self.note(result, "times");
+        if let Err(e) = result {
+            self.warn(not_restored("times", e));
+        }
     }
 
     /// Removes access lists that an entry has from the directory it lies in, or from what was there before.
-    fn disinherit(&self, on: &On<'_>, entry: &Entry<'_>) {
+    fn disinherit(&self, on: &On<'_>, entry: &Entry<'_>, path: Path<'_>) {
         let lists = match entry.kind {
             _ if !self.may_inherit => return,
-            Kind::Directory => &[ACCESS_LIST, DEFAULT_LIST][..],
-            _ => &[ACCESS_LIST],
+            Kind::Directory => &[access_list::ACCESS, access_list::DEFAULT][..],
+            _ => &[access_list::ACCESS],
         };
         for list in lists.iter().filter(|list| !entry.xattrs.iter().any(|(name, _)| name == *list)) {
             let result = match on {
@@ -121,28 +203,54 @@ impl Attributes {
                 On::Name(parent, name) => rustix::fs::lremovexattr(path_of(*parent, name), *list),
             };
             if !matches!(result, Err(Errno::NODATA | Errno::NOTSUP)) {
-                self.note(result, "absence of an access list");
+                self.note(result, "absence of an access list", path);
             }
         }
     }
 
-    fn note(&self, result: Result<(), Errno>, what: &str) {
+    fn note(&self, result: Result<(), Errno>, what: &str, path: Path<'_>) {
         if let Err(e) = result {
-            self.warn(format!("{what} not restored: {}", std::io::Error::from(e)));
+            self.fail(not_restored(what, e), path);
         }
     }
 
-    /// Gives the entry its owner and group; returns whether it has them.
-    fn owner(&self, on: &On<'_>, entry: &Entry<'_>) -> bool {
-        let uid = self.id(&self.users, entry.uid, entry.user, |name| {
+    /// Returns the numbers that an entry's owner and group have here.
+    fn owners(&self, entry: &Entry<'_>) -> (u32, u32) {
+        (self.uid(entry.uid, entry.user), self.gid(entry.gid, entry.group))
+    }
+
+    fn uid(&self, number: u32, name: &[u8]) -> u32 {
+        self.id(&self.users, number, name, |name| {
             nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
-        });
-        let gid = self.id(&self.groups, entry.gid, entry.group, |name| {
+        })
+    }
+
+    fn gid(&self, number: u32, name: &[u8]) -> u32 {
+        self.id(&self.groups, number, name, |name| {
             nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
-        });
+        })
+    }
+
+    /// Returns an access list with the numbers that those whom it names have here.
+    fn list(&self, list: &[u8], entry: &Entry<'_>) -> Vec<u8> {
+        fn name<'n>(known: &'n [(u32, Vec<u8>)], number: u32, own: (u32, &'n [u8])) -> &'n [u8] {
+            let known = known.iter().find(|(other, _)| *other == number).map(|(_, name)| name.as_slice());
+            known.unwrap_or(if own.0 == number { own.1 } else { b"" })
+        }
+        access_list::renumbered(list, |named| match named {
+            Named::User(uid) => self.uid(uid, name(&self.names.users, uid, (entry.uid, entry.user))),
+            Named::Group(gid) => self.gid(gid, name(&self.names.groups, gid, (entry.gid, entry.group))),
+        })
+    }
+
+    /// Gives the entry its owner and group; returns whether it has them.
+    fn owner(&self, made: &Made, on: &On<'_>, entry: &Entry<'_>, path: Path<'_>) -> bool {
+        let (uid, gid) = self.owners(entry);
+        if made.owner == Some((uid, gid)) {
+            return true;
+        }
         let set = |uid: Option<u32>, gid: Option<u32>| {
-            let (uid, gid) = (uid.filter(|id| *id != u32::MAX), gid.filter(|id| *id != u32::MAX));
-            let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+            let (uid, gid) = (uid.and_then(id).map(Uid::from_raw), gid.and_then(id).map(Gid::from_raw));
             match on {
                 On::File(file) => rustix::fs::fchown(file.fd(), uid, gid),
                 On::Name(parent, name) => {
@@ -153,11 +261,11 @@ impl Attributes {
         match set(Some(uid), Some(gid)) {
             Err(Errno::PERM) if !self.is_root => {
                 let _ = set(None, Some(gid)); // a group that this user is in can be given
-                self.warn("owner not restored: only root can give files away".to_owned());
+                self.fail("owner not restored: only root can give files away".to_owned(), path);
                 false
             }
             other => {
-                self.note(other, "owner");
+                self.note(other, "owner", path);
                 other.is_ok()
             }
         }
@@ -178,18 +286,25 @@ impl Attributes {
             .entry((number, name.to_vec()))
             .or_insert_with(|| std::str::from_utf8(name).ok().and_then(look).unwrap_or(number))
     }
+}
 
-    fn xattr(&self, on: &On<'_>, name: &[u8], value: &[u8]) {
-        let result = match on {
-            On::File(file) => rustix::fs::fsetxattr(file.fd(), name, value, XattrFlags::empty()),
-            On::Name(parent, at) => {
-                rustix::fs::lsetxattr(path_of(*parent, at), name, value, XattrFlags::empty())
-            }
-        };
-        if let Err(e) = result {
-            let name = String::from_utf8_lossy(name);
-            self.warn(format!("attribute {name} not restored: {}", std::io::Error::from(e)));
-        }
+/// Returns a number that the kernel does not take for "leave it".
+fn id(number: u32) -> Option<u32> {
+    Some(number).filter(|number| *number != u32::MAX)
+}
+
+fn attribute(name: &[u8]) -> String {
+    format!("attribute {}", String::from_utf8_lossy(name))
+}
+
+fn not_restored(what: &str, error: Errno) -> String {
+    format!("{what} not restored: {}", std::io::Error::from(error))
+}
+
+fn set_xattr(on: &On<'_>, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    match on {
+        On::File(file) => rustix::fs::fsetxattr(file.fd(), name, value, XattrFlags::empty()),
+        On::Name(parent, at) => rustix::fs::lsetxattr(path_of(*parent, at), name, value, XattrFlags::empty()),
     }
 }
 
@@ -200,7 +315,7 @@ fn path_of(parent: &dyn AsFdDyn, name: &[u8]) -> Vec<u8> {
 
 /// Changes the mode of what lies under a name, if it is of this kind: whoever owns the directory may have put a link
 /// there, and chmod(2) follows links.
-fn change_mode(parent: &dyn AsFdDyn, name: &[u8], kind: Kind, mode: Mode) -> Result<(), Errno> {
+pub fn change_mode(parent: &dyn AsFdDyn, name: &[u8], kind: Kind, mode: Mode) -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let node = rustix::fs::openat(parent.fd(), name, flags, Mode::empty())?;
     match scan::stat_of(&node)?.kind == Some(kind) {

@@ -1,5 +1,6 @@
 //! Meets the needs of many files, frame by frame in ascending order, each frame read once.
 
+mod back;
 mod begun;
 mod make;
 
@@ -8,9 +9,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::content::{ChunkRef, REF_BYTES};
+use crate::base::threads::begin;
 use crate::op::restore::Request;
 use crate::op::restore::attributes::Attributes;
 use crate::op::restore::fill::begun::{Begun, parts_bytes};
@@ -116,6 +118,8 @@ pub struct Filled {
     pub bytes_fetched: u64,
     /// Entries that are not in place, and why.
     pub lacks: Vec<Lack>,
+    /// Numbers of the files that are in place, in the order in which they were made, if they are to be read back.
+    made: Vec<u32>,
 }
 
 /// Makes files.
@@ -150,7 +154,7 @@ pub struct Fill<'f> {
 #[derive(Default)]
 pub struct Hand {
     /// The directory that it opened last.
-    parent: Option<(u32, OwnedFd)>,
+    parent: Option<(u32, Arc<OwnedFd>)>,
     /// The temporary file that it opened last.
     spool: Option<(u32, File)>,
     /// Records that it read last, and chunks.
@@ -199,28 +203,30 @@ impl<'f> Fill<'f> {
         }
     }
 
-    /// Makes all files.
+    /// Makes all files; reads them back, and those that were `kept`, if that is asked for.
     ///
     /// # Errors
-    /// [`RepoError::Interrupted`]; [`RepoError::Source`] if the records can't be read again. A file
-    /// that can't be made is a lack.
-    pub fn run(mut self, needs: &mut Needs) -> Result<Filled, RepoError> {
+    /// [`RepoError::Interrupted`]; [`RepoError::Source`] if the records can't be read again, or the target takes no more. A
+    /// file that can't be made is a lack.
+    pub fn run(mut self, needs: &mut Needs, kept: &[FilePlan]) -> Result<Filled, RepoError> {
         self.memory_max = parts_bytes(size_of_val(self.files) + needs.len() * size_of::<Need>());
         needs.retain(|file| self.is_wanted(file));
         let frames: Vec<&[Need]> = needs.sorted().chunk_by(Need::shares_frame).collect();
         let groups: Vec<&[&[Need]]> = stretches(self.places, &frames).collect();
         let next = AtomicUsize::new(0);
+        let work = || {
+            let mut hand = Hand::default();
+            while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if self.is_stopped() {
+                    return;
+                }
+                self.stretch(group, &mut hand);
+            }
+        };
         std::thread::scope(|scope| {
-            for _ in 0..self.request.threads.max(1) {
-                scope.spawn(|| {
-                    let mut hand = Hand::default();
-                    while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if self.is_stopped() {
-                            return;
-                        }
-                        self.stretch(group, &mut hand);
-                    }
-                });
+            let begun = (0..self.request.threads.max(1)).map(|_| begin(scope, work));
+            if begun.take_while(Result::is_ok).count() == 0 {
+                work(); // the system gives no thread
             }
             let mut hand = Hand::default();
             for (number, file) in (0..).zip(self.files).filter(|(_, file)| file.chunks == 0) {
@@ -228,10 +234,13 @@ impl<'f> Fill<'f> {
                     return;
                 }
                 if self.is_wanted(number) {
-                    self.make(file, Ok(Content::Bytes(&[])), &mut hand);
+                    self.make((number, file), Ok(Content::Bytes(&[])), &mut hand);
                 }
             }
         });
+        if self.request.verify && !self.is_stopped() {
+            self.read_back(kept);
+        }
         match locked(&self.error).take() {
             Some(error) => {
                 let mut hand = Hand::default();
@@ -263,6 +272,16 @@ impl<'f> Fill<'f> {
     fn stop(&self, error: RepoError) {
         self.is_stopped.store(true, Ordering::Relaxed);
         locked(&self.error).get_or_insert(error);
+    }
+
+    /// Returns the text of an error of the target; if it takes no more at all, stops.
+    fn refused(&self, error: &io::Error) -> String {
+        if let Some(errno) = rustix::io::Errno::from_io_error(error)
+            && let Err(e) = self.target.stops(errno)
+        {
+            self.stop(e);
+        }
+        error.to_string()
     }
 
     fn done(&self, change: impl FnOnce(&mut Filled)) {
@@ -325,7 +344,7 @@ impl<'f> Fill<'f> {
         let bytes = frame.and_then(|frame| self.gather(need, chunks, frame, &mut hand.right, &mut own));
         hand.chunks = window;
         match need.count() == file.chunks {
-            true => self.make(file, bytes.map(Content::Bytes), hand),
+            true => self.make((need.file, file), bytes.map(Content::Bytes), hand),
             false => self.deliver((need.file, file), at, bytes, hand),
         }
         Ok(())

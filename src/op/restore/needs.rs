@@ -2,6 +2,7 @@
 
 use crate::base::content::ChunkRef;
 use crate::base::limits::FRAME_BYTES_CAP;
+use crate::base::threads::begin;
 use crate::op::restore::fill::FilePlan;
 use crate::repo::RepoError;
 use crate::repo::index::Index;
@@ -222,13 +223,13 @@ fn look_up(lookups: &[Lookup], index: &Index, threads: usize) -> Result<Vec<Opti
     };
     let parts: Vec<_> = std::thread::scope(|scope| {
         let (first, others) = order.split_at(part.min(order.len()));
-        let running: Vec<_> = others.chunks(part).map(|part| scope.spawn(move || find(part))).collect();
+        let running: Vec<_> =
+            others.chunks(part).map(|part| begin(scope, move || find(part)).map_err(|_| part)).collect();
         let mut parts = vec![find(first)];
-        parts.extend(
-            running
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
-        );
+        parts.extend(running.into_iter().map(|thread| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(part) => find(part), // the system gives no more threads
+        }));
         parts
     });
     let mut found = vec![None; lookups.len()];

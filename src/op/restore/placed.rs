@@ -7,12 +7,20 @@ pub const PLACED_BYTES: usize = REF_BYTES + 8;
 
 /// Appends the chunks of a list.
 pub fn push_placed(list: &[u8], out: &mut Vec<u8>) {
-    let mut at = 0u64;
-    for chunk in refs(list) {
+    for (chunk, at) in in_order(list) {
         out.extend_from_slice(&chunk.to_bytes());
         out.extend_from_slice(&at.to_le_bytes());
-        at += u64::from(chunk.bytes);
     }
+}
+
+/// Returns the chunks of a list, each with where it goes.
+pub fn in_order(list: &[u8]) -> impl Iterator<Item = (ChunkRef, u64)> + '_ {
+    let mut next = 0u64;
+    refs(list).map(move |chunk| {
+        let at = next;
+        next += u64::from(chunk.bytes);
+        (chunk, at)
+    })
 }
 
 /// Reads chunks that were appended: each with where it goes, in bytes from the start of the file's data,

@@ -1,6 +1,8 @@
-//! Removes what is in the target and not in the snapshot. Never through a link, never the repository or what
-//! leads to it, nothing that is excluded, and nothing on another file system.
+//! Removes what is in the target and not in the snapshot: first a look at what would go, then, when all else is in
+//! place, what is still as it was seen. Never through a link, never the repository or what leads to it, nothing that
+//! is spared, and nothing on another file system.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -8,44 +10,84 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2, unlinkat};
 use rustix::io::Errno;
 
 use crate::base::entry::Kind;
-use crate::op::restore::{Filter, Request, lack};
-use crate::stage::scan::{self, FolderId, Stat};
+use crate::op::restore::lack;
+use crate::op::restore::origin::base_name;
+use crate::op::restore::spared::{Spared, Spot, Why};
+use crate::stage::scan::{self, Stat};
 use crate::stage::snapshot::Lack;
 
 /// Why a directory stays, with all that is in it.
-const REPOSITORY: &str = "the repository lies there";
 const MOUNTED: &str = "another file system is mounted there";
 
-/// What is removed below one directory of the target.
+/// Entries, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Entries, each by itself, whatever it lies in.
+    pub entries: u64,
+    /// Bytes of files.
+    pub bytes: u64,
+}
+
+impl Tally {
+    /// Counts one more entry.
+    pub fn add(&mut self, stat: &Stat) {
+        self.entries += 1;
+        self.bytes = self.bytes.saturating_add(stat.size);
+    }
+}
+
+/// What an entry of the target was when it was looked at.
+pub struct Seen {
+    /// Where it is.
+    pub spot: Spot,
+    /// Tells whether what would go of it is what was seen.
+    print: blake3::Hash,
+}
+
+/// What a [`Removal`] does with what it meets.
+enum Act<'r> {
+    /// Notes it, and calls this with the path of each entry that would go.
+    Look(&'r mut dyn FnMut(&[u8], &Stat)),
+    /// Unlinks it.
+    Take,
+}
+
+/// A removal under way.
 pub struct Removal<'r> {
-    filter: &'r Filter,
-    own_directory: Option<FolderId>,
-    is_dry: bool,
-    /// Entries that went; a directory that went counts once, whatever was in it.
-    pub deleted: u64,
+    spared: &'r Spared<'r>,
+    act: Act<'r>,
+    print: blake3::Hasher,
+    /// What goes, or is gone.
+    pub tally: Tally,
+    /// What stays for a reason that is no failure.
+    pub kept: BTreeMap<Why, u64>,
     /// Entries that stay and should not, and why.
     pub lacks: Vec<Lack>,
 }
 
 impl<'r> Removal<'r> {
-    /// Begins. In a dry run what would go is counted, and stays.
-    pub(crate) fn new(filter: &'r Filter, request: &Request<'_>) -> Self {
-        let (own_directory, is_dry) = (request.own_directory, request.dry_run);
-        Self { filter, own_directory, is_dry, deleted: 0, lacks: Vec::new() }
+    /// Begins to look. `each` is called with each entry that would go, those in a directory before it.
+    pub fn look(spared: &'r Spared<'r>, each: &'r mut dyn FnMut(&[u8], &Stat)) -> Self {
+        Self::new(spared, Act::Look(each))
     }
 
-    /// Removes `name` in the directory `parent`, and all below it that may go. `path` is its path below the target.
-    /// What can't be removed is a lack.
-    pub fn remove(&mut self, (parent, about): (&OwnedFd, &Stat), name: &[u8], path: &[u8]) {
-        let is_gone = self.take((parent, about), name, path);
-        self.deleted += u64::from(is_gone);
+    fn new(spared: &'r Spared<'r>, act: Act<'r>) -> Self {
+        let print = blake3::Hasher::new();
+        Self { spared, act, print, tally: Tally::default(), kept: BTreeMap::new(), lacks: Vec::new() }
     }
 
-    /// Removes an entry; returns whether it is gone.
-    fn take(&mut self, parent: (&OwnedFd, &Stat), name: &[u8], path: &[u8]) -> bool {
-        let result = self.entry(parent, name, path);
+    /// Goes over an entry and all below it. Returns whether it goes whole, and what it is to be known by.
+    pub fn over(&mut self, (parent, about): (&OwnedFd, &Stat), name: &[u8], spot: &Spot) -> (bool, Seen) {
+        self.print.reset();
+        let is_whole = self.take((parent, about), name, spot);
+        (is_whole, Seen { spot: spot.clone(), print: self.print.finalize() })
+    }
+
+    /// Goes over an entry; returns whether it goes.
+    fn take(&mut self, parent: (&OwnedFd, &Stat), name: &[u8], spot: &Spot) -> bool {
+        let result = self.entry(parent, name, spot);
         result.unwrap_or_else(|reason| {
-            self.lacks.push(lack(path, format!("not removed: {reason}")));
+            self.lacks.push(lack(&spot.path, format!("not removed: {reason}")));
             false
         })
     }
@@ -54,18 +96,17 @@ impl<'r> Removal<'r> {
         &mut self,
         (parent, about): (&OwnedFd, &Stat),
         name: &[u8],
-        path: &[u8],
+        spot: &Spot,
     ) -> Result<bool, String> {
         let stat = scan::stat_at(parent, name).map_err(text)?;
-        let is_directory = stat.kind == Some(Kind::Directory);
-        if !self.filter.wants(path, is_directory).0 {
-            return Ok(false);
+        if let Some(why) = self.spared.why(spot, &stat) {
+            return Ok(self.keep(why, 1));
         }
-        if !is_directory {
-            return self.unlink(parent, name, AtFlags::empty());
+        if stat.kind != Some(Kind::Directory) {
+            return self.unlink(parent, name, spot, &stat);
         }
-        if self.own_directory == Some((stat.filesystem, stat.inode)) {
-            return Err(REPOSITORY.to_owned());
+        if let Some(what) = self.spared.own(&stat) {
+            return Err(format!("{what} lies there"));
         }
         if stat.filesystem != about.filesystem {
             return Err(MOUNTED.to_owned());
@@ -74,26 +115,63 @@ impl<'r> Removal<'r> {
             Errno::XDEV => MOUNTED.to_owned(),
             e => text(e),
         })?;
-        let mut gone = 0;
+        let names = scan::list(&directory).map_err(text)?;
+        if self.spared.is_marked(spot, names.iter()) {
+            return Ok(self.keep(Why::Marked, 1));
+        }
         let mut is_empty = true;
-        for inner in scan::list(&directory).map_err(text)?.iter() {
-            let is_gone = self.take((&directory, &stat), inner, &[path, b"/", inner].concat());
-            gone += u64::from(is_gone);
-            is_empty &= is_gone;
+        for inner in names.iter() {
+            is_empty &= self.take((&directory, &stat), inner, &spot.below(inner));
         }
         if !is_empty {
-            self.deleted += gone;
             return Ok(false);
         }
-        self.unlink(parent, name, AtFlags::REMOVEDIR)
+        self.unlink(parent, name, spot, &stat)
     }
 
-    fn unlink(&self, parent: &OwnedFd, name: &[u8], flags: AtFlags) -> Result<bool, String> {
-        match self.is_dry {
-            true => Ok(true),
-            false => unlinkat(parent, name, flags).map(|()| true).map_err(text),
-        }
+    fn keep(&mut self, why: Why, count: u64) -> bool {
+        *self.kept.entry(why).or_default() += count;
+        false
     }
+
+    fn unlink(&mut self, parent: &OwnedFd, name: &[u8], spot: &Spot, stat: &Stat) -> Result<bool, String> {
+        let is_directory = stat.kind == Some(Kind::Directory);
+        // A directory's own times change with what is removed from it.
+        let changed = if is_directory { (0, 0) } else { (stat.mtime.seconds, stat.mtime.nanos) };
+        let known = (stat.filesystem, stat.inode, stat.size, changed);
+        self.print.update(&(spot.path.len() as u64).to_le_bytes());
+        self.print.update(&spot.path);
+        self.print.update(format!("{known:?}").as_bytes());
+        match &mut self.act {
+            Act::Look(each) => each(&spot.path, stat),
+            Act::Take => {
+                let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+                unlinkat(parent, name, flags).map_err(text)?;
+            }
+        }
+        self.tally.add(stat);
+        Ok(true)
+    }
+}
+
+/// Removes what was looked at, if it is still what was seen: what has come meanwhile was in no list and in no
+/// question. Returns what is gone, and what stays and should not.
+pub fn remove(spared: &Spared<'_>, parent: &OwnedFd, seen: &Seen) -> (Tally, Vec<Lack>) {
+    let (name, spot) = (base_name(&seen.spot.path), &seen.spot);
+    let stays = |reason: String| (Tally::default(), vec![lack(&spot.path, format!("not removed: {reason}"))]);
+    let about = match scan::stat_of(parent).and_then(|about| Ok((scan::stat_at(parent, name)?, about))) {
+        Ok((_, about)) => about,
+        Err(Errno::NOENT) => return (Tally::default(), Vec::new()), // somebody else has removed it
+        Err(e) => return stays(text(e)),
+    };
+    let mut nobody = |_: &[u8], _: &Stat| ();
+    let (_, now) = Removal::look(spared, &mut nobody).over((parent, &about), name, spot);
+    if now.print != seen.print {
+        return stays("it has changed since it was looked at; run the restore again".to_owned());
+    }
+    let mut removal = Removal::new(spared, Act::Take);
+    removal.take((parent, &about), name, spot);
+    (removal.tally, removal.lacks)
 }
 
 /// Opens a directory, unless something is mounted on it: even what lies on the same device.
@@ -104,6 +182,13 @@ fn open(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
         Err(Errno::NOSYS | Errno::PERM) => scan::open_directory(&parent, name), // an old kernel, or a sandbox
         other => other,
     }
+}
+
+/// Returns whether something is mounted on a directory of `parent`.
+pub fn is_mounted(parent: &OwnedFd, name: &[u8]) -> bool {
+    let device = |stat: Result<Stat, Errno>| stat.ok().map(|stat| stat.filesystem);
+    matches!(open(parent, name), Err(Errno::XDEV))
+        || device(scan::stat_at(parent, name)) != device(scan::stat_of(parent))
 }
 
 fn text(error: Errno) -> String {

@@ -4,29 +4,48 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::base::access_list;
 use crate::base::entry::Kind;
-use crate::op::restore::Overwrite;
-use crate::op::restore::attributes::DEFAULT_LIST;
+use crate::op::restore::attributes::Made;
+use crate::op::restore::ground::{Ground, Way};
+use crate::op::restore::handles::{Handles, open_below};
+use crate::op::restore::labels::{self, has_label};
+use crate::op::restore::plan::Directory;
+use crate::op::restore::staged::{Marker, PREFIX, Staged, failed, remove_bare};
+use crate::op::restore::{Overwrite, Request};
 use crate::repo::RepoError;
+use crate::repo::staging::Staging;
 use crate::stage::scan::{self, Stat};
 use crate::stage::seal::random;
 
-/// First bytes of the names that files have until they are whole.
-const TEMPORARY: &str = ".snap-restore-";
-
 /// A directory that is restored into.
 pub struct Target {
-    path: PathBuf,
-    root: Option<OwnedFd>,
+    /// Its path, for messages.
+    shown: String,
+    /// The target itself; none if it is not there.
+    place: Option<Arc<OwnedFd>>,
+    /// Below this everything is made: the target itself, or the tree of a staging directory in it.
+    root: Option<Arc<OwnedFd>>,
+    handles: Handles,
     overwrite: Overwrite,
     /// Whether entries may have access lists that this run did not give them.
     pub may_inherit: bool,
+    /// The staging directory whose tree it is, if it is one.
+    pub staging: Option<String>,
+    /// Whether an earlier run has filled a part of it.
+    pub is_resumed: bool,
+    /// Owner and group that a new file has; none if that is not sure.
+    owner_of_new: Option<(u32, u32)>,
+    /// Mode bits that a new file does not get, whatever is asked for.
+    umask: u32,
+    /// Whether what is made gets the label of what it takes the place of, or of the directory that it lies in.
+    pub keeps_labels: bool,
     /// What temporary names start with.
     prefix: String,
     /// Number of the last temporary name.
@@ -34,38 +53,79 @@ pub struct Target {
 }
 
 impl Target {
-    /// Opens the target, and makes it if it is not there. With `dry_run` it need not be there.
+    /// Begins in a staging directory where that is the way, or goes on in one. In a dry run nothing is made.
     ///
     /// # Errors
-    /// [`RepoError::Source`] if it can't be used, or holds something and nothing may be overwritten.
-    pub fn open(path: &Path, overwrite: Overwrite, dry_run: bool) -> Result<Self, RepoError> {
-        let fail = |reason: String| RepoError::Source { path: path.display().to_string(), reason };
-        if !dry_run {
-            std::fs::create_dir_all(path).map_err(|e| fail(format!("target cannot be made: {e}")))?;
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(root) => root,
-            Err(Errno::NOENT) if dry_run => return Self::with(path, None, overwrite),
-            Err(e) => return Err(fail(format!("target cannot be opened: {}", io::Error::from(e)))),
+    /// [`RepoError::Source`] if a staging directory can't be made or used.
+    pub fn open(
+        request: &Request<'_>,
+        ground: Ground,
+        mut marker: Marker,
+        known: &Staging,
+    ) -> Result<(Self, Option<Staged>), RepoError> {
+        let path = &request.target;
+        let (Some(place), false) = (&ground.place, request.dry_run) else {
+            return Ok((Self::with(request, ground.place)?, None));
         };
-        let names = scan::list(&root)
-            .map_err(|e| fail(format!("target cannot be listed: {}", io::Error::from(e))))?;
-        if overwrite == Overwrite::Never && !names.is_empty() {
-            let reason = "target is not empty; name an empty directory, or allow it with --overwrite if-changed or always";
-            return Err(fail(reason.to_owned()));
-        }
-        Self::with(path, Some(root), overwrite)
+        let place = place.clone();
+        let staged = match ground.way {
+            Way::Over => return Ok((Self::with(request, Some(place))?, None)),
+            Way::Continue((name, found)) => Staged::resume(&place, path, (&name, found), known)?,
+            Way::Begin(leftovers) => {
+                leftovers.iter().for_each(|name| remove_bare(&place, name, known));
+                marker.is_target_made = ground.is_made;
+                Staged::begin(&place, path, &marker, known)?
+            }
+        };
+        Ok((Self::staged(request, place, &staged)?, Some(staged)))
     }
 
-    fn with(path: &Path, root: Option<OwnedFd>, overwrite: Overwrite) -> Result<Self, RepoError> {
+    fn staged(request: &Request<'_>, place: Arc<OwnedFd>, staged: &Staged) -> Result<Self, RepoError> {
+        let target = Self::with(request, Some(staged.tree.clone()))?;
+        Ok(Self {
+            place: Some(place),
+            overwrite: Overwrite::Never,
+            may_inherit: staged.is_resumed,
+            staging: Some(staged.name.clone()),
+            is_resumed: staged.is_resumed,
+            owner_of_new: staged.owner_of_new(target.umask),
+            ..target
+        })
+    }
+
+    /// Takes the target as it is; `place` is none if it is not there.
+    ///
+    /// # Errors
+    /// [`RepoError::System`] without random bytes.
+    pub fn with(request: &Request<'_>, place: Option<Arc<OwnedFd>>) -> Result<Self, RepoError> {
         // No process's number: in a container all have the same one, and a killed run may have left files behind.
         let mut own = [0; 8];
         random(&mut own).map_err(|_| RepoError::System { what: "random bytes" })?;
-        let prefix = format!("{TEMPORARY}{:016x}-", u64::from_le_bytes(own));
-        let hands_on = |root: &OwnedFd| rustix::fs::fgetxattr(root, DEFAULT_LIST, &mut [0; 0][..]).is_ok();
-        let may_inherit = overwrite != Overwrite::Never || root.as_ref().is_some_and(hands_on);
-        Ok(Self { path: path.to_owned(), root, overwrite, may_inherit, prefix, last: AtomicU64::new(0) })
+        let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+        rustix::process::umask(umask);
+        let hands_on = |place: &Arc<OwnedFd>| {
+            rustix::fs::fgetxattr(place, access_list::DEFAULT, &mut [0; 0][..]).is_ok()
+        };
+        Ok(Self {
+            shown: request.target.display().to_string(),
+            may_inherit: request.overwrite != Overwrite::Never || place.as_ref().is_some_and(hands_on),
+            keeps_labels: !request.labels && place.as_ref().is_some_and(has_label),
+            root: place.clone(),
+            place,
+            handles: Handles::default(),
+            overwrite: request.overwrite,
+            staging: None,
+            is_resumed: false,
+            owner_of_new: None,
+            umask: umask.as_raw_mode(),
+            prefix: format!("{PREFIX}{:016x}-", u64::from_le_bytes(own)),
+            last: AtomicU64::new(0),
+        })
+    }
+
+    /// Returns whether all of it is in a closed directory until it is whole.
+    pub fn is_staged(&self) -> bool {
+        self.staging.is_some()
     }
 
     /// Returns a name under which nothing lies yet.
@@ -78,40 +138,84 @@ impl Target {
     /// # Errors
     /// [`RepoError::Source`] if there is no room for it, or it can't be made.
     pub fn nameless_file(&self) -> Result<File, RepoError> {
-        tempfile::tempfile_in(&self.path).map_err(|e| self.unusable(&e))
+        let made = self.root().and_then(|root| {
+            let flags = OFlags::RDWR | OFlags::CLOEXEC;
+            match rustix::fs::openat(root, c".", flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
+                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+                    let name = self.temporary_name();
+                    let file = create_file(root, name.as_bytes(), 0o600)?;
+                    rustix::fs::unlinkat(root, name, AtFlags::empty())?;
+                    Ok(file)
+                }
+                other => other.map(File::from),
+            }
+        });
+        made.map_err(|e| self.unusable(&e.into()))
     }
 
     /// Returns the error for a target in which what was noted can't be kept.
     pub fn unusable(&self, error: &io::Error) -> RepoError {
-        let reason = format!("a temporary file of the restore cannot be used: {error}");
-        RepoError::Source { path: self.path.display().to_string(), reason }
+        let error = Errno::from_io_error(error).unwrap_or(Errno::IO);
+        self.failed("a temporary file of the restore cannot be used", error)
     }
 
-    /// Opens a directory below the target.
+    /// Returns the error for a target that can't take what is restored.
+    pub fn failed(&self, what: &str, error: Errno) -> RepoError {
+        match &self.staging {
+            Some(staging) => failed(&self.shown, staging, what, error),
+            None => RepoError::Source {
+                path: self.shown.clone(),
+                reason: format!("{what}: {}", io::Error::from(error)),
+            },
+        }
+    }
+
+    /// Tells whether an error is of the whole file system, and nothing is to be shown that lacks what is to come.
+    ///
+    /// # Errors
+    /// [`RepoError::Source`] if so.
+    pub fn stops(&self, error: Errno) -> Result<(), RepoError> {
+        match error {
+            Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO if self.is_staged() => {
+                Err(self.failed("it cannot take more", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn root(&self) -> Result<&Arc<OwnedFd>, Errno> {
+        self.root.as_ref().ok_or(Errno::NOENT)
+    }
+
+    /// Opens a directory of the target by its number.
+    ///
+    /// # Errors
+    /// As [`Handles::open`].
+    pub fn directory(&self, all: &[Directory], number: u32) -> Result<Arc<OwnedFd>, Errno> {
+        self.handles.open(self.root()?, all, number)
+    }
+
+    /// Opens the target itself, or a directory below it by its path, whatever is made elsewhere until it is whole.
     ///
     /// # Errors
     /// As openat2(2); `ELOOP` if a link is in the way.
-    pub fn directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        let root = self.root.as_ref().ok_or(Errno::NOENT)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        if path.is_empty() {
-            return rustix::fs::openat(root, c".", flags, Mode::empty());
-        }
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
-            Err(Errno::NAMETOOLONG) => self.step_by_step(path, flags),
-            Err(Errno::NOSYS | Errno::PERM) => self.step_by_step(path, flags), // an old kernel, or a sandbox
-            other => other,
-        }
+    pub fn below(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let place = self.place.as_ref().ok_or(Errno::NOENT)?;
+        open_below(place, if path.is_empty() { b"." } else { path })
     }
 
-    /// Opens one directory after the other, none through a link.
-    fn step_by_step(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        let mut at = self.directory(b"")?;
-        for name in path.split(|byte| *byte == b'/') {
-            at = rustix::fs::openat(&at, name, flags, Mode::empty())?;
-        }
-        Ok(at)
+    /// Makes all that was written durable.
+    ///
+    /// # Errors
+    /// As syncfs(2).
+    pub fn sync(&self) -> Result<(), Errno> {
+        rustix::fs::syncfs(self.root()?)
+    }
+
+    /// Returns what a file of this mode is to be made with, and what it has then.
+    pub fn made(&self, mode: u32) -> Made {
+        let mode = mode & 0o777;
+        Made { owner: self.owner_of_new, mode: mode & !self.umask }
     }
 
     /// Makes a directory, or takes the one that is there. What else is there gives way if it may.
@@ -119,7 +223,14 @@ impl Target {
     /// # Errors
     /// As mkdirat(2); `EEXIST` if something else is there that must stay.
     pub fn make_directory(&self, parent: impl AsFd, name: &[u8]) -> Result<(), Errno> {
-        match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+        let make = || {
+            rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
+            if self.keeps_labels {
+                labels::keep(&parent, name, name);
+            }
+            Ok(())
+        };
+        match make() {
             Err(Errno::EXIST) => {}
             other => return other,
         }
@@ -128,7 +239,7 @@ impl Target {
             _ if self.overwrite == Overwrite::Never => Err(Errno::EXIST),
             _ => {
                 rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
-                rustix::fs::mkdirat(&parent, name, Mode::RWXU)
+                make()
             }
         }
     }
@@ -138,20 +249,20 @@ impl Target {
         scan::stat_at(parent, name).ok()
     }
 
+    /// Gives what was made under a temporary name, or under its own, the label that belongs to its place.
+    pub fn label(&self, parent: impl AsFd, temporary: &[u8], name: &[u8]) {
+        if self.keeps_labels {
+            labels::keep(parent, temporary, name);
+        }
+    }
+
     /// Puts what was made under a temporary name in its place.
     ///
     /// # Errors
-    /// As renameat2(2); `EEXIST` if something is there that must stay.
+    /// As renameat(2).
     pub fn put(&self, parent: impl AsFd, temporary: &str, name: &[u8]) -> Result<(), Errno> {
-        let flags = match self.overwrite {
-            Overwrite::Never => RenameFlags::NOREPLACE,
-            _ => RenameFlags::empty(),
-        };
-        let renamed = match rustix::fs::renameat_with(&parent, temporary, &parent, name, flags) {
-            Err(Errno::INVAL) if flags == RenameFlags::NOREPLACE && Self::look(&parent, name).is_none() => {
-                rustix::fs::renameat(&parent, temporary, &parent, name)
-            }
-            Err(Errno::ISDIR | Errno::NOTEMPTY) if self.overwrite != Overwrite::Never => {
+        let renamed = match rustix::fs::renameat(&parent, temporary, &parent, name) {
+            Err(Errno::ISDIR | Errno::NOTEMPTY) => {
                 // An empty directory gives way to a file; a full one holds what nobody told us to remove.
                 rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)
                     .and_then(|()| rustix::fs::renameat(&parent, temporary, &parent, name))
@@ -169,16 +280,16 @@ impl Target {
 ///
 /// # Errors
 /// As openat(2).
-pub fn create_file(parent: impl AsFd, name: &str) -> Result<File, Errno> {
+pub fn create_file(parent: impl AsFd, name: &[u8], mode: u32) -> Result<File, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+    rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(mode)).map(File::from)
 }
 
 /// Opens a file that this run is writing.
 ///
 /// # Errors
 /// As openat(2).
-pub fn reopen_file(parent: impl AsFd, name: &str) -> Result<File, Errno> {
+pub fn reopen_file(parent: impl AsFd, name: &[u8]) -> Result<File, Errno> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty()).map(File::from)
 }

@@ -1,14 +1,17 @@
 //! What comes after the files: hard links, and what is in the target and not in the snapshot.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use crate::op::restore::lack;
-use crate::op::restore::plan::{Link, Plan};
-use crate::op::restore::removal::Removal;
-use crate::stage::scan::{self, Stat};
+use crate::op::restore::alike::fallen_together;
+use crate::op::restore::plan::{Link, Plan, path, path_of};
+use crate::op::restore::removal::{Seen, remove};
+use crate::op::restore::spared::Spared;
+use crate::op::restore::survey::Findings;
+use crate::repo::RepoError;
 
 impl Plan<'_> {
     /// Gives a file restored earlier one more name.
@@ -17,59 +20,91 @@ impl Plan<'_> {
     /// As linkat(2).
     pub fn link(&self, link: &Link) -> Result<(), Errno> {
         let target = &self.target;
-        let parent = target.directory(&self.directories[link.directory as usize].path)?;
-        let first = target.directory(&self.directories[link.first.0 as usize].path)?;
+        let parent = target.directory(&self.directories, link.directory)?;
+        let first = target.directory(&self.directories, link.first.0)?;
+        if target.is_staged() {
+            if target.is_resumed {
+                let _ = rustix::fs::unlinkat(&*parent, link.name.as_slice(), AtFlags::empty()); // an earlier run's
+            }
+            return rustix::fs::linkat(
+                &*first,
+                link.first.1.as_slice(),
+                &*parent,
+                link.name.as_slice(),
+                AtFlags::empty(),
+            );
+        }
         let temporary = target.temporary_name();
-        rustix::fs::linkat(&first, link.first.1.as_slice(), &parent, temporary.as_str(), AtFlags::empty())?;
-        target.put(&parent, &temporary, &link.name)?;
+        rustix::fs::linkat(&*first, link.first.1.as_slice(), &*parent, temporary.as_str(), AtFlags::empty())?;
+        target.put(&*parent, &temporary, &link.name)?;
         // Renaming one name of a file over another of the same file does nothing at all.
-        let _ = rustix::fs::unlinkat(&parent, temporary.as_str(), AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&*parent, temporary.as_str(), AtFlags::empty());
         Ok(())
     }
 
-    /// Removes what lies in a restored directory and was not met, as far as a [`Removal`] goes.
-    pub fn delete_others(&mut self, number: u32, met: Option<BTreeSet<Vec<u8>>>) {
-        let Some(met) = met.filter(|_| self.request.include.is_empty() && self.request.components.is_empty())
-        else {
-            return;
-        };
-        let Ok(fd) = self.target.directory(&self.directories[number as usize].path) else { return };
-        let (Ok(about), Ok(names)) = (scan::stat_of(&fd), scan::list(&fd)) else { return };
-        if self.lies_in_repository(number, &about) {
-            return;
+    /// Removes full directories that are in the way of what takes their names.
+    ///
+    /// # Errors
+    /// [`RepoError::Interrupted`].
+    pub fn give_way(&mut self, spared: &Spared<'_>, all: &[Seen]) -> Result<(), RepoError> {
+        if self.request.dry_run { Ok(()) } else { self.remove(spared, all) }
+    }
+
+    /// Removes what was seen before anything was changed, as far as it is still that.
+    fn remove(&mut self, spared: &Spared<'_>, all: &[Seen]) -> Result<(), RepoError> {
+        let mut hand: Option<(Vec<u8>, OwnedFd)> = None;
+        for seen in all {
+            if self.request.progress.is_cancelled() {
+                return Err(RepoError::Interrupted);
+            }
+            let path = &seen.spot.path;
+            let above = path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |slash| &path[..slash]);
+            if hand.as_ref().is_none_or(|(open, _)| open != above) {
+                hand = self.target.below(above).ok().map(|fd| (above.to_vec(), fd));
+            }
+            let Some((_, fd)) = &hand else { continue }; // gone
+            let (tally, lacks) = remove(spared, fd, seen);
+            self.report.deleted += tally.entries;
+            self.report.deleted_bytes += tally.bytes;
+            self.report.lacks.extend(lacks);
         }
-        if met.is_empty() && !names.is_empty() && self.is_mount_point(number, &about) {
-            // As a backup of one file system stores it: what is mounted there was left out.
+        Ok(())
+    }
+
+    /// Removes what the snapshot does not have, and says what stays of it.
+    ///
+    /// # Errors
+    /// [`RepoError::Interrupted`].
+    pub fn delete_others(&mut self, spared: &Spared<'_>, findings: Findings) -> Result<(), RepoError> {
+        let has_lacks = !self.report.lacks.is_empty();
+        self.report.lacks.extend(findings.lacks);
+        self.report.kept = findings.kept.iter().map(|(why, count)| (why.text(), *count)).collect();
+        for _ in 0..findings.mounted {
             self.attributes.warn("not emptied: another file system is mounted there".to_owned());
-            return;
         }
-        let mut removal = Removal::new(&self.filter, self.request);
-        for name in names.iter().filter(|name| !met.contains(*name)) {
-            let path = self.directories[number as usize].path_of(name);
-            removal.remove((&fd, &about), name, &path);
+        if self.request.dry_run {
+            (self.report.deleted, self.report.deleted_bytes) = (findings.tally.entries, findings.tally.bytes);
+        } else if has_lacks && !findings.going.is_empty() {
+            // What could not be restored may be there under another name.
+            let what = "nothing was removed, for not everything could be restored; run it again".to_owned();
+            self.attributes.warn(what);
+        } else {
+            self.remove(spared, &findings.going)?;
         }
-        self.report.deleted += removal.deleted;
-        self.report.lacks.extend(removal.lacks);
+        Ok(())
     }
 
-    /// Returns whether a directory is the repository, which is a lack, or lies in it.
-    fn lies_in_repository(&mut self, number: u32, about: &Stat) -> bool {
-        if self.request.own_directory == Some((about.filesystem, about.inode)) {
-            self.repository = Some(number);
-            let path = &self.directories[number as usize].path;
-            self.report.lacks.push(lack(path, "not removed: the repository lies there"));
+    /// Finds names that lie in one place on this file system.
+    pub fn find_fallen_together(&mut self) {
+        let lacking: HashSet<Vec<u8>> = self.report.lacks.iter().map(|lack| lack.path.clone()).collect();
+        for (number, groups) in std::mem::take(&mut self.alike) {
+            let Ok(fd) = self.target.directory(&self.directories, number) else { continue };
+            let is_due = |name: &[u8]| {
+                let path = path_of(&self.directories, number, name);
+                self.filter.wants(&path, false).0 && !lacking.contains(&path)
+            };
+            let path = path(&self.directories, number);
+            self.report.lacks.extend(fallen_together(&fd, &path, &groups, is_due));
         }
-        let parent = |number: &u32| self.directories.get(*number as usize).and_then(|above| above.parent);
-        let mut up = std::iter::successors(Some(number), parent);
-        self.repository.is_some() && up.any(|above| self.repository == Some(above))
-    }
-
-    /// Returns whether a directory below the target lies on another file system than the one that holds it.
-    fn is_mount_point(&self, number: u32, about: &Stat) -> bool {
-        let above = self.directories[number as usize].parent.and_then(|above| {
-            let fd = self.target.directory(&self.directories[above as usize].path).ok()?;
-            scan::stat_of(fd).ok()
-        });
-        above.is_some_and(|above| above.filesystem != about.filesystem)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::progress::Done;
+use crate::base::threads::side_by_side;
 use crate::base::time::Time;
 use crate::op::sync::bucket::{Bucket, Local, Standing, answers, hash, judge};
 use crate::op::sync::locks::{Extended, end, extend};
@@ -173,11 +174,7 @@ impl<'p> Pass<'p> {
                 }
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 0..self.request.threads.clamp(1, files.len().max(1)) {
-                scope.spawn(work);
-            }
-        });
+        side_by_side(self.request.threads.clamp(1, files.len().max(1)), work);
         error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use crate::base::content::{ChunkRef, Content, is_list, refs};
+use crate::base::content::{ChunkRef, Content, refs};
 use crate::base::entry::{Entry, Kind};
 use crate::base::id::PackId;
-use crate::base::limits::LIST_DEPTH_MAX;
 use crate::base::progress::Progress;
 use crate::repo::browse::{Step, Visitor, walk};
+use crate::repo::lists::refuse_too_deep;
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::hash::digest;
@@ -111,16 +111,11 @@ impl<'r> Reach<'r> {
     }
 
     fn lists(&mut self, content: Content<'_>) -> Result<(), RepoError> {
-        if content.depth > LIST_DEPTH_MAX {
-            return Err(RepoError::Content { what: "nested too deeply" });
-        }
+        refuse_too_deep(content.depth)?;
         let mut list = content.list.to_vec();
         for _ in 0..content.depth {
             refs(&list).for_each(|chunk| self.add(chunk));
-            list = self.reader.content(Content { depth: 0, list: &list })?;
-            if !is_list(&list) {
-                return Err(RepoError::Content { what: "a list is not a whole number of references" });
-            }
+            list = self.reader.list_below(&list)?;
         }
         refs(&list).for_each(|chunk| self.add(chunk));
         Ok(())

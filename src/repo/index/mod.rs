@@ -1,5 +1,6 @@
 //! Finding a chunk: the cache, brought up to date with the fragments, and what no fragment lists.
 
+mod anew;
 mod files;
 mod opening;
 mod orphans;
@@ -14,6 +15,7 @@ use crate::stage::dedup::IdHash;
 use crate::stage::index::{Cache, Location, PackEntry, PackNumber, PackRow};
 use crate::store::{Folder, Name, Store};
 
+pub use anew::NewCache;
 pub use files::{build_directory, put_fragment, read_directory, read_fragment};
 pub use refresh::remove_cache;
 
@@ -68,7 +70,11 @@ impl Index {
     /// [`Self::others`] only; those of one that is gone are nowhere. Returns its number.
     pub fn add(&mut self, pack: &PackEntry, presence: Presence) -> PackNumber {
         let number = PackNumber(OVERLAY_START.saturating_add(u32::try_from(self.packs.len()).unwrap_or(0)));
-        self.packs.insert(number, pack.row());
+        let mut row = pack.row();
+        if presence == Presence::Gone {
+            row.frames = Vec::new(); // there is nothing to read
+        }
+        self.packs.insert(number, row);
         let (overlay, others) = (&mut self.overlay, &mut self.others);
         match presence {
             Presence::Whole => pack.locations(number, |chunk, location| {

@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::base::id::{FragmentId, PackId};
+use crate::base::wire::WireError;
 use crate::repo::condemned::Marks;
-use crate::repo::index::refresh::{discard, refresh};
+use crate::repo::index::refresh::{build, discard, refresh};
 use crate::repo::index::{Index, Presence, fragments_present, read_directory, read_fragment};
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::{CacheError, Fragment, PackEntry};
 use crate::store::{Folder, Name, Store};
+
+/// Memory for fragments that are read to be looked at once more, in bytes; what does not fit is read again.
+const FRAGMENTS_MEMORY_MAX: usize = 64 << 20;
 
 /// What an index is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +64,21 @@ impl Index {
         let present = fragments_present(repository.store())?;
         let (cache, lacks) = refresh(repository, path, &present)?;
         let mut index = Self { cache, ..Self::default() };
-        let live = index.read_fragments(repository, lacks);
+        let live = index.read_fragments(repository, lacks, FRAGMENTS_MEMORY_MAX);
         index.finish(repository, live, purpose)?;
+        Ok(index)
+    }
+
+    /// Makes a cache at `path`, where nothing lies yet, and opens the index with it.
+    ///
+    /// # Errors
+    /// [`RepoError::Cache`] if it can't be made; else as [`Self::open`].
+    pub fn open_anew(repository: &Repository, path: &Path) -> Result<Self, RepoError> {
+        let present = fragments_present(repository.store())?;
+        let (cache, lacks) = build(repository, path, &present)?;
+        let mut index = Self { cache, ..Self::default() };
+        let live = index.read_fragments(repository, lacks, FRAGMENTS_MEMORY_MAX);
+        index.finish(repository, live, Purpose::Any)?;
         Ok(index)
     }
 
@@ -84,25 +101,34 @@ impl Index {
     fn in_memory(repository: &Repository, purpose: Purpose) -> Result<Self, RepoError> {
         let mut index = Self::default();
         let present = fragments_present(repository.store())?;
-        let live = index.read_fragments(repository, present);
+        let live = index.read_fragments(repository, present, FRAGMENTS_MEMORY_MAX);
         index.finish(repository, live, purpose)?;
         Ok(index)
     }
 
-    /// Reads fragments; those that another one replaces are left out. What can't be read is noted.
+    /// Reads fragments; those that another one replaces are left out. What can't be read is noted. Beyond
+    /// `memory_max` bytes they are left to be read again, one by one.
     fn read_fragments(
         &mut self,
         repository: &Repository,
         ids: BTreeSet<FragmentId>,
-    ) -> Vec<(FragmentId, Fragment)> {
+        memory_max: usize,
+    ) -> Vec<(FragmentId, Option<Fragment>)> {
         let mut read = BTreeMap::new();
-        for id in ids {
-            match read_fragment(repository, id) {
-                Ok(fragment) => _ = read.insert(id, fragment),
-                Err(e) => self.problems.push((Name::Fragment(id).to_string(), e)),
+        let mut replaced = BTreeSet::new();
+        let mut memory_bytes = 0;
+        for id in &ids {
+            match read_fragment(repository, *id) {
+                Ok(fragment) => {
+                    replaced.extend(fragment.replaces.iter().copied().filter(|other| ids.contains(other)));
+                    let bytes = memory_bytes + fragment.memory_bytes();
+                    let is_kept = bytes <= memory_max;
+                    memory_bytes = if is_kept { bytes } else { memory_bytes };
+                    read.insert(*id, is_kept.then_some(fragment));
+                }
+                Err(e) => self.problems.push((Name::Fragment(*id).to_string(), e)),
             }
         }
-        let replaced: BTreeSet<FragmentId> = read.values().flat_map(|f| f.replaces.iter().copied()).collect();
         read.into_iter().filter(|(id, _)| !replaced.contains(id)).collect()
     }
 
@@ -110,7 +136,7 @@ impl Index {
     fn finish(
         &mut self,
         repository: &Repository,
-        live: Vec<(FragmentId, Fragment)>,
+        live: Vec<(FragmentId, Option<Fragment>)>,
         purpose: Purpose,
     ) -> Result<(), RepoError> {
         let marks = repository.marks();
@@ -132,9 +158,23 @@ impl Index {
                 self.packs.insert(number, row);
             }
         }
-        for pack in live.into_iter().flat_map(|(_, fragment)| fragment.packs) {
-            if listed.insert(pack.id) {
-                self.add(&pack, presence(&pack.id, pack.bytes));
+        for (id, fragment) in live {
+            let path = Name::Fragment(id).to_string();
+            let fragment = match fragment.map_or_else(|| read_fragment(repository, id), Ok) {
+                Ok(fragment) => fragment,
+                Err(e) => {
+                    self.problems.push((path, e));
+                    continue;
+                }
+            };
+            for pack in fragment.packs {
+                let presence = presence(&pack.id, pack.bytes);
+                if presence != Presence::Gone && !pack.has_room() {
+                    let what = format!("pack {} cannot hold as many chunks as are listed", pack.id);
+                    self.problems.push((path.clone(), RepoError::record(&path, WireError::record(what))));
+                } else if listed.insert(pack.id) {
+                    self.add(&pack, presence);
+                }
             }
         }
         for (id, bytes) in there.into_iter().flatten().filter(|(id, _)| !listed.contains(id)) {
@@ -196,4 +236,73 @@ fn packs_present(store: &dyn Store) -> Result<BTreeMap<PackId, u64>, RepoError> 
             _ => None,
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::content::ChunkRef;
+    use crate::base::directory::{Directory, FrameRow};
+    use crate::base::id::ChunkId;
+    use crate::base::time::Time;
+    use crate::repo::Opening;
+    use crate::repo::config::{Choices, Encryption};
+    use crate::repo::index::put_fragment;
+    use crate::repo::keys::NoSecrets;
+    use crate::store::MemoryStore;
+
+    const PACK_BYTES: u64 = 2000;
+
+    fn repository() -> Repository {
+        let state = tempfile::tempdir().unwrap();
+        let choices = Choices { encryption: Encryption::None, ..Choices::default() };
+        let store = Arc::new(MemoryStore::default());
+        let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
+        Repository::create(&opening, choices, None, &[], Time::new(0, 0)).unwrap()
+    }
+
+    /// Puts a pack, and a fragment that says it has so many chunks.
+    fn listed(repository: &Repository, seed: u8, chunk_count: u32) {
+        let chunk = |n: u32| {
+            let mut id = [seed; ChunkId::BYTES];
+            id[..4].copy_from_slice(&n.to_le_bytes());
+            ChunkRef { id: ChunkId::from_bytes(id), bytes: 1 }
+        };
+        let mut directory = Directory::default();
+        let row = FrameRow { offset: 100, bytes: 200, raw_bytes: chunk_count, chunk_count };
+        directory.push(row, &(0..chunk_count).map(chunk).collect::<Vec<_>>());
+        let id = PackId::from_bytes([seed; 32]);
+        repository.store().put_new(&Name::Pack(id), &vec![0; PACK_BYTES as usize]).unwrap();
+        let pack = PackEntry { id, bytes: PACK_BYTES, directory };
+        put_fragment(repository, &Fragment { packs: vec![pack], replaces: Vec::new() }).unwrap();
+    }
+
+    #[test]
+    fn fragments_that_do_not_fit_into_memory_together_are_read_again() {
+        let repository = repository();
+        (1..=5).for_each(|seed| listed(&repository, seed, 100));
+        let present = fragments_present(repository.store()).unwrap();
+        let mut index = Index::default();
+        let live = index.read_fragments(&repository, present, 5000);
+        assert_eq!(live.iter().filter(|(_, fragment)| fragment.is_some()).count(), 2);
+        index.finish(&repository, live, Purpose::Any).unwrap();
+        assert_eq!(index.chunks_in_memory().len(), 500);
+        assert_eq!(index.chunks_in_memory(), Index::open(&repository).unwrap().chunks_in_memory());
+    }
+
+    #[test]
+    fn a_fragment_that_lists_more_chunks_than_a_pack_can_hold_takes_no_memory() {
+        let repository = repository();
+        listed(&repository, 1, 100);
+        listed(&repository, 2, 16_000);
+        let index = Index::open(&repository).unwrap();
+        assert_eq!(index.chunks_in_memory().len(), 100);
+        assert!(
+            index.problems().iter().any(|(_, e)| e.chain().contains("cannot hold")),
+            "{:?}",
+            index.problems()
+        );
+    }
 }

@@ -2,14 +2,14 @@
 //! cache is never removed.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use crate::base::id::FragmentId;
 use crate::repo::Repository;
 use crate::repo::index::read_fragment;
-use crate::stage::index::{Cache, CacheError, EachFragment, Update};
+use crate::stage::index::{Cache, CacheError, EachFragment, PackEntry, Update};
+use crate::store::open_regular;
 
 /// First bytes of a file of redb's.
 const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
@@ -57,13 +57,7 @@ pub fn refresh(
         replaced.extend(&news.replaced);
     }
     news.readable.retain(|id| !replaced.contains(id));
-    let added = |each: &mut EachFragment<'_>| {
-        news.readable.iter().try_for_each(|id| {
-            let fragment = read_fragment(repository, *id);
-            each(*id, &fragment.map_err(|e| CacheError::Hindered { what: e.chain() })?);
-            Ok(())
-        })
-    };
+    let added = |each: &mut EachFragment<'_>| news.each(repository, each);
     let gone: BTreeSet<_> = cached.union(&replaced).filter(|id| !present.contains(id)).copied().collect();
     let is_needed = !news.readable.is_empty() || !gone.is_empty() || (from_scratch && path.exists());
     let update = Update { added: &added, gone: &gone, from_scratch };
@@ -81,6 +75,30 @@ pub fn refresh(
         }
         _ => Ok((None, present.clone())),
     }
+}
+
+/// Makes a cache at `path`, where none is, of the fragments that are `present`; returns it, and those that it lacks. None
+/// if there is nothing to be in it.
+///
+/// # Errors
+/// [`CacheError`]: why there is none.
+pub fn build(
+    repository: &Repository,
+    path: &Path,
+    present: &BTreeSet<FragmentId>,
+) -> Result<(Option<Cache>, BTreeSet<FragmentId>), CacheError> {
+    let mut news = News::read(repository, present.iter().copied());
+    let replaced = std::mem::take(&mut news.replaced);
+    news.readable.retain(|id| !replaced.contains(id));
+    if news.readable.is_empty() {
+        return Ok((None, present.clone()));
+    }
+    let added = |each: &mut EachFragment<'_>| news.each(repository, each);
+    let update = Update { added: &added, gone: &BTreeSet::new(), from_scratch: true };
+    Cache::update(path, repository.id(), &update)?;
+    let cache = Cache::open(path, repository.id())?;
+    let lacks = present.difference(cache.fragments()).filter(|id| !replaced.contains(id)).copied().collect();
+    Ok((Some(cache), lacks))
 }
 
 /// What fragments say that the cache does not know.
@@ -101,6 +119,17 @@ impl News {
             }
         }
         news
+    }
+
+    /// Gives every readable one.
+    fn each(&self, repository: &Repository, each: &mut EachFragment<'_>) -> Result<(), CacheError> {
+        self.readable.iter().try_for_each(|id| {
+            let fragment = read_fragment(repository, *id);
+            let mut fragment = fragment.map_err(|e| CacheError::Hindered { what: e.chain() })?;
+            fragment.packs.retain(PackEntry::has_room); // of those without, check says more
+            each(*id, &fragment);
+            Ok(())
+        })
     }
 }
 
@@ -158,6 +187,6 @@ fn is_cache(path: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     let mut start = Vec::new();
-    File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut start)?;
+    open_regular(path)?.take(MAGIC.len() as u64).read_to_end(&mut start)?;
     Ok(start.is_empty() || start == MAGIC)
 }

@@ -8,8 +8,11 @@ use crate::base::id::RepositoryId;
 use crate::base::time::Time;
 use crate::repo::RepoError;
 use crate::repo::keys::files::KeyBody;
-use crate::repo::keys::wrap::{seal_to_recipients, wrap_identity};
+use crate::repo::keys::wrap::{seal_writer, wrap_identity};
 use crate::repo::keys::{Passphrase, WriterKeys};
+
+/// The number of the first sealing of the writer secret.
+pub const FIRST_SEALING: u64 = 1;
 
 /// Returns the first key files of repository `id`: one for each recipient, however often it is named, one for a
 /// new identity if there is a `passphrase` to wrap it, and the writer secret, sealed to all of them.
@@ -43,6 +46,6 @@ pub fn first_keys(
         all.push(recipient.clone());
         bodies.push(KeyBody::Recipient { recipient: recipient.to_string(), label: String::new(), created });
     }
-    bodies.push(KeyBody::SealedWriter { age: seal_to_recipients(&all, writer.secret().expose())? });
+    bodies.push(KeyBody::SealedWriter { age: seal_writer(writer.secret(), &all, FIRST_SEALING)? });
     Ok(bodies)
 }

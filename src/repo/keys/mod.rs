@@ -5,13 +5,15 @@
 
 mod files;
 mod first;
+mod passphrase;
 mod wrap;
 
 pub use files::{KeyBody, KeyFile, KeyInfo};
-pub use first::first_keys;
+pub use first::{FIRST_SEALING, first_keys};
+pub use passphrase::{Passphrase, fit_for_new, forms};
 pub use wrap::{
-    Unwrapped, WrappedIdentity, open_with_identities, recipient_count, seal_to_recipients, unwrap_identity,
-    wrap_identity,
+    Sealing, Unwrapped, WrappedIdentity, open_with_identities, recipient_count, seal_to_recipients,
+    seal_writer, unwrap_identity, wrap_identity,
 };
 
 use std::fmt;
@@ -27,9 +29,6 @@ use crate::stage::hash::ChunkNamer;
 use crate::stage::pack::SealedKey;
 use crate::stage::seal::{SealKey, Secret};
 
-/// A passphrase. Wiped when dropped.
-pub type Passphrase = Zeroizing<String>;
-
 /// Where passphrases and identities come from; asked only when one is needed.
 pub trait Secrets: Sync {
     /// Returns the passphrase; none if nobody gives one.
@@ -43,6 +42,15 @@ pub trait Secrets: Sync {
     /// # Errors
     /// [`RepoError::Passphrase`] if a source was named and failed.
     fn identities(&self) -> Result<Vec<Identity>, RepoError>;
+
+    /// Returns how the id of the one key file begins that is to be tried; none for all.
+    fn only_key(&self) -> Option<&str> {
+        None
+    }
+
+    /// Is told that what the passphrase opens is at hand: it need not be kept any longer. Asked again, it comes
+    /// from its source again.
+    fn forget(&self) {}
 }
 
 /// No secrets at all: what cron has.

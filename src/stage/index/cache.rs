@@ -236,10 +236,23 @@ impl Cache {
 pub const FOREIGN: &str =
     "another program's database lies there, and stays as it is; name another file with --index";
 
+/// Opening a FIFO would wait for its other end.
+///
+/// # Errors
+/// [`CacheError::Hindered`].
+pub fn refuse_pipe(path: &Path) -> Result<(), CacheError> {
+    use std::os::unix::fs::FileTypeExt;
+    match std::fs::metadata(path).is_ok_and(|about| about.file_type().is_fifo()) {
+        true => Err(CacheError::Hindered { what: "it is a FIFO, and no file".to_owned() }),
+        false => Ok(()),
+    }
+}
+
 fn open(path: &Path, repository: RepositoryId) -> Result<Cache, CacheError> {
     if std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.len() == 0) {
         return Err(CacheError::Absent); // somebody is about to make it, or was killed then
     }
+    refuse_pipe(path)?;
     let mut builder = redb::Builder::new();
     builder.set_cache_size(PAGES_BYTES);
     let database = match builder.open_read_only(path) {

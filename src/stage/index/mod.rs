@@ -7,7 +7,7 @@ mod update;
 use bincode::{Decode, Encode};
 
 use crate::base::directory::Directory;
-use crate::base::id::{FragmentId, PackId};
+use crate::base::id::{ChunkId, FragmentId, PackId};
 use crate::base::kind::FrameKind;
 
 pub use cache::{Cache, is_guarded};
@@ -32,6 +32,17 @@ pub struct Fragment {
     pub packs: Vec<PackEntry>,
     /// Fragments that this one replaces: they count as absent.
     pub replaces: Vec<FragmentId>,
+}
+
+impl Fragment {
+    /// Returns about how many bytes of memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        let pack = |pack: &PackEntry| {
+            let Directory { frames, chunks, .. } = &pack.directory;
+            size_of::<PackEntry>() + size_of_val(frames.as_slice()) + chunks.len()
+        };
+        self.packs.iter().map(pack).sum::<usize>() + size_of_val(self.replaces.as_slice())
+    }
 }
 
 /// A pack's number in the cache; means nothing outside this machine.
@@ -81,6 +92,11 @@ impl PackRow {
 }
 
 impl PackEntry {
+    /// Returns whether a pack of that length can hold so many chunks: the name of each stands in it, and does not compress.
+    pub fn has_room(&self) -> bool {
+        (self.directory.chunk_count() as u64).saturating_mul(ChunkId::BYTES as u64) <= self.bytes
+    }
+
     /// Returns what is known of the pack without its chunks.
     pub fn row(&self) -> PackRow {
         let spans = self.directory.frames.iter();

@@ -11,7 +11,8 @@ use crate::base::id::{ChunkId, FragmentId, PackId, RepositoryId};
 use crate::base::wire;
 use crate::stage::index::cache::{
     BLOCK_BITS_MAX, Blocks, CHUNKS, COPIES, FOREIGN, FRAGMENTS, META, PACKS, PAGES_BYTES, REPLACED,
-    ROW_BYTES, SCHEMA, block_key, block_of, blocks_in, decode, decode_pack, id_in, row_of, rows_of,
+    ROW_BYTES, SCHEMA, block_key, block_of, blocks_in, decode, decode_pack, id_in, refuse_pipe, row_of,
+    rows_of,
 };
 use crate::stage::index::error::{CacheError, failed};
 use crate::stage::index::{Fragment, Location, PackNumber};
@@ -44,6 +45,7 @@ pub struct Update<'u> {
 /// # Errors
 /// [`CacheError`]; nothing was changed.
 pub fn update_file(path: &Path, repository: RepositoryId, update: &Update<'_>) -> Result<(), CacheError> {
+    refuse_pipe(path)?;
     let mut builder = redb::Builder::new();
     builder.set_cache_size(PAGES_BYTES);
     // For its owner alone: it tells every chunk's id and length.

@@ -53,6 +53,16 @@ impl Names {
         self.spans.is_empty()
     }
 
+    /// Returns the name at a place in the order.
+    pub fn get(&self, place: usize) -> Option<&[u8]> {
+        self.spans.get(place).map(|span| span.of(&self.bytes))
+    }
+
+    /// Returns whether a name is among them, which are in order. O(log names).
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.spans.binary_search_by(|span| span.of(&self.bytes).cmp(name)).is_ok()
+    }
+
     /// Returns the names in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.spans.iter().map(|span| span.of(&self.bytes))

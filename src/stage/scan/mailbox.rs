@@ -3,18 +3,19 @@
 //! A rename may hide a name from a listing that is under way (readdir(3)), and a message may move
 //! between two directories while one is listed and the other is not yet. So all directories of a
 //! mailbox that hold messages are listed until none has changed since it was listed: then the
-//! listings show one moment. If they never hold still, the union of several listings is taken, and
-//! of several names of one message one is kept. Whoever meets a name that is gone later looks for
+//! listings show one moment. If they never hold still, the union of several listings is taken. Of several
+//! names of one message one is kept: links are names of their own only if they stay. Whoever meets a name that is gone later looks for
 //! the message where it is now ([`Mailbox::moved`]).
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::base::time::Time;
+use crate::stage::scan::stamps::clock;
 use crate::stage::scan::{Names, Stat, list, open_directory, stat_at, stat_of};
 
 /// Listings of directories that never hold still.
@@ -23,11 +24,16 @@ const LISTINGS_MAX: usize = 12;
 /// Listings in a row without a message not seen before, after which the union is taken.
 const QUIET_LISTINGS: usize = 3;
 
-/// Time stamps of files step this coarsely, in nanoseconds; a younger change may hide another.
-const STAMP_NANOS: i128 = 20_000_000;
-
 /// How often a message that keeps moving is looked for.
 const LOOKS_MAX: usize = 1000;
+
+/// How often it is looked whether several names of a file stay, and the first pause, each further one twice as long: two
+/// thirds of a second in all. A message that is moved by link and removal has lost one of its names by then.
+const LINK_LOOKS: u32 = 8;
+const LINK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Names of a file that has not changed for so long stay, in seconds.
+const LINK_AGE: i64 = 2;
 
 /// How often in a row it may be in no listing of a mailbox that does not hold still: it may have
 /// moved from a directory not yet listed to one that was.
@@ -81,12 +87,16 @@ impl Mailbox {
     ///
     /// O(entries) for a mailbox that holds still; a few times that for one that does not.
     pub fn scan(&self) -> Vec<Option<Names>> {
-        // The coarse clock is the one that stamps files: what is made in its next step or later is younger.
-        *self.listed_at.lock().unwrap_or_else(PoisonError::into_inner) = clock(ClockId::RealtimeCoarse);
+        // What is made in this clock's next step or later is younger than the listing.
+        *self.listed_at.lock().unwrap_or_else(PoisonError::into_inner) = clock();
         let mut seen = Seen::default();
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         match self.hold_still(&mut looks, &mut seen) {
-            true => looks.iter_mut().map(|look| look.take().map(|look| look.names)).collect(),
+            true => {
+                let listed = looks.iter_mut().map(|look| look.take().map(|look| look.names)).collect();
+                drop(looks);
+                self.without_passing(listed)
+            }
             false => {
                 let can_be_listed: Vec<bool> = looks.iter().map(Option::is_some).collect();
                 looks.iter_mut().for_each(|look| *look = None);
@@ -129,6 +139,47 @@ impl Mailbox {
         look.as_ref().is_some_and(|look| look.stamp.is_settled && look.stamp.at == stamp.at)
     }
 
+    /// Leaves out the second name that a message had at that moment because it was being moved by link and removal.
+    fn without_passing(&self, listed: Vec<Option<Names>>) -> Vec<Option<Names>> {
+        let each =
+            || listed.iter().flatten().flat_map(|names| names.iter_with_inodes().map(|(_, inode)| inode));
+        let mut inodes: Vec<u64> = each().collect();
+        inodes.sort_unstable();
+        let several: HashSet<u64> =
+            inodes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        if several.is_empty() || !self.tells_inodes(&listed) {
+            return listed;
+        }
+        let mut seen = Seen { places: HashMap::new(), inodes: inodes.into_iter().collect() };
+        let mut single: Vec<Names> = listed.iter().map(|_| Names::default()).collect();
+        for (side, names) in listed.iter().enumerate() {
+            for (name, inode) in names.iter().flat_map(Names::iter_with_inodes) {
+                match several.contains(&inode) {
+                    true => _ = seen.places.insert((side, name.to_vec()), (0, inode)),
+                    false => single[side].push(name, inode),
+                }
+            }
+        }
+        let can_be_listed: Vec<bool> = listed.iter().map(Option::is_some).collect();
+        let mut kept = self.union(seen, &can_be_listed);
+        for (side, single) in kept.iter_mut().zip(&single) {
+            let Some(side) = side else { continue };
+            single.iter_with_inodes().for_each(|(name, inode)| side.push(name, inode));
+            side.sort();
+        }
+        kept
+    }
+
+    /// Returns whether a listing tells files' inodes; on some file systems it says anything.
+    fn tells_inodes(&self, listed: &[Option<Names>]) -> bool {
+        listed.iter().enumerate().any(|(side, names)| {
+            let Ok(fd) = self.open(side) else { return false };
+            let mut names = names.iter().flat_map(Names::iter_with_inodes);
+            let met = names.find_map(|(name, inode)| Some(stat_at(&fd, name).ok()?.inode == inode));
+            met == Some(true)
+        })
+    }
+
     /// Of all names seen, returns those that are there; of the names of one message, one. None for a directory that
     /// could not be listed last.
     fn union(&self, seen: Seen, can_be_listed: &[bool]) -> Vec<Option<Names>> {
@@ -147,6 +198,7 @@ impl Mailbox {
             }
         };
         let mut linked: Vec<(u64, Vec<Place>)> = Vec::new();
+        let mut strangers = HashSet::new();
         for (inode, mut places) in files {
             places.sort_unstable_by(|a, b| b.cmp(a)); // the place seen last is the likeliest
             let there = places.iter().filter_map(|(_, place)| Some((place, stat(place)?)));
@@ -155,7 +207,12 @@ impl Mailbox {
             // What a listing says of inodes is of no use on some file systems: no file may be lost for that.
             let unknown = others.iter().filter(|(_, stat)| !inodes.contains(&stat.inode));
             let unknown: Vec<&(&Place, Stat)> = unknown.collect();
-            unknown.iter().for_each(|(place, stat)| keep(place, stat.inode));
+            for (place, stat) in &unknown {
+                // One that moved while we looked is met under two of the names.
+                if stat.links > 1 || strangers.insert((stat.filesystem, stat.inode)) {
+                    keep(place, stat.inode);
+                }
+            }
             if there.is_empty() {
                 // On its way, or gone: whoever walks this side looks for it.
                 let first = places.first().map(|(_, place)| place);
@@ -176,12 +233,28 @@ impl Mailbox {
                 linked.push((inode, links));
             }
         }
-        // A message that is moved by link and removal has two names for a moment; by now that is over.
-        for (inode, places) in linked {
-            let left = places.iter().filter(|place| stat(place).is_some_and(|stat| stat.inode == inode));
-            let left: Vec<&Place> = left.collect();
-            let chosen = if left.is_empty() { places.iter().take(1).collect() } else { left };
-            chosen.into_iter().for_each(|place| keep(place, inode));
+        for look in 1..=LINK_LOOKS {
+            linked.retain_mut(|(inode, places)| {
+                let there = |place: &Place| stat(place).filter(|stat| stat.inode == *inode);
+                let stats: Vec<Option<Stat>> = places.iter().map(there).collect();
+                match stats.iter().any(Option::is_some) {
+                    true => {
+                        let mut is_there = stats.iter().map(Option::is_some);
+                        places.retain(|_| is_there.next().unwrap_or_default());
+                    }
+                    false => places.truncate(1), // on its way, or gone
+                }
+                let is_old = |stat: &Stat| stat.seen.seconds.saturating_sub(stat.ctime.seconds) > LINK_AGE;
+                let is_sure = places.len() < 2 || stats.iter().flatten().all(is_old) || look == LINK_LOOKS;
+                if is_sure {
+                    places.iter().for_each(|place| keep(place, *inode));
+                }
+                !is_sure
+            });
+            if linked.is_empty() {
+                break;
+            }
+            std::thread::sleep(LINK_PAUSE * (1 << (look - 1)));
         }
         kept.iter_mut().flatten().for_each(Names::sort);
         kept
@@ -251,7 +324,7 @@ impl Mailbox {
         // An inode that was freed may be a younger message's by now.
         let stat = stat_at(self.open(side).ok()?, name).ok()?;
         let listed_at = *self.listed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        (stat.inode == inode && stat.btime? <= listed_at).then(|| name.to_vec())
+        (stat.inode == inode && stat.is_from_before(listed_at, &self.root)).then(|| name.to_vec())
     }
 }
 
@@ -288,16 +361,9 @@ struct Stamp {
 
 impl Stamp {
     fn of(directory: impl AsFd) -> Result<Self, Errno> {
-        let stat = stat_of(directory)?;
-        let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
-        let age = nanos(clock(ClockId::Realtime)) - nanos(stat.ctime);
-        Ok(Self { at: [stat.mtime, stat.ctime], is_settled: age.abs() > STAMP_NANOS })
+        let stat = stat_of(&directory)?;
+        Ok(Self { at: [stat.mtime, stat.ctime], is_settled: stat.is_settled(directory) })
     }
-}
-
-fn clock(id: ClockId) -> Time {
-    let now = clock_gettime(id);
-    Time::new(now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -344,8 +410,8 @@ mod tests {
             fs::write(root.join(format!("new/{n}.host")), n.to_string()).unwrap();
         }
         // One that came at the moment of the scan can't be told from one that came later with its inode.
-        let made = clock(ClockId::Realtime);
-        while clock(ClockId::RealtimeCoarse) <= made {
+        let made = clock();
+        while clock() == made {
             std::thread::yield_now();
         }
         let stop = AtomicBool::new(false);
@@ -394,8 +460,7 @@ mod tests {
                 found.sort_unstable();
                 found.dedup();
                 assert_eq!(found.len(), count, "none is lost");
-                // The one that is being moved by link and removal has two names at that moment.
-                assert!(total <= count + 1, "{total} names for {count} messages");
+                assert_eq!(total, count, "none is there twice");
             }
             drop(stopping);
         });
@@ -459,7 +524,7 @@ mod tests {
         let (_, name, inode) = names(&mailbox.scan()).remove(0);
         fs::remove_file(folder.path().join("cur/1.host:2,S")).unwrap();
         let listed_at = *mailbox.listed_at.lock().unwrap();
-        while clock(ClockId::RealtimeCoarse) == listed_at {
+        while clock() == listed_at {
             std::thread::yield_now();
         }
         fs::File::create(folder.path().join("new/2.host")).unwrap(); // perhaps with the same inode

@@ -4,10 +4,13 @@
 mod attributes;
 mod list;
 mod mailbox;
+mod mounts;
+mod stamps;
 
 pub use attributes::{Xattrs, holes, xattrs_at, xattrs_of};
 pub use list::{Names, list, list_stable};
 pub use mailbox::{Mailbox, unique_name};
+pub use mounts::{MountedAs, mounted_as};
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
@@ -58,10 +61,12 @@ pub struct Stat {
     pub allocated: u64,
     /// Device numbers of a device node.
     pub device: (u32, u32),
+    /// When this was asked, at the latest, by the clock that stamps files here.
+    pub seen: Time,
 }
 
 impl Stat {
-    fn of(stat: &Statx) -> Self {
+    fn of(stat: &Statx, seen: Time) -> Self {
         let time = |t: rustix::fs::StatxTimestamp| Time::new(t.tv_sec, t.tv_nsec);
         let mask = StatxFlags::from_bits_retain(stat.stx_mask);
         let kind = match u32::from(stat.stx_mode) & 0o170_000 {
@@ -88,6 +93,7 @@ impl Stat {
             size: if kind == Some(Kind::File) { stat.stx_size } else { 0 },
             allocated: stat.stx_blocks.saturating_mul(512),
             device: if is_device { (stat.stx_rdev_major, stat.stx_rdev_minor) } else { (0, 0) },
+            seen,
         }
     }
 }
@@ -100,7 +106,18 @@ const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 /// As statx(2).
 pub fn stat_at(directory: impl AsFd, name: &[u8]) -> Result<Stat, Errno> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    statx(directory, name, flags, WANTED).map(|stat| Stat::of(&stat))
+    let seen = stamps::clock(); // before the look: what changes after it is stamped later
+    statx(directory, name, flags, WANTED).map(|stat| Stat::of(&stat, seen))
+}
+
+/// Returns the device numbers of the file system that `name` lies on, or that is mounted there. The kernel
+/// alone is asked: whoever answers for that file system may refuse, or be gone.
+///
+/// # Errors
+/// As statx(2).
+pub fn device_at(directory: impl AsFd, name: &[u8]) -> Result<(u32, u32), Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    statx(directory, name, flags, StatxFlags::empty()).map(|stat| (stat.stx_dev_major, stat.stx_dev_minor))
 }
 
 /// Returns what an open file is. One system call.
@@ -108,7 +125,8 @@ pub fn stat_at(directory: impl AsFd, name: &[u8]) -> Result<Stat, Errno> {
 /// # Errors
 /// As statx(2).
 pub fn stat_of(file: impl AsFd) -> Result<Stat, Errno> {
-    statx(file, c"", AtFlags::EMPTY_PATH, WANTED).map(|stat| Stat::of(&stat))
+    let seen = stamps::clock();
+    statx(file, c"", AtFlags::EMPTY_PATH, WANTED).map(|stat| Stat::of(&stat, seen))
 }
 
 /// Opens a directory inside `parent`; never through a link.

@@ -5,8 +5,10 @@
 
 use bincode::{Decode, Encode};
 
+use crate::base::id::SnapshotId;
+use crate::base::time::Time;
 use crate::base::wire;
-use crate::stage::snapshot::Manifest;
+use crate::stage::snapshot::{Component, Manifest, Status};
 
 /// Lines that the configured run wrote to its log before the manifest: UTF-8.
 pub const LOG: &str = "log";
@@ -21,6 +23,20 @@ pub const RULES: &str = "rules";
 pub const SUSPECTS: &str = "suspects";
 /// Suspects that somebody has said to be right: a list of components' names.
 pub const ACCEPTED: &str = "accepted";
+/// When the snapshot was made by the clock, whatever time it was given: a [`Time`].
+pub const MADE: &str = "made";
+
+/// What snapshots are ordered by: their time; of those with the same time, when they were made. Those that do not say
+/// it are older; among them the one that took longer counts as later, as it ended later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Order {
+    time: Time,
+    made: Option<Time>,
+    duration_ms: u64,
+    id: SnapshotId,
+}
+/// Names of the users and groups that access lists name by number: a [`ListNames`].
+pub const LIST_NAMES: &str = "list-names";
 
 /// What a component leaves out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -44,6 +60,15 @@ pub struct Suspect {
     pub reason: String,
 }
 
+/// What the machine called those whom access lists name by number alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ListNames {
+    /// Users: number and name, by ascending number; none without a name.
+    pub users: Vec<(u32, Vec<u8>)>,
+    /// Groups, as users.
+    pub groups: Vec<(u32, Vec<u8>)>,
+}
+
 impl Manifest {
     /// Returns the bytes of a fact.
     pub fn fact(&self, name: &str) -> Option<&[u8]> {
@@ -54,6 +79,18 @@ impl Manifest {
     pub fn set_fact(&mut self, name: &str, bytes: Vec<u8>) {
         self.extra.retain(|(own, _)| own != name);
         self.extra.push((name.to_owned(), bytes));
+    }
+
+    /// Returns the place of the snapshot `id`, whose manifest this is, among others: everything that orders snapshots
+    /// orders them so.
+    pub fn order(&self, id: SnapshotId) -> Order {
+        Order { time: self.time, made: self.made(), duration_ms: self.duration_ms, id }
+    }
+
+    /// Returns when the snapshot was made by the clock; none for manifests of older programs.
+    pub fn made(&self) -> Option<Time> {
+        let made: Time = wire::decode(self.fact(MADE)?).ok()?;
+        (made.nanos < 1_000_000_000).then_some(made)
     }
 
     /// Returns the name of the configuration that ran; none for paths and streams by hand, and for
@@ -86,11 +123,21 @@ impl Manifest {
         self.fact(ACCEPTED).and_then(|bytes| wire::decode(bytes).ok()).unwrap_or_default()
     }
 
+    /// Returns the names of those whom access lists name.
+    pub fn list_names(&self) -> ListNames {
+        self.fact(LIST_NAMES).and_then(|bytes| wire::decode(bytes).ok()).unwrap_or_default()
+    }
+
     /// Returns why a component is suspect; none if it is not, or was accepted.
     pub fn suspicion(&self, component: &str) -> Option<String> {
         let suspect = self.suspects().into_iter().find(|suspect| suspect.component == component)?;
         let is_accepted = self.accepted().iter().any(|name| name == component);
         (!is_accepted).then_some(suspect.reason)
+    }
+
+    /// Returns whether a component of this snapshot is whole: all of it is there, and it is not suspect.
+    pub fn is_whole(&self, component: &Component) -> bool {
+        component.status == Status::Complete && self.suspicion(&component.name).is_none()
     }
 }
 
@@ -112,8 +159,29 @@ mod tests {
         newer.set_fact(RUN, vec![0xff]);
         newer.set_fact(RULES, vec![9; 3]);
         newer.set_fact(SUSPECTS, vec![9; 3]);
+        newer.set_fact(MADE, vec![9; 3]);
+        assert_eq!(newer.made(), None);
+        newer.set_fact(LIST_NAMES, vec![9; 3]);
+        assert_eq!(newer.list_names(), ListNames::default());
         assert_eq!((newer.run_name(), newer.says_night(), newer.rules()), (None, None, None));
         assert_eq!(newer.suspects(), Vec::new());
+    }
+
+    #[test]
+    fn snapshots_of_one_time_are_in_the_order_in_which_they_were_made() {
+        let id = |digit| SnapshotId::from_bytes([digit; 32]);
+        let made = |seconds| {
+            let mut manifest = Manifest { time: Time::new(100, 0), ..Manifest::default() };
+            manifest.set_fact(MADE, wire::encode(&Time::new(seconds, 0)).unwrap());
+            manifest
+        };
+        assert!(made(5).order(id(9)) < made(6).order(id(1)), "whatever their ids are");
+        let old = |duration_ms| Manifest { time: Time::new(100, 0), duration_ms, ..Manifest::default() };
+        assert!(old(2000).order(id(9)) < made(5).order(id(1)), "an older program made it");
+        assert!(old(1000).order(id(9)) < old(2000).order(id(1)));
+        assert!(old(1000).order(id(1)) < old(1000).order(id(9)));
+        let later = Manifest { time: Time::new(101, 0), ..Manifest::default() };
+        assert!(made(500).order(id(9)) < later.order(id(1)), "the time that was given comes first");
     }
 
     #[test]

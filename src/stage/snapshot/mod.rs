@@ -115,3 +115,24 @@ pub struct Manifest {
     /// Named facts for later versions; a reader keeps what it does not know. See [`facts`].
     pub extra: Vec<(String, Vec<u8>)>,
 }
+
+impl Manifest {
+    /// Returns about how many bytes of memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        let texts = [&self.host, &self.user, &self.program].map(String::len);
+        let component = |one: &Component| {
+            let sources = one.sources.iter().map(|source| size_of::<Vec<u8>>() + source.len());
+            size_of::<Component>() + one.name.len() + one.directory.len() + sources.sum::<usize>()
+        };
+        let lack = |one: &Lack| size_of::<Lack>() + one.path.len() + one.reason.len();
+        let fact =
+            |(name, bytes): &(String, Vec<u8>)| size_of::<(String, Vec<u8>)>() + name.len() + bytes.len();
+        size_of::<Self>()
+            + texts.iter().sum::<usize>()
+            + self.tags.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>()
+            + self.components.iter().map(component).sum::<usize>()
+            + self.lacks.iter().map(lack).sum::<usize>()
+            + self.root.list.len()
+            + self.extra.iter().map(fact).sum::<usize>()
+    }
+}

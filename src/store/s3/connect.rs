@@ -17,6 +17,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
+use crate::base::threads::{NO_THREAD, begin};
 use crate::store::StoreError;
 use crate::store::s3::error::Asked;
 use crate::store::s3::options::{S3Location, S3Options};
@@ -61,6 +62,8 @@ impl Connection {
     /// [`StoreError::Io`] without threads, or if no region is known.
     pub fn open(location: &S3Location, options: &S3Options) -> Result<Self, StoreError> {
         let asked = Asked { path: &location.to_string(), verb: "connect" };
+        // The runtime panics where it gets none; one more looks up names.
+        threads_are_there(THREADS + 1).map_err(|e| asked.failed(e.kind(), format!("no {NO_THREAD}: {e}")))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("s3")
@@ -104,6 +107,20 @@ impl Drop for Connection {
             runtime.shutdown_background(); // whoever drops this must not wait for idle connections
         }
     }
+}
+
+/// Makes sure that so many threads can be had at the same time.
+///
+/// # Errors
+/// As clone(2).
+fn threads_are_there(count: usize) -> std::io::Result<()> {
+    let (sender, receiver) = crossbeam_channel::bounded::<()>(0);
+    let wait = || _ = receiver.recv(); // until all have begun
+    std::thread::scope(|scope| {
+        let begun = (0..count).try_for_each(|_| begin(scope, wait).map(drop));
+        drop(sender);
+        begun
+    })
 }
 
 async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreError> {

@@ -222,6 +222,12 @@ impl Store for S3Store {
     }
 
     fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
+        let mut found = self.list_oldest_first(folder)?;
+        found.sort();
+        Ok(found)
+    }
+
+    fn list_oldest_first(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
         let shared = &self.shared;
         let inside = format!("{}/", folder.name());
         let shown = shared.shown(&inside);
@@ -230,11 +236,13 @@ impl Store for S3Store {
         let found = objects.iter().filter_map(|object| {
             let path = shared.location.path(object.key()?)?;
             let bytes = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-            Some(Found { path: path.to_owned(), name: Name::parse(path), bytes })
+            let found = Found { path: path.to_owned(), name: Name::parse(path), bytes };
+            let came = object.last_modified().map(|at| (at.secs(), at.subsec_nanos()));
+            Some((came, found)) // one without a time counts as the oldest: none is
         });
-        let mut found: Vec<Found> = found.collect();
+        let mut found: Vec<(Option<(i64, u32)>, Found)> = found.collect();
         found.sort();
-        Ok(found)
+        Ok(found.into_iter().map(|(_, found)| found).collect())
     }
 
     fn delete(&self, name: &Name) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use crate::base::entry::Entry;
 use crate::op::restore::fill::make::Content;
 use crate::op::restore::fill::{FilePlan, Fill, Hand, SHARDS, locked};
 use crate::op::restore::holes::write_around_holes;
@@ -26,12 +27,31 @@ pub fn parts_bytes(noted: usize) -> usize {
     MEMORY_BYTES.saturating_sub(noted).clamp(*PARTS_BYTES.start(), *PARTS_BYTES.end())
 }
 
+/// Under which name a file lies until it is whole.
+#[derive(Clone)]
+pub enum Under {
+    /// Its own: nobody sees it.
+    Own,
+    /// A temporary one.
+    Temporary(Arc<str>),
+}
+
+impl Under {
+    /// Returns the name.
+    pub fn name<'n>(&'n self, entry: &'n Entry<'_>) -> &'n [u8] {
+        match self {
+            Self::Own => entry.name,
+            Self::Temporary(name) => name.as_bytes(),
+        }
+    }
+}
+
 /// What has come of a file, while there is more to come from other frames.
 pub enum Begun {
     /// Parts of it, each with where it goes.
     Parts(Vec<(u64, Box<[u8]>)>),
-    /// They are in this temporary file.
-    Spool(Arc<str>),
+    /// They are in the file, under this name.
+    Spool(Under),
     /// The file can't be restored.
     Failed(String),
 }
@@ -60,11 +80,11 @@ impl Fill<'_> {
             Some(Begun::Parts(parts)) => {
                 let mut whole = std::mem::take(&mut hand.whole);
                 let content = self.put_together(file, parts, &mut whole, hand);
-                self.make(file, content.map(|()| Content::Bytes(&whole)), hand);
+                self.make((number, file), content.map(|()| Content::Bytes(&whole)), hand);
                 hand.whole = whole;
             }
-            Some(Begun::Spool(name)) => self.make(file, Ok(Content::Spool(number, name)), hand),
-            Some(Begun::Failed(reason)) => self.make(file, Err(reason), hand),
+            Some(Begun::Spool(under)) => self.make((number, file), Ok(Content::Spool(under)), hand),
+            Some(Begun::Failed(reason)) => self.make((number, file), Err(reason), hand),
             None => {}
         }
     }
@@ -82,11 +102,11 @@ impl Fill<'_> {
         is_last: bool,
         hand: &mut Hand,
     ) -> Result<(), String> {
-        let name = {
+        let under = {
             let mut shard = locked(self.shard(number));
             match shard.get_mut(&number) {
                 Some(Begun::Failed(_)) => return Ok(()),
-                Some(Begun::Spool(name)) => name.clone(),
+                Some(Begun::Spool(under)) => under.clone(),
                 Some(Begun::Parts(parts)) if is_last || self.has_room(bytes) => {
                     self.keep(parts, at, bytes);
                     return Ok(());
@@ -105,13 +125,13 @@ impl Fill<'_> {
                         shard.insert(number, Begun::Parts(parts));
                         return Ok(());
                     }
-                    let name = self.spool_out(number, file, old, hand)?;
-                    shard.insert(number, Begun::Spool(name.clone()));
-                    name
+                    let under = self.spool_out(number, file, old, hand)?;
+                    shard.insert(number, Begun::Spool(under.clone()));
+                    under
                 }
             }
         };
-        self.write((number, file), &name, at, bytes, hand)
+        self.write((number, file), &under, at, bytes, hand)
     }
 
     fn has_room(&self, bytes: &[u8]) -> bool {
@@ -129,39 +149,39 @@ impl Fill<'_> {
         self.memory.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Makes a file's temporary file, and writes the parts there that were kept.
+    /// Makes a file, not under a name that promises that it is whole, and writes the parts there that were kept.
     fn spool_out(
         &self,
         number: u32,
         file: &FilePlan,
         parts: Vec<(u64, Box<[u8]>)>,
         hand: &mut Hand,
-    ) -> Result<Arc<str>, String> {
+    ) -> Result<Under, String> {
         self.release(&parts);
-        let (name, out) = self.with_entry(file, hand, |entry, hand| self.create(file, entry, hand))?;
+        let (under, out) =
+            self.with_entry(file, hand, |entry, hand| self.create(file, entry, 0o600, hand))?;
         hand.spool = Some((number, out));
-        let name: Arc<str> = name.into();
         for (at, bytes) in parts {
-            if let Err(reason) = self.write((number, file), &name, at, &bytes, hand) {
-                self.discard(Begun::Spool(name), file, hand);
+            if let Err(reason) = self.write((number, file), &under, at, &bytes, hand) {
+                self.discard(Begun::Spool(under), file, hand);
                 return Err(reason);
             }
         }
-        Ok(name)
+        Ok(under)
     }
 
-    /// Writes a part of a file to its temporary file.
+    /// Writes a part of a file to where it lies.
     fn write(
         &self,
         (number, file): (u32, &FilePlan),
-        name: &str,
+        under: &Under,
         at: u64,
         bytes: &[u8],
         hand: &mut Hand,
     ) -> Result<(), String> {
         self.with_entry(file, hand, |entry, hand| {
-            let out = self.spool(number, file, name, hand)?;
-            write_around_holes(out, entry, at, bytes).map_err(|e| e.to_string())
+            let out = self.spool(number, file, under.name(entry), hand)?;
+            write_around_holes(out, entry, at, bytes).map_err(|e| self.refused(&e))
         })
     }
 

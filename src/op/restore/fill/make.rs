@@ -1,22 +1,22 @@
-//! A file whose bytes have all come, or a link, FIFO or device: made under a temporary name, and renamed.
+//! A file whose bytes have all come, or a link, FIFO or device: made under its own name where nobody sees it yet, else
+//! under a temporary one, and renamed.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use crate::base::entry::{Entry, Kind};
 use crate::base::progress::Done;
-use crate::op::restore::attributes::On;
-use crate::op::restore::fill::begun::Begun;
+use crate::op::restore::attributes::{Made, On, Path};
+use crate::op::restore::fill::begun::{Begun, Under};
 use crate::op::restore::fill::{FilePlan, Fill, Hand};
 use crate::op::restore::holes::write_around_holes;
 use crate::op::restore::lack;
+use crate::op::restore::plan::path_of;
 use crate::op::restore::target::{create_file, reopen_file};
-use crate::op::restore::verify::read_back;
 use crate::repo::RepoError;
 use crate::stage::tree::Entries;
 
@@ -24,8 +24,8 @@ use crate::stage::tree::Entries;
 pub enum Content<'a> {
     /// As they are in the frame or in memory, without its holes.
     Bytes(&'a [u8]),
-    /// In the temporary file of the file of this number.
-    Spool(u32, Arc<str>),
+    /// In the file already, which lies under this name.
+    Spool(Under),
 }
 
 impl Fill<'_> {
@@ -49,31 +49,38 @@ impl Fill<'_> {
         result
     }
 
-    /// Makes a file's temporary file, as long as the file if a hole may be at its end.
+    /// Makes a file that is not whole yet, as long as it will be if a hole may be at its end.
     pub fn create(
         &self,
         file: &FilePlan,
         entry: &Entry<'_>,
+        mode: u32,
         hand: &mut Hand,
-    ) -> Result<(String, File), String> {
+    ) -> Result<(Under, File), String> {
         let fd = self.parent(file.directory, hand).map_err(text)?;
-        let name = self.target.temporary_name();
-        let out = create_file(fd, &name).map_err(text)?;
+        let under = match self.target.is_staged() {
+            true => Under::Own,
+            false => Under::Temporary(self.target.temporary_name().into()),
+        };
+        let out = create_file(fd, under.name(entry), mode).map_err(|e| match e {
+            Errno::EXIST => "something else has that name there".to_owned(),
+            e => self.refused(&e.into()),
+        })?;
         if !entry.holes.is_empty()
             && let Err(e) = out.set_len(entry.size)
         {
-            let _ = rustix::fs::unlinkat(fd, name.as_str(), AtFlags::empty()); // ours alone
-            return Err(e.to_string());
+            let _ = rustix::fs::unlinkat(fd, under.name(entry), AtFlags::empty()); // ours alone
+            return Err(self.refused(&e));
         }
-        Ok((name, out))
+        Ok((under, out))
     }
 
-    /// Opens a file's temporary file, unless it is the one that the thread has open.
+    /// Opens a file that is not whole yet, unless it is the one that the thread has open.
     pub fn spool<'h>(
         &self,
         number: u32,
         file: &FilePlan,
-        name: &str,
+        name: &[u8],
         hand: &'h mut Hand,
     ) -> Result<&'h File, String> {
         if hand.spool.as_ref().is_none_or(|(open, _)| *open != number) {
@@ -85,43 +92,48 @@ impl Fill<'_> {
     }
 
     /// Opens a file's directory, unless it is the one that the thread has open.
-    fn parent<'h>(&self, number: u32, hand: &'h mut Hand) -> Result<&'h OwnedFd, Errno> {
+    pub fn parent<'h>(&self, number: u32, hand: &'h mut Hand) -> Result<&'h OwnedFd, Errno> {
         if hand.parent.as_ref().is_none_or(|(open, _)| *open != number) {
-            let fd = self.target.directory(&self.directories[number as usize].path)?;
+            let fd = self.target.directory(self.directories, number)?;
             hand.parent = Some((number, fd));
         }
-        hand.parent.as_ref().map(|(_, fd)| fd).ok_or(Errno::NOENT)
+        hand.parent.as_ref().map(|(_, fd)| &**fd).ok_or(Errno::NOENT)
     }
 
     /// Removes what has come of a file.
     pub fn discard(&self, begun: Begun, file: &FilePlan, hand: &mut Hand) {
         match begun {
             Begun::Parts(parts) => self.release(&parts),
-            Begun::Spool(name) => {
-                if let Ok(fd) = self.parent(file.directory, hand) {
-                    let _ = rustix::fs::unlinkat(fd, &*name, AtFlags::empty()); // ours alone
-                }
+            Begun::Spool(under) => {
+                let _ = self.with_entry(file, hand, |entry, hand| {
+                    let fd = self.parent(file.directory, hand).map_err(text)?;
+                    rustix::fs::unlinkat(fd, under.name(entry), AtFlags::empty()).map_err(text) // ours alone
+                });
             }
             Begun::Failed(_) => {}
         }
     }
 
     /// Makes a file whose bytes have all come, or what has no bytes; gives it its attributes and its name.
-    pub fn make(&self, file: &FilePlan, content: Result<Content<'_>, String>, hand: &mut Hand) {
+    pub fn make(
+        &self,
+        (number, file): (u32, &FilePlan),
+        content: Result<Content<'_>, String>,
+        hand: &mut Hand,
+    ) {
         let mut name = Vec::new();
         let result = self.with_entry(file, hand, |entry, hand| {
             name.extend_from_slice(entry.name);
             let content = content?;
             if entry.kind != Kind::File {
-                self.special(file, entry, hand).map_err(text)?;
-                return Ok((entry.kind, 0, false));
+                self.special(file, entry, hand).map_err(|e| self.refused(&e.into()))?;
+                return Ok((entry.kind, 0));
             }
-            self.place(file, entry, content, hand)?;
-            let is_verified = self.request.verify && self.check_back(file, entry, hand)?;
-            Ok((entry.kind, entry.size, is_verified))
+            self.place((number, file), entry, content, hand)?;
+            Ok((entry.kind, entry.size))
         });
         match result {
-            Ok((kind, bytes, is_verified)) => {
+            Ok((kind, bytes)) => {
                 self.request.progress.add(Done { files: 1, bytes });
                 self.done(|done| {
                     match kind {
@@ -129,89 +141,94 @@ impl Fill<'_> {
                         _ => done.others += 1,
                     }
                     done.bytes += bytes;
-                    done.verified += u64::from(is_verified);
+                    if self.request.verify && kind == Kind::File {
+                        done.made.push(number);
+                    }
                 });
             }
             Err(reason) => {
-                let path = self.directories[file.directory as usize].path_of(&name);
+                let path = path_of(self.directories, file.directory, &name);
                 self.done(|done| done.lacks.push(lack(&path, reason)));
             }
         }
     }
 
-    fn check_back(&self, file: &FilePlan, entry: &Entry<'_>, hand: &mut Hand) -> Result<bool, String> {
-        let mut window = std::mem::take(&mut hand.chunks);
-        let chunks = file.chunks((0, file.chunks), self.records, &mut window);
-        let result = chunks.map_err(|e| e.to_string()).and_then(|chunks| {
-            let fd = self.parent(file.directory, hand).map_err(text)?;
-            read_back(self.reader, fd, entry, chunks)
-        });
-        hand.chunks = window;
-        result.map(|()| true)
-    }
-
     /// Makes a file and gives it its name; leaves nothing behind if it can't.
     fn place(
         &self,
-        file: &FilePlan,
+        (number, file): (u32, &FilePlan),
         entry: &Entry<'_>,
         content: Content<'_>,
         hand: &mut Hand,
     ) -> Result<(), String> {
-        let (name, written) = match content {
-            Content::Spool(number, name) => {
-                let opened = self.spool(number, file, &name, hand).map(drop);
+        let mut made = Made::default();
+        let (under, written) = match content {
+            Content::Spool(under) => {
+                let opened = self.spool(number, file, under.name(entry), hand).map(drop);
                 let out = opened.and_then(|()| Ok(hand.spool.take().ok_or("temporary file is gone")?.1));
-                (name, out)
+                (under, out)
             }
             Content::Bytes(bytes) => {
-                let (name, out) = self.create(file, entry, hand)?;
+                let mode = match self.target.is_staged() {
+                    true => entry.mode & 0o777, // nobody else gets there to read or write it
+                    false => 0o600,
+                };
+                let (under, out) = self.create(file, entry, mode, hand)?;
+                made = self.target.made(mode);
                 let written = write_around_holes(&out, entry, 0, bytes).map(|()| out);
-                (name.into(), written.map_err(|e| e.to_string()))
+                (under, written.map_err(|e| self.refused(&e)))
             }
         };
-        let placed = written.and_then(|out| self.finish(out, entry)).and_then(|()| {
-            let fd = self.parent(file.directory, hand).map_err(text)?;
-            self.target.put(fd, &name, entry.name).map_err(|e| match e {
-                Errno::EXIST => {
-                    "something is there already; allow it to be replaced with --overwrite".to_owned()
+        let path = || path_of(self.directories, file.directory, entry.name);
+        let placed =
+            written.and_then(|out| self.finish(out, &made, entry, &path)).and_then(|()| match &under {
+                Under::Own => {
+                    if self.target.keeps_labels {
+                        let fd = self.parent(file.directory, hand).map_err(text)?;
+                        self.target.label(fd, entry.name, entry.name);
+                    }
+                    Ok(())
                 }
-                e => text(e),
-            })
-        });
+                Under::Temporary(name) => {
+                    let fd = self.parent(file.directory, hand).map_err(text)?;
+                    self.target.label(fd, name.as_bytes(), entry.name);
+                    self.target.put(fd, name, entry.name).map_err(text)
+                }
+            });
         if placed.is_err() {
-            self.discard(Begun::Spool(name), file, hand);
+            self.discard(Begun::Spool(under), file, hand);
         }
         placed
     }
 
     /// Gives a file its attributes, and closes it: some file systems say only then that it can't be kept.
-    fn finish(&self, out: File, entry: &Entry<'_>) -> Result<(), String> {
-        self.attributes.set(&On::File(&out), entry);
-        if !entry.holes.is_empty() {
+    fn finish(&self, out: File, made: &Made, entry: &Entry<'_>, path: Path<'_>) -> Result<(), String> {
+        self.attributes.set_beyond(made, &On::File(&out), entry, path);
+        if !entry.holes.is_empty() && !self.target.is_staged() {
             // It is as long as it should be from the start: no later restore can tell that bytes are missing.
             rustix::fs::fdatasync(&out).map_err(text)?;
         }
-        nix::unistd::close(out).map_err(|e| e.desc().to_owned())
+        nix::unistd::close(out).map_err(|e| self.refused(&io::Error::from(e)))
     }
 
     /// Makes a link, FIFO or device.
     fn special(&self, file: &FilePlan, entry: &Entry<'_>, hand: &mut Hand) -> Result<(), Errno> {
         let parent = self.parent(file.directory, hand)?;
-        let temporary = self.target.temporary_name();
-        let node = |kind, device| {
-            rustix::fs::mknodat(parent, temporary.as_str(), kind, Mode::RUSR | Mode::WUSR, device)
-        };
+        let temporary = (!self.target.is_staged()).then(|| self.target.temporary_name());
+        let name = temporary.as_ref().map_or(entry.name, |name| name.as_bytes());
+        let node = |kind, device| rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device);
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         match entry.kind {
-            Kind::Symlink => rustix::fs::symlinkat(entry.target, parent, temporary.as_str())?,
+            Kind::Symlink => rustix::fs::symlinkat(entry.target, parent, name)?,
             Kind::Fifo => node(FileType::Fifo, 0)?,
             Kind::CharDevice => node(FileType::CharacterDevice, device)?,
             Kind::BlockDevice => node(FileType::BlockDevice, device)?,
             Kind::File | Kind::Directory => return Err(Errno::INVAL),
         }
-        self.attributes.set(&On::Name(parent, temporary.as_bytes()), entry);
-        self.target.put(parent, &temporary, entry.name)
+        let path = || path_of(self.directories, file.directory, entry.name);
+        self.attributes.set(&On::Name(parent, name), entry, &path);
+        self.target.label(parent, name, entry.name);
+        temporary.as_ref().map_or(Ok(()), |temporary| self.target.put(parent, temporary, entry.name))
     }
 }
 

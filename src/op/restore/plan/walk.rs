@@ -1,21 +1,23 @@
 //! Notes what is to be made.
 
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use crate::base::content::{Content, ContentBuf, REF_BYTES, refs};
 use crate::base::entry::{Entry, Kind};
 use crate::base::limits::TREE_CHUNK_BYTES_AVG;
 use crate::base::progress::Done;
+use crate::op::restore::alike::alike;
 use crate::op::restore::attributes::On;
 use crate::op::restore::fill::{FilePlan, RECORDS_BYTES_MAX};
 use crate::op::restore::needs::Lookup;
-use crate::op::restore::plan::{Directory, Identity, Link, NEEDS_MAX, Plan};
+use crate::op::restore::plan::{Directory, First, Identity, Link, NEEDS_MAX, Plan, path, path_of};
 use crate::op::restore::target::Target;
 use crate::op::restore::{Overwrite, asked, lack};
 use crate::repo::RepoError;
 use crate::repo::browse::Record;
 use crate::repo::together::{ordered, read_directories};
-use crate::stage::scan;
+use crate::stage::scan::{self, FolderId};
+use crate::stage::snapshot::Component;
 use crate::stage::tree::Entries;
 
 /// Bytes of directories that are read together: those that share frames should be. A larger one is read while no others
@@ -28,7 +30,17 @@ impl Plan<'_> {
     /// # Errors
     /// As [`Self::walk`].
     pub fn single(&mut self, entry: &Entry<'_>) -> Result<(), RepoError> {
-        self.any(entry)
+        let (is_wanted, _) = self.filter.wants(entry.name, false);
+        if !is_wanted {
+            return Ok(());
+        }
+        self.filter.meet(entry.name, false);
+        self.list_there(0);
+        if !self.is_in_place(entry.name) {
+            self.any(entry)?;
+        }
+        self.name_strangers(0);
+        Ok(())
     }
 
     /// Notes all that is below the directory that `root` refers to: one depth after the other, and the
@@ -58,7 +70,7 @@ impl Plan<'_> {
                     numbers.try_for_each(|(number, stream)| match stream {
                         Ok(stream) => self.directory(number, &stream, &mut below),
                         Err(e) if e.is_unreadable() => {
-                            let path = self.directories[number as usize].path.clone();
+                            let path = path(&self.directories, number);
                             self.report.lacks.push(lack(&path, e.chain()));
                             Ok(())
                         }
@@ -78,8 +90,7 @@ impl Plan<'_> {
         stream: &[u8],
         below: &mut Vec<(u32, ContentBuf)>,
     ) -> Result<(), RepoError> {
-        let is_chosen = self.directories[number as usize].is_chosen;
-        let mut met = (self.request.delete && is_chosen).then(BTreeSet::new);
+        self.list_there(number);
         for entry in Entries::new(stream) {
             if self.request.progress.is_cancelled() {
                 return Err(RepoError::Interrupted);
@@ -87,26 +98,23 @@ impl Plan<'_> {
             let entry = match entry {
                 Ok((_, entry)) => entry,
                 Err(e) => {
-                    let path = self.directories[number as usize].path.clone();
+                    let path = path(&self.directories, number);
                     self.report.lacks.push(lack(&path, RepoError::from(e).chain()));
                     return Ok(()); // what is in the target stays
                 }
             };
-            if let Some(met) = &mut met {
-                met.insert(entry.name.to_vec());
-            }
             self.here = number;
             self.entry(&entry, below)?;
         }
-        match number {
-            0 => self.met_at_top = met,
-            _ => self.delete_others(number, met),
+        self.name_strangers(number);
+        let alike = alike(stream);
+        if !alike.is_empty() {
+            self.alike.push((number, alike));
         }
         Ok(())
     }
 
     fn entry(&mut self, entry: &Entry<'_>, below: &mut Vec<(u32, ContentBuf)>) -> Result<(), RepoError> {
-        let path = self.path_here(entry.name);
         let is_named = self.request.components.is_empty()
             || self.here != 0
             || self.components.iter().any(|component| {
@@ -115,20 +123,35 @@ impl Plan<'_> {
                 is_its && self.request.components.contains(&component.name)
             });
         let is_directory = entry.kind == Kind::Directory;
-        let (is_chosen, is_above) = self.filter.wants(&path, is_directory);
+        let path = if self.filter.is_for_all() { Vec::new() } else { self.path_here(entry.name) };
+        let (is_chosen, is_above) = match self.filter.is_for_all() {
+            true => (true, true),
+            false => self.filter.wants(&path, is_directory),
+        };
         if !is_named || !(is_chosen || is_above) {
+            return Ok(());
+        }
+        if is_chosen && !self.filter.is_for_all() {
+            self.filter.meet(&path, is_directory);
+        }
+        if self.is_in_place(entry.name) {
+            self.report.unchanged += u64::from(entry.kind == Kind::File);
+            self.report.directories += u64::from(is_directory);
             return Ok(());
         }
         if !is_directory {
             return self.any(entry);
         }
+        self.take_there(entry, &[])?;
         let record = record_of(entry)?;
         let number = u32::try_from(self.directories.len()).unwrap_or(u32::MAX);
+        let top = if self.here == 0 { number } else { self.directories[self.here as usize].top };
+        let stays = self.stays_as_it_is(entry.name);
         self.directories.push(Directory {
-            path,
-            record: Some(Record::new(&record)?),
+            name: entry.name.into(),
+            record: (!stays).then(|| Record::new(&record)).transpose()?,
             parent: Some(self.here),
-            is_chosen,
+            top,
             is_wanted: false,
             is_made: false,
             is_tried: false,
@@ -142,9 +165,22 @@ impl Plan<'_> {
         Ok(())
     }
 
+    /// Returns whether a name of the walk's directory is a component's that holds its sources side by side, and is in the
+    /// target already: then it is nobody's to change. It may be what a database or another program lives in.
+    fn stays_as_it_is(&self, name: &[u8]) -> bool {
+        let is_made_up = |component: &Component| match component.sources.as_slice() {
+            [source] => source.first() != Some(&b'/'),
+            _ => true,
+        };
+        let mut own = self.components.iter().filter(|component| component.directory == name);
+        let is_top = self.here == 0 && asked::is_whole(self.request) && !name.is_empty();
+        let is_there = || self.target.below(name).is_ok();
+        is_top && !self.target.is_staged() && own.any(is_made_up) && is_there()
+    }
+
     /// Returns the path of a name where the walk is.
     fn path_here(&self, name: &[u8]) -> Vec<u8> {
-        self.directories[self.here as usize].path_of(name)
+        path_of(&self.directories, self.here, name)
     }
 
     /// Notes that something in the directory where the walk is is to be there.
@@ -166,71 +202,130 @@ impl Plan<'_> {
             return Ok(());
         }
         self.want_here();
-        self.note(entry, &[])?;
+        if self.is_second_name(entry, None) {
+            self.meet(entry.name);
+            return Ok(());
+        }
+        self.take_there(entry, &[])?;
+        let file = self.note(entry, &[])?;
+        self.files.push(file);
         Ok(())
     }
 
-    fn file(&mut self, entry: &Entry<'_>) -> Result<(), RepoError> {
-        let linked = (entry.links > 1).then(|| (self.identity(entry), (self.here, entry.name.to_vec())));
-        if self.request.overwrite == Overwrite::IfChanged && self.is_there(entry) {
-            if let Some((identity, place)) = linked {
-                self.firsts.entry(identity).or_insert(place);
+    /// Notes an entry that has several names, of which `kept` is there and stays. Returns whether it is one more name of
+    /// what is there, or will be, under an earlier one: then it is linked to that.
+    fn is_second_name(&mut self, entry: &Entry<'_>, kept: Option<FolderId>) -> bool {
+        if entry.links < 2 {
+            return false;
+        }
+        let place = (self.here, entry.name.to_vec());
+        match self.firsts.entry(self.identity(entry)) {
+            Vacant(free) => {
+                free.insert(First { place, kept });
+                false
             }
-            self.report.unchanged += 1;
-            self.request.progress.add(Done { files: 1, bytes: entry.size });
-            return Ok(());
+            Occupied(first) if kept.is_some() && first.get().kept == kept => false,
+            Occupied(first) => {
+                let (first, is_file) = (first.get().place.clone(), entry.kind == Kind::File);
+                self.links.push(Link { directory: place.0, name: place.1, first, is_file });
+                true
+            }
+        }
+    }
+
+    fn file(&mut self, entry: &Entry<'_>) -> Result<(), RepoError> {
+        let may_be_kept = self.request.overwrite == Overwrite::IfChanged && !self.target.is_staged();
+        let kept = if may_be_kept { self.is_there(entry) } else { None };
+        let is_second = self.is_second_name(entry, kept);
+        if kept.is_some() && !is_second {
+            if self.request.verify
+                && !self.request.dry_run
+                && let Some(list) = self.content(entry)
+            {
+                let file = self.note(entry, &list)?;
+                self.kept.push(file);
+            }
+            self.keep_file(entry);
+            return self.fill_if_full();
         }
         self.want_here();
-        if let Some((identity, place)) = linked {
-            if let Some(first) = self.firsts.get(&identity) {
-                self.links.push(Link { directory: place.0, name: place.1, first: first.clone() });
-                self.report.files += u64::from(self.request.dry_run);
-                return Ok(());
-            }
-            self.firsts.insert(identity, place);
+        if is_second {
+            self.meet(entry.name);
+            self.report.files += u64::from(self.request.dry_run);
+            return Ok(());
         }
         if self.request.dry_run {
             self.report.files += 1;
             self.report.bytes += entry.size;
             return Ok(());
         }
-        let list = match self.reader.flatten(entry.content) {
-            Ok(list) => list,
-            Err(e) => {
-                self.report.lacks.push(lack(&self.path_here(entry.name), e.chain()));
-                return Ok(());
+        let Some(list) = self.content(entry) else { return Ok(()) };
+        if self.take_there(entry, &list)? {
+            if self.request.verify {
+                let file = self.note(entry, &list)?;
+                self.kept.push(file);
             }
-        };
-        let total: u64 = refs(&list).map(|chunk| u64::from(chunk.bytes)).sum();
-        if total != entry.data_bytes() {
-            let reason = "its chunks are not as long as the file";
-            self.report.lacks.push(lack(&self.path_here(entry.name), reason));
-            return Ok(());
+            self.keep_file(entry);
+            return self.fill_if_full();
         }
         let file = self.note(entry, &list)?;
-        for (number, chunk) in (0..).zip(refs(&list)) {
-            let lookup = Lookup { chunk, file, number };
+        let number = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+        self.files.push(file);
+        for (count, chunk) in (0..).zip(refs(&list)) {
+            let lookup = Lookup { chunk, file: number, number: count };
             self.needs.add(lookup, &mut self.files, &self.frames, self.request.threads)?;
         }
-        if self.needs.len() >= NEEDS_MAX || self.records.bytes() >= RECORDS_BYTES_MAX {
+        self.fill_if_full()
+    }
+
+    /// Makes what is noted, where no more can be.
+    fn fill_if_full(&mut self) -> Result<(), RepoError> {
+        let kept_max = NEEDS_MAX / 2; // about as much memory
+        if self.needs.len() >= NEEDS_MAX
+            || self.kept.len() >= kept_max
+            || self.records.bytes() >= RECORDS_BYTES_MAX
+        {
             self.fill()?;
         }
         Ok(())
     }
 
+    /// Counts a file that stays as it is.
+    fn keep_file(&mut self, entry: &Entry<'_>) {
+        self.report.unchanged += 1;
+        self.request.progress.add(Done { files: 1, bytes: entry.size });
+    }
+
+    /// Returns the references of a file's chunks; none, and that is a lack, if they can't be had.
+    fn content(&mut self, entry: &Entry<'_>) -> Option<Vec<u8>> {
+        let reason = match self.reader.flatten(entry.content) {
+            Ok(list) => {
+                let total: u64 = refs(&list).map(|chunk| u64::from(chunk.bytes)).sum();
+                if total == entry.data_bytes() {
+                    return Some(list);
+                }
+                "its chunks are not as long as the file".to_owned()
+            }
+            Err(e) => e.chain(),
+        };
+        self.report.lacks.push(lack(&self.path_here(entry.name), reason));
+        None
+    }
+
     /// Returns what all names of a file share.
     fn identity(&self, entry: &Entry<'_>) -> Identity {
-        let content = blake3::hash(&[&[entry.content.depth], entry.content.list].concat());
-        let component = self.component(&self.path_here(entry.name));
+        let device = [entry.device.0.to_le_bytes(), entry.device.1.to_le_bytes()].concat();
+        let own =
+            [&[entry.content.depth, entry.kind.letter() as u8], entry.content.list, entry.target, &device];
+        let content = blake3::hash(&own.concat());
+        let component = self.component(entry.name);
         (component, entry.filesystem, entry.inode, entry.size, *content.as_bytes())
     }
 
-    /// Notes an entry and its chunks; returns its number.
-    fn note(&mut self, entry: &Entry<'_>, list: &[u8]) -> Result<u32, RepoError> {
+    /// Notes an entry and its chunks.
+    fn note(&mut self, entry: &Entry<'_>, list: &[u8]) -> Result<FilePlan, RepoError> {
         let record = record_of(entry)?;
-        let file = FilePlan::note(&record, list, self.here, |record| self.keep(record))?;
-        self.files.push(file);
-        Ok(u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX))
+        FilePlan::note(&record, list, self.here, |record| self.keep(record))
     }
 
     /// Keeps a record; returns where it starts.
@@ -247,25 +342,27 @@ impl Plan<'_> {
         Ok(self.records.push(record))
     }
 
-    /// Returns whether the target has the file already, as far as size and mtime tell; sets its
+    /// Returns the file that the target has already under its name, as far as size and mtime tell; sets its
     /// other attributes then.
-    fn is_there(&self, entry: &Entry<'_>) -> bool {
-        let path = &self.directories[self.here as usize].path;
-        let Ok(parent) = self.target.directory(path) else { return false };
-        let is_same = Target::look(&parent, entry.name).is_some_and(|stat| {
+    fn is_there(&self, entry: &Entry<'_>) -> Option<FolderId> {
+        let parent = self.target.directory(&self.directories, self.here).ok()?;
+        let same = Target::look(&*parent, entry.name).filter(|stat| {
             stat.kind == Some(Kind::File) && stat.size == entry.size && stat.mtime == entry.mtime
-        });
-        if is_same
-            && !self.request.dry_run
-            && let Ok(file) = scan::open_file(&parent, entry.name)
+        })?;
+        if !self.request.dry_run
+            && let Ok(file) = scan::open_file(&*parent, entry.name)
         {
-            self.attributes.set(&On::File(&file), entry);
+            self.attributes.set(&On::File(&file), entry, &|| self.path_here(entry.name));
         }
-        is_same
+        Some((same.filesystem, same.inode))
     }
 
-    fn component(&self, path: &[u8]) -> usize {
-        let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
+    /// Returns the component of an entry where the walk is.
+    fn component(&self, name: &[u8]) -> usize {
+        let top = match self.directories[self.here as usize].top {
+            0 => name,
+            top => &self.directories[top as usize].name,
+        };
         let found = self.components.iter().position(|component| component.directory == top);
         if asked::is_whole(self.request) { found.unwrap_or(usize::MAX) } else { 0 }
     }

@@ -1,18 +1,35 @@
-//! Tries all that is configured, harmlessly: nothing is written, sent or started.
+//! Tries all that is configured, harmlessly: nothing is written, sent or changed.
+
+mod trial;
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use jiff::tz::TimeZone;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
+use crate::base::entry::quoted;
+use crate::base::patterns::is_comment;
 use crate::job::config::{self, Component, Config, Level};
 use crate::job::mount::Disk;
 use crate::job::notice::greet;
+use crate::job::patterns;
 use crate::job::preflight;
+use crate::repo::whose::Whose;
 use crate::repo::{RepoError, Repository};
 use crate::store::S3_SCHEME;
+
+pub use trial::Trial;
+
+/// What the shipped examples have where a password belongs.
+const PASSWORD_PLACEHOLDER: &str = "put the password here";
+
+/// The account number in the bucket's name of the shipped examples.
+const ACCOUNT_PLACEHOLDER: &str = "123456789012";
+/// Paths that one row names.
+const PATHS_SHOWN: usize = 5;
 
 /// One thing that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +50,12 @@ pub struct Surroundings<'s> {
     pub state: &'s Path,
     /// Who runs this.
     pub user: &'s str,
+    /// Name of this machine.
+    pub host: &'s str,
     /// Opens the repository.
     pub open: &'s dyn Fn() -> Result<Repository, RepoError>,
+    /// What is tried for real as well; none if only what is at hand is looked at.
+    pub trial: Option<Trial<'s>>,
 }
 
 /// Gathers rows.
@@ -59,9 +80,12 @@ pub fn check(config: &Config, around: &Surroundings<'_>) -> Vec<Row> {
     let mut table = Table::default();
     file(config, &mut table);
     repository(config, around, &mut table);
+    placeholders(config, &mut table);
     for component in &config.components {
         sources(component, &mut table);
+        excludes(component, &mut table);
         commands(component, &mut table);
+        own_disk(config, component, around, &mut table);
     }
     notices(config, &mut table);
     if let Some(sync) = &config.sync {
@@ -73,6 +97,9 @@ pub fn check(config: &Config, around: &Surroundings<'_>) -> Vec<Row> {
             true => table.row(Level::Info, "syslog", socket.display().to_string()),
             false => table.row(Level::Warning, "syslog", format!("{}: not there", socket.display())),
         }
+    }
+    if let Some(trial) = &around.trial {
+        trial::try_all(config, trial, &mut table);
     }
     table.0
 }
@@ -105,11 +132,21 @@ fn repository(config: &Config, around: &Surroundings<'_>, table: &mut Table) {
         }
     }
     let opened = (around.open)();
-    let judged = opened.map_err(|e| e.chain()).and_then(|repository| match repository.is_enrolled() {
-        true => Ok(format!("{} ({})", around.location.display(), repository.id())),
-        false => Err(repository.not_enrolled().chain()),
-    });
+    let judged =
+        opened.as_ref().map_err(|e| e.chain()).and_then(|repository| match repository.is_enrolled() {
+            true => {
+                let differences = repository.sealed_to().map(|sealed_to| sealed_to.differences());
+                for what in differences.unwrap_or_else(|e| vec![e.chain()]) {
+                    table.row(Level::Error, "keys", what);
+                }
+                Ok(format!("{} ({})", around.location.display(), repository.id()))
+            }
+            false => Err(repository.not_enrolled().chain()),
+        });
     table.judged("repository", judged);
+    if let Ok(repository) = &opened {
+        snapshots(config, around, repository, table);
+    }
     table.judged("state", can_make(around.state));
     if config.repository.is_remote() {
         return;
@@ -122,6 +159,71 @@ fn repository(config: &Config, around: &Surroundings<'_>, table: &mut Table) {
     }
     if findings.is_empty() {
         table.row(Level::Info, "space", format!("{}% used", disk.used_percent()));
+    }
+}
+
+/// Looks for what the shipped examples have in the place of what only the reader knows.
+fn placeholders(config: &Config, table: &mut Table) {
+    for component in &config.components {
+        for (variable, _) in component.variables().filter(|(_, value)| value.contains(PASSWORD_PLACEHOLDER)) {
+            let detail = format!("{variable} is still \"{PASSWORD_PLACEHOLDER}\": put the password there");
+            table.row(Level::Error, component.name.get_ref(), detail);
+        }
+    }
+    if let Some(sync) = config.sync.as_ref().filter(|sync| sync.store.contains(ACCOUNT_PLACEHOLDER)) {
+        let detail = format!("{} is the example's bucket: name your own, or leave [sync] out", sync.store);
+        table.row(Level::Error, "sync", detail);
+    }
+    let addresses = config.notify.from.iter().chain(&config.notify.to).map(toml::Spanned::get_ref);
+    for address in addresses.filter(|address| address.trim_end_matches('>').ends_with("@example.com")) {
+        table.row(Level::Warning, "notify", format!("{address} is the example's address: nobody reads it"));
+    }
+}
+
+/// Warns of a source that lies on the repository's own disk: one broken disk takes both.
+fn own_disk(config: &Config, component: &Component, around: &Surroundings<'_>, table: &mut Table) {
+    if config.repository.is_remote() {
+        return;
+    }
+    let device = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
+    let Some(own) = device(around.location) else { return };
+    for path in component.paths.iter().map(toml::Spanned::get_ref) {
+        if device(path) == Some(own) {
+            let detail = format!(
+                "{} lies on the disk of the repository: one broken disk takes both; keep a copy elsewhere ([sync], or snap clone)",
+                path.display()
+            );
+            table.row(Level::Warning, component.name.get_ref(), detail);
+        }
+    }
+}
+
+/// Says which snapshots are this configuration's own.
+fn snapshots(config: &Config, around: &Surroundings<'_>, repository: &Repository, table: &mut Table) {
+    let all = match repository.snapshots() {
+        Ok(snapshots) => snapshots.all,
+        Err(error) => return table.row(Level::Error, "snapshots", error.chain()),
+    };
+    let configured = config.configured(around.host);
+    let manifests = all.iter().map(|snapshot| &snapshot.manifest);
+    let whose = Whose::of(manifests, Some(&configured), &TimeZone::system());
+    let Some(own) = whose.own() else { return };
+    let of_own = |at: &usize| whose.key(*at) == Some(&own.key);
+    let count = (0..all.len()).filter(of_own).count();
+    let nights = (0..all.len()).filter(of_own).filter(|at| whose.is_night(*at)).count();
+    let older = match own.older {
+        0 => String::new(),
+        older => format!("; takes {older} older snapshots as its own"),
+    };
+    let others = whose.keys().iter().filter(|key| **key != own.key).map(ToString::to_string);
+    let others: Vec<String> = others.collect();
+    let others = match others.is_empty() {
+        true => String::new(),
+        false => format!("; others here: {}", others.join(", ")),
+    };
+    table.row(Level::Info, "snapshots", format!("{count} of {}, {nights} nights{older}{others}", own.key));
+    if let Some(what) = own.remark() {
+        table.row(Level::Warning, "run.name", what);
     }
 }
 
@@ -148,6 +250,32 @@ fn sources(component: &Component, table: &mut Table) {
             read.map_err(|e| format!("{shown}: {e}"))
         });
         table.judged(name, read.map(|()| shown));
+    }
+}
+
+/// Says what absolute patterns leave out: one with a slip in it leaves out nothing, or too much.
+fn excludes(component: &Component, table: &mut Table) {
+    let what = format!("{}: exclude", component.name.get_ref());
+    let named: Vec<PathBuf> = component.paths.iter().map(|path| path.get_ref().clone()).collect();
+    for pattern in component.exclude.iter().map(toml::Spanned::get_ref) {
+        if is_comment(pattern) {
+            let detail = format!("{pattern:?} is a comment, and matches nothing; write '\\{pattern}'");
+            table.row(Level::Warning, &what, detail);
+        }
+        if !patterns::is_absolute(pattern) {
+            continue;
+        }
+        let found = patterns::matches(pattern, &named);
+        let shown =
+            found.paths.iter().take(PATHS_SHOWN).map(|path| quoted(path.as_os_str().as_encoded_bytes()));
+        let mut shown: Vec<String> = shown.collect();
+        let more = found.paths.len().saturating_sub(PATHS_SHOWN);
+        shown.extend((more > 0).then(|| format!("{more} more")));
+        shown.extend(found.is_cut.then(|| "maybe more, which is not looked for".to_owned()));
+        match shown.is_empty() {
+            false => table.row(Level::Info, &what, format!("{pattern:?} matches {}", shown.join(", "))),
+            true => table.row(Level::Warning, &what, format!("{pattern:?} matches nothing now")),
+        }
     }
 }
 

@@ -4,8 +4,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::place::text;
-
 /// A file system; unmounted when it is dropped.
 pub struct Disk {
     image: PathBuf,
@@ -20,17 +18,27 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
         .map_err(|e| format!("{program}: {e}"))?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(format!("{program}: {}", text(&output.stderr))),
+        false => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr))),
     }
 }
 
 impl Disk {
     /// Makes and mounts one of `mib` MiB; none, and says so, where that is not allowed.
     pub fn mounted(folder: &Path, mib: u64) -> Option<Self> {
+        Self::made(folder, mib, &[])
+    }
+
+    /// As [`Self::mounted`], with room for so many files.
+    pub fn of_files(folder: &Path, mib: u64, files: u64) -> Option<Self> {
+        Self::made(folder, mib, &["-N", &files.to_string()])
+    }
+
+    fn made(folder: &Path, mib: u64, options: &[&str]) -> Option<Self> {
         let disk = Self { image: folder.join("disk.img"), mount: folder.join("hdd") };
         fs::create_dir(&disk.mount).expect("folder is made");
         File::create(&disk.image).expect("image is made").set_len(mib << 20).expect("image grows");
-        run("mkfs.ext4", &["-q", "-F", "-m", "0", disk.image.to_str().expect("text")])
+        let image = disk.image.to_str().expect("text");
+        run("mkfs.ext4", &[&["-q", "-F", "-m", "0"], options, &[image]].concat())
             .expect("file system is made");
         match disk.mount() {
             Ok(()) => Some(disk),
@@ -63,6 +71,31 @@ impl Disk {
         let bytes = free.saturating_sub(left);
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("is filled");
     }
+}
+
+/// Writes into a directory until not one byte more fits on its disk.
+pub fn fill_up(folder: &Path) {
+    use std::io::Write;
+    let mut number = 0;
+    loop {
+        number += 1;
+        let Ok(mut file) = File::create(folder.join(format!("filler-{number}"))) else { return };
+        let mut wrote = 0;
+        for bytes in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![7; bytes]).is_ok() && file.sync_data().is_ok() {
+                wrote += bytes;
+            }
+        }
+        if wrote == 0 {
+            return;
+        }
+    }
+}
+
+/// Makes files in a directory until not one more fits on its disk.
+pub fn fill_with_files(folder: &Path) {
+    let made = |number: &u32| File::create(folder.join(format!("file-{number}"))).is_ok();
+    assert!((0..100_000).take_while(made).count() < 100_000, "the disk takes files for ever");
 }
 
 impl Drop for Disk {

@@ -1,0 +1,150 @@
+//! Which directories are staging directories of this program: noted in the state directory, so that a
+//! backup can leave them out. A name or a file inside proves nothing, as anybody can make those.
+//!
+//! One file for each, named after the file system and the inode; in it when the directory was made, and
+//! its path. Runs beside each other note and forget without a lock.
+
+use std::fs;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::base::time::Time;
+use crate::repo::RepoError;
+use crate::stage::scan::Stat;
+use crate::store::StoreError;
+
+/// First bytes of the names that staging directories have.
+const NAMES: [&[u8]; 2] = [b".snap-restore-", b".snap-recover-"];
+
+/// Directory of the state directory that holds the notes.
+const FOLDER: &str = "staging";
+
+/// Most bytes of a note that are read: a path is at most 4096 long.
+const NOTE_BYTES_MAX: u64 = 8 << 10;
+
+/// The staging directories that this machine's state directory knows.
+#[derive(Clone, Debug)]
+pub struct Staging {
+    folder: PathBuf,
+}
+
+/// Returns whether a name is one that staging directories have.
+pub fn is_staging_name(name: &[u8]) -> bool {
+    NAMES.iter().any(|start| name.starts_with(start))
+}
+
+impl Staging {
+    /// Returns those that the state directory `state` knows.
+    pub fn new(state: &Path) -> Self {
+        Self { folder: state.join(FOLDER) }
+    }
+
+    /// Notes a directory that was just made, durably. `directory` is what it is, `path` where it lies,
+    /// for people. A note of the same inode gives way: that directory is gone.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`]; nothing is noted then.
+    pub fn note(&self, directory: &Stat, path: &Path) -> Result<(), RepoError> {
+        let file = self.file(directory);
+        let text = [made(directory).as_bytes(), b"\n", path.as_os_str().as_bytes(), b"\n"].concat();
+        let failed = |e| failed(&file, "write", e);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
+        let mut new = tempfile::NamedTempFile::new_in(&self.folder).map_err(failed)?; // 0600
+        new.write_all(&text).map_err(failed)?;
+        new.as_file().sync_all().map_err(failed)?;
+        new.persist(&file).map_err(|e| failed(e.error))?;
+        let state = self.folder.parent().unwrap_or(&self.folder); // it may hold the folder since now alone
+        sync(&self.folder).and_then(|()| sync(state)).map_err(failed)
+    }
+
+    /// Forgets a directory that is gone, or is no staging directory any more, durably. One that was never
+    /// noted is no error.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`]; it may be noted still.
+    pub fn forget(&self, directory: &Stat) -> Result<(), RepoError> {
+        let file = self.file(directory);
+        match fs::remove_file(&file) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| sync(&self.folder)).map_err(|e| failed(&file, "remove", e)),
+        }
+    }
+
+    /// Returns whether a directory is one that was noted. One that has taken the inode of another that is
+    /// gone is not, where the file system says when a directory was made. What can't be read notes nothing.
+    pub fn contains(&self, directory: &Stat) -> bool {
+        let read = || {
+            let mut note = Vec::new();
+            let file = fs::File::open(self.file(directory))?;
+            io::Read::read_to_end(&mut io::Read::take(file, NOTE_BYTES_MAX), &mut note)?;
+            Ok::<_, io::Error>(note)
+        };
+        let note = read().unwrap_or_default();
+        note.split(|byte| *byte == b'\n').next() == Some(made(directory).as_bytes())
+    }
+
+    fn file(&self, directory: &Stat) -> PathBuf {
+        let (major, minor) = directory.filesystem;
+        self.folder.join(format!("{major:x}-{minor:x}-{:x}", directory.inode))
+    }
+}
+
+/// Returns when a directory was made, as a note says it.
+fn made(directory: &Stat) -> String {
+    let text = |time: Time| format!("{}.{:09}", time.seconds, time.nanos);
+    directory.btime.map_or_else(|| "not known".to_owned(), text)
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+fn failed(path: &Path, verb: &'static str, source: io::Error) -> RepoError {
+    RepoError::Store(StoreError::Io { path: path.display().to_string(), verb, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::scan::stat_at;
+
+    fn stat(path: &Path) -> Stat {
+        stat_at(rustix::fs::CWD, path.as_os_str().as_bytes()).expect("is there")
+    }
+
+    #[test]
+    fn a_directory_that_only_looks_like_a_staging_directory_is_none() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (ours, copy) = (folder.path().join(".snap-restore-1"), folder.path().join(".snap-restore-2"));
+        fs::create_dir(&ours).expect("directory");
+        fs::create_dir(&copy).expect("directory");
+        let staging = Staging::new(&folder.path().join("state"));
+        assert!(!staging.contains(&stat(&ours)));
+        staging.note(&stat(&ours), &ours).expect("is noted");
+        staging.note(&stat(&ours), &ours).expect("is noted once more");
+        assert!(staging.contains(&stat(&ours)) && !staging.contains(&stat(&copy)));
+        assert!(is_staging_name(b".snap-recover-7") && !is_staging_name(b"snap-restore-7"));
+        let moved = folder.path().join("elsewhere");
+        #[allow(clippy::disallowed_methods, reason = "a test's own files need not be durable")]
+        fs::rename(&ours, &moved).expect("moves");
+        assert!(staging.contains(&stat(&moved)), "whatever it is called now");
+        staging.forget(&stat(&moved)).expect("is forgotten");
+        staging.forget(&stat(&moved)).expect("nothing is left to forget");
+        assert!(!staging.contains(&stat(&moved)));
+    }
+
+    #[test]
+    fn a_directory_with_the_inode_of_one_that_is_gone_is_none() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let first = stat(folder.path());
+        let later = |time: Time| Time::new(time.seconds + 1, time.nanos);
+        let Some(made) = first.btime else { return eprintln!("skipped: birth times are not known here") };
+        let staging = Staging::new(&folder.path().join("state"));
+        staging.note(&first, folder.path()).expect("is noted");
+        assert!(!staging.contains(&Stat { btime: Some(later(made)), ..first }));
+        assert!(!staging.contains(&Stat { btime: None, ..first }));
+        assert!(staging.contains(&first));
+    }
+}
