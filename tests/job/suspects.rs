@@ -52,6 +52,7 @@ fn subjects(place: &Place) -> Vec<String> {
     subjects.into_iter().map(short).collect()
 }
 
+/// Makes a place that keeps daily snapshots for so long: `70h` are three nights, however long programs take to start.
 fn with_retention(messages: usize, daily: &str) -> Place {
     let mut place = Place::with_mail(messages);
     place.rest += &format!("[retention]\ndaily = \"{daily}\"\n");
@@ -71,7 +72,7 @@ fn mail_that_is_away_for_five_weeks_is_told_every_week_and_its_last_night_stays(
     if !can_fake_time() {
         return;
     }
-    let mut place = with_retention(30, "3d");
+    let mut place = with_retention(30, "70h");
     place.notify = format!("max_age = \"26h\"\nmetrics_file = \"{}\"", place.path("snap.prom").display());
     place.write_config();
     for day in 1..=5 {
@@ -173,7 +174,7 @@ fn one_night_of_a_wrong_clock_stops_no_retention() {
     if !can_fake_time() {
         return;
     }
-    let place = with_retention(3, "3d");
+    let place = with_retention(3, "70h");
     const IN_2036: u32 = 3653;
     for day in (1..=5).chain([IN_2036]).chain(6..=14) {
         let missed = (day == IN_2036).then(|| "[ALERT] Mailserver Nights Were Missed".to_owned());
@@ -190,7 +191,7 @@ fn what_retention_cannot_do_for_three_nights_is_mailed_and_goes_on_by_itself_aft
     if !can_fake_time() {
         return;
     }
-    let place = with_retention(3, "3d");
+    let place = with_retention(3, "70h");
     for day in 1..=4 {
         assert_eq!(night(&place, day), (Some(0), Vec::new()), "day {day}");
     }
@@ -217,7 +218,7 @@ fn a_retention_that_is_suddenly_much_shorter_is_refused_and_mailed() {
     for day in 1..=10 {
         assert_eq!(night(&place, day), (Some(0), Vec::new()), "day {day}");
     }
-    place.rest = place.rest.replace("30d", "3d");
+    place.rest = place.rest.replace("30d", "70h");
     place.write_config();
     assert_eq!((night(&place, 11), night(&place, 12)), ((Some(0), Vec::new()), (Some(0), Vec::new())));
     let told = run(&place, 13, &["backup", "--daily"]);

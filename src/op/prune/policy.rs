@@ -319,16 +319,19 @@ fn goodness(manifest: &Manifest, component: &Component) -> Option<u8> {
 /// Keeps the newest snapshot that holds a component whole; if none does, the newest that holds it in part, and
 /// is not suspect; else the newest that has it: for each configuration and component.
 fn keep_last_good(rows: &[Row<'_>], reasons: &mut BTreeMap<usize, Vec<Reason>>) {
-    let mut best: BTreeMap<(&RunKey, &str), (u8, usize)> = BTreeMap::new();
+    let mut best: BTreeMap<(&RunKey, &str, &[Vec<u8>]), (u8, usize)> = BTreeMap::new();
     for row in rows {
         for component in &row.manifest.components {
             let Some(good) = goodness(row.manifest, component) else { continue };
             let own = (good, row.at);
-            let best = best.entry((row.key, &component.name)).or_insert(own);
+            // Where no configuration is known, components of one name may be those of several: the dump of a blog
+            // is none of the mail server's.
+            let sources = if row.key.run.is_none() { component.sources.as_slice() } else { &[] };
+            let best = best.entry((row.key, &component.name, sources)).or_insert(own);
             *best = own.max(*best);
         }
     }
-    for ((_, component), (_, at)) in best {
+    for ((_, component, _), (_, at)) in best {
         let own = reasons.entry(at).or_default();
         if own.iter().all(|reason| matches!(reason, Reason::LastGood(_))) {
             own.push(Reason::LastGood(component.to_owned()));
