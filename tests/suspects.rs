@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::repo::{create_plain, deliver, maildir, open};
+use common::repo::{create_plain, deliver, maildir, next_tick, open};
 use common::{Noise, seed};
 use snap::base::progress::Progress;
 use snap::base::time::Time;
@@ -102,6 +102,7 @@ impl Scene {
             progress: &Progress::default(),
             listener: None,
         };
+        next_tick(); // else what was just written is read once more
         backup::backup(&self.open(), request).expect("backup")
     }
 
