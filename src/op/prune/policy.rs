@@ -316,10 +316,13 @@ fn goodness(manifest: &Manifest, component: &Component) -> Option<u8> {
     }
 }
 
+/// What tells a component from others of its name: whose it is and, where no configuration is known, its sources.
+type Named<'r> = (&'r RunKey, &'r str, &'r [Vec<u8>]);
+
 /// Keeps the newest snapshot that holds a component whole; if none does, the newest that holds it in part, and
 /// is not suspect; else the newest that has it: for each configuration and component.
 fn keep_last_good(rows: &[Row<'_>], reasons: &mut BTreeMap<usize, Vec<Reason>>) {
-    let mut best: BTreeMap<(&RunKey, &str, &[Vec<u8>]), (u8, usize)> = BTreeMap::new();
+    let mut best: BTreeMap<Named<'_>, (u8, usize)> = BTreeMap::new();
     for row in rows {
         for component in &row.manifest.components {
             let Some(good) = goodness(row.manifest, component) else { continue };
