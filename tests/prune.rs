@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use common::Noise;
 use common::repo::{
-    Picture, create_plain, create_sealed, deliver, differences, maildir, open, picture, restore,
+    Picture, backup_request, create_plain, create_sealed, deliver, differences, maildir, open, picture,
+    restore,
 };
 use common::watched::{Moment, WatchedStore};
 use jiff::tz::TimeZone;
@@ -290,22 +291,8 @@ fn backup_stream(repository: &Repository, stream: impl Read + Send + 'static, da
         excludes: Vec::new(),
         care: backup::Care { shrink: backup::Shrink::Any, ..backup::Care::default() },
     };
-    let request = backup::Request {
-        components: vec![component],
-        rules: backup::Rules::default(),
-        tags: Vec::new(),
-        time: Time::new(START + day * DAY, 0),
-        began: Time::new(START + day * DAY, 0),
-        host: "test".to_owned(),
-        user: "test".to_owned(),
-        run: None,
-        is_night: true,
-        threads: 2,
-        read_threads: 1,
-        dry_run: false,
-        progress: &progress,
-        listener: None,
-    };
+    let request = backup_request(vec![component], START + day * DAY, &progress);
+    let request = backup::Request { read_threads: 1, ..request };
     assert!(backup::backup(repository, request).expect("backup").is_whole());
 }
 

@@ -15,11 +15,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::repo::{create_plain, deliver, maildir, next_tick, open};
+use common::repo::{backup_request, create_plain, deliver, maildir, next_tick, open};
 use common::{Noise, seed};
 use snap::base::progress::Progress;
-use snap::base::time::Time;
-use snap::op::backup::{self, Care, Component, Finding, Input, Report, Rules, Shrink, Stream, Suspected};
+use snap::op::backup::{self, Care, Component, Finding, Input, Report, Shrink, Stream, Suspected};
 use snap::op::tag::{Change, tag};
 use snap::repo::config::Choices;
 use snap::repo::{Repository, Snapshot};
@@ -86,21 +85,12 @@ impl Scene {
 
     fn try_night_of(&mut self, component: Component) -> Report {
         self.day += 1;
+        let progress = Progress::default();
         let request = backup::Request {
-            components: vec![component],
-            rules: Rules::default(),
             tags: vec!["daily".to_owned()],
-            time: Time::new(START + self.day * DAY, 0),
-            began: Time::new(START + self.day * DAY, 0),
             host: "mx1".to_owned(),
-            user: "root".to_owned(),
             run: Some("mailserver".to_owned()),
-            is_night: true,
-            threads: 2,
-            read_threads: 2,
-            dry_run: false,
-            progress: &Progress::default(),
-            listener: None,
+            ..backup_request(vec![component], START + self.day * DAY, &progress)
         };
         next_tick(); // else what was just written is read once more
         backup::backup(&self.open(), request).expect("backup")

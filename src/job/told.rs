@@ -3,9 +3,6 @@
 //! It lies in the state directory. If it is lost, it is told once more.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::id::RepositoryId;
 use crate::base::time::Time;
 use crate::repo::whose::{RunKey, is_ahead};
+use crate::store::{StoreError, make_own_folder, put_own_file, read_regular};
+
+/// Longest record that is read, in bytes: a line for each component and kind of trouble.
+const RECORD_BYTES_MAX: u64 = 1 << 20;
 
 /// How long, in seconds, it is not told again. Two hours less than a week: a run begins a little earlier or later.
 const AGAIN_SECONDS: i64 = 7 * 86_400 - 2 * 3600;
@@ -51,7 +52,7 @@ impl Told {
         let name = blake3::hash(&[key.host.as_bytes(), run.as_bytes()].join(&0)).to_hex();
         let name = format!("told-{}.json", name.get(..16).unwrap_or_default());
         let path = state.join(repository.to_string()).join(name);
-        let bytes = fs::read(&path).unwrap_or_default();
+        let bytes = read_regular(&path, RECORD_BYTES_MAX).unwrap_or_default();
         Self { record: serde_json::from_slice(&bytes).unwrap_or_default(), path }
     }
 
@@ -104,16 +105,12 @@ impl Told {
     /// Makes it durable.
     ///
     /// # Errors
-    /// As writing a file; what was known before stays.
-    pub fn write(&self) -> io::Result<()> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let bytes = serde_json::to_vec(&self.record)?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?; // 0600
-        file.write_all(&bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path).map_err(|e| e.error)?;
-        fs::File::open(folder)?.sync_all()
+    /// [`StoreError::Io`]; what was known before stays.
+    pub fn write(&self) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Io { path: self.path.display().to_string(), verb: "write", source };
+        let bytes = serde_json::to_vec(&self.record).map_err(|e| failed(e.into()))?;
+        make_own_folder(self.path.parent().unwrap_or(Path::new(".")))?;
+        put_own_file(&self.path, &bytes, 0o600).map_err(failed)
     }
 }
 
@@ -124,6 +121,9 @@ pub fn is_three_nights(since: Time, now: Time) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Write;
+
     use super::*;
 
     const DAY: i64 = 86_400;

@@ -204,23 +204,16 @@ impl<'s> Successors<'s> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::base::time::Time;
-    use crate::repo::Opening;
-    use crate::repo::config::{Choices, Encryption};
-    use crate::repo::keys::NoSecrets;
+    use crate::repo::sample::plain;
     use crate::stage::snapshot::Manifest;
     use crate::store::MemoryStore;
 
     /// Returns a repository of one snapshot, and the snapshot.
     fn scene(disk: &MemoryStore) -> (Repository, Snapshot) {
-        let state = tempfile::tempdir().unwrap();
-        let store = Arc::new(disk.clone());
-        let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
-        let choices = Choices { encryption: Encryption::None, ..Choices::default() };
-        let repository = Repository::create(&opening, choices, None, &[], Time::new(0, 0)).unwrap();
+        let repository = plain(disk.clone());
         let manifest =
             Manifest { time: Time::new(1_767_000_000, 0), host: "a".to_owned(), ..Manifest::default() };
         let (id, _) = repository.put_manifest(&manifest).unwrap();

@@ -119,22 +119,15 @@ impl Repository {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::base::condemned::ClosedFrames;
-    use crate::repo::Opening;
-    use crate::repo::config::{Choices, Encryption};
-    use crate::repo::keys::NoSecrets;
+    use crate::repo::sample::plain;
     use crate::store::MemoryStore;
 
     #[test]
     fn a_small_list_that_expands_to_a_huge_one_takes_no_memory() {
-        let state = tempfile::tempdir().unwrap();
-        let choices = Choices { encryption: Encryption::None, ..Choices::default() };
-        let store = Arc::new(MemoryStore::default());
-        let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
-        let repository = Repository::create(&opening, choices, None, &[], Time::new(0, 0)).unwrap();
+        let repository = plain(MemoryStore::default());
         let list = |frames: usize| Condemned {
             time: Time::new(0, 0),
             due: Time::new(1, 0),

@@ -137,26 +137,15 @@ impl Repository {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::base::time::Time;
-    use crate::repo::Opening;
-    use crate::repo::config::{Choices, Encryption};
-    use crate::repo::keys::NoSecrets;
+    use crate::repo::sample::plain;
     use crate::store::MemoryStore;
-
-    fn repository() -> Repository {
-        let state = tempfile::tempdir().unwrap();
-        let choices = Choices { encryption: Encryption::None, ..Choices::default() };
-        let store = Arc::new(MemoryStore::default());
-        let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
-        Repository::create(&opening, choices, None, &[], Time::new(0, 0)).unwrap()
-    }
 
     #[test]
     fn a_small_file_that_expands_to_a_huge_manifest_is_refused() {
-        let repository = repository();
+        let repository = plain(MemoryStore::default());
         let forged = Manifest { tags: vec![String::new(); 3_000_000], ..Manifest::default() };
         let (id, bytes) = repository.put_manifest(&forged).unwrap();
         assert!(bytes < 10_000, "{bytes} bytes are stored");
@@ -172,7 +161,7 @@ mod tests {
 
     #[test]
     fn many_manifests_take_no_more_memory_together_than_is_allowed() {
-        let repository = repository();
+        let repository = plain(MemoryStore::default());
         for night in 0..20 {
             let tags = vec![String::new(); 1000];
             let manifest = Manifest { time: Time::new(night, 0), tags, ..Manifest::default() };

@@ -38,3 +38,25 @@ mod unlock;
 pub use error::RepoError;
 pub use manifests::{MANIFESTS_MEMORY_MAX, Snapshot, Snapshots};
 pub use open::{Opening, Repository};
+
+#[cfg(test)]
+pub mod sample {
+    //! Repositories for the tests of modules.
+
+    use std::sync::Arc;
+
+    use crate::base::time::Time;
+    use crate::repo::config::{Choices, Encryption};
+    use crate::repo::keys::NoSecrets;
+    use crate::repo::{Opening, Repository};
+    use crate::store::Store;
+
+    /// Makes a repository without encryption in `store`.
+    pub fn plain(store: impl Store + 'static) -> Repository {
+        let state = tempfile::tempdir().unwrap();
+        let choices = Choices { encryption: Encryption::None, ..Choices::default() };
+        let opening =
+            Opening { store: Arc::new(store), state: state.path(), index: None, secrets: &NoSecrets };
+        Repository::create(&opening, choices, None, &[], Time::new(0, 0)).unwrap()
+    }
+}

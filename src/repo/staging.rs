@@ -5,15 +5,14 @@
 //! its path. Runs beside each other note and forget without a lock.
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::time::Time;
 use crate::repo::RepoError;
 use crate::stage::scan::Stat;
-use crate::store::StoreError;
+use crate::store::{StoreError, make_own_folder, put_own_file, read_regular};
 
 /// First bytes of the names that staging directories have.
 const NAMES: [&[u8]; 2] = [b".snap-restore-", b".snap-recover-"];
@@ -49,14 +48,8 @@ impl Staging {
     pub fn note(&self, directory: &Stat, path: &Path) -> Result<(), RepoError> {
         let file = self.file(directory);
         let text = [made(directory).as_bytes(), b"\n", path.as_os_str().as_bytes(), b"\n"].concat();
-        let failed = |e| failed(&file, "write", e);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
-        let mut new = tempfile::NamedTempFile::new_in(&self.folder).map_err(failed)?; // 0600
-        new.write_all(&text).map_err(failed)?;
-        new.as_file().sync_all().map_err(failed)?;
-        new.persist(&file).map_err(|e| failed(e.error))?;
-        let state = self.folder.parent().unwrap_or(&self.folder); // it may hold the folder since now alone
-        sync(&self.folder).and_then(|()| sync(state)).map_err(failed)
+        make_own_folder(&self.folder)?;
+        put_own_file(&file, &text, 0o600).map_err(|e| failed(&file, "write", e))
     }
 
     /// Forgets a directory that is gone, or is no staging directory any more, durably. One that was never
@@ -75,13 +68,7 @@ impl Staging {
     /// Returns whether a directory is one that was noted. One that has taken the inode of another that is
     /// gone is not, where the file system says when a directory was made. What can't be read notes nothing.
     pub fn contains(&self, directory: &Stat) -> bool {
-        let read = || {
-            let mut note = Vec::new();
-            let file = fs::File::open(self.file(directory))?;
-            io::Read::read_to_end(&mut io::Read::take(file, NOTE_BYTES_MAX), &mut note)?;
-            Ok::<_, io::Error>(note)
-        };
-        let note = read().unwrap_or_default();
+        let note = read_regular(&self.file(directory), NOTE_BYTES_MAX).unwrap_or_default();
         note.split(|byte| *byte == b'\n').next() == Some(made(directory).as_bytes())
     }
 

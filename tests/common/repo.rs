@@ -75,23 +75,28 @@ pub fn backup_with(
     };
     backup::backup(
         repository,
-        backup::Request {
-            components: vec![component],
-            rules,
-            tags: Vec::new(),
-            time: Time::new(seconds, 0),
-            began: Time::new(seconds, 0),
-            host: "test".to_owned(),
-            user: "test".to_owned(),
-            run: None,
-            is_night: true,
-            threads: 2,
-            read_threads: 2,
-            dry_run: false,
-            progress,
-            listener: None,
-        },
+        backup::Request { rules, ..backup_request(vec![component], seconds, progress) },
     )
+}
+
+/// Returns the request for a plain backup of `components`, at a time given in seconds.
+pub fn backup_request(components: Vec<Component>, seconds: i64, progress: &Progress) -> backup::Request<'_> {
+    backup::Request {
+        components,
+        rules: Rules::default(),
+        tags: Vec::new(),
+        time: Time::new(seconds, 0),
+        began: Time::new(seconds, 0),
+        host: "test".to_owned(),
+        user: "test".to_owned(),
+        run: None,
+        is_night: true,
+        threads: 2,
+        read_threads: 2,
+        dry_run: false,
+        progress,
+        listener: None,
+    }
 }
 
 /// Restores a snapshot's component `mail` into `target`, which must not hold anything.

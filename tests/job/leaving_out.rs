@@ -1,22 +1,14 @@
 //! What a configured run leaves out: by patterns that are said, and written into its manifest.
 
 use std::fs;
-use std::sync::Arc;
 
-use snap::repo::Repository;
 use snap::stage::snapshot::{Manifest, facts};
-use snap::store::LocalStore;
 
-use crate::common::repo::open;
 use crate::place::{Place, text};
-
-fn repository(place: &Place) -> Repository {
-    open(Arc::new(LocalStore::new(&place.repo)), &place.path("state"), None).expect("opens")
-}
 
 /// Returns the manifest of the newest snapshot.
 fn newest(place: &Place) -> Manifest {
-    repository(place).snapshots().expect("lists").all.pop().expect("a snapshot").manifest
+    place.open().snapshots().expect("lists").all.pop().expect("a snapshot").manifest
 }
 
 fn place_with_cache(excludes: &str) -> Place {
@@ -65,7 +57,7 @@ fn an_absolute_exclude_that_an_older_program_did_not_heed_is_said_when_it_begins
     let mut old = newest(&place);
     old.extra.retain(|(name, _)| name != facts::RULES);
     old.time.seconds += 1;
-    let _ = repository(&place).put_manifest(&old).expect("is put");
+    let _ = place.open().put_manifest(&old).expect("is put");
     place.rest = place.rest.replace("exclude = []", &format!("exclude = [\"{cache}\"]"));
     let (status, summary) = place.backup(&["--daily"]);
     let told = format!("now leaves out what the last snapshot has: {cache};");

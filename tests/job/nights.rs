@@ -2,15 +2,11 @@
 
 use std::fs;
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use snap::base::id::SnapshotId;
 use snap::base::wire;
-use snap::repo::keys::NoSecrets;
-use snap::repo::{Opening, Repository};
 use snap::stage::snapshot::facts::{ACCEPTED, SUSPECTS, Suspect};
-use snap::store::{LocalStore, Name};
+use snap::store::Name;
 
 use crate::place::{Place, text};
 
@@ -196,13 +192,7 @@ fn a_component_that_is_not_in_a_night_is_refused_with_the_night_that_has_it() {
 
 /// Gives a snapshot's manifest a fact; returns the snapshot's new id.
 fn with_fact(place: &Place, id: &str, name: &str, bytes: Vec<u8>) -> String {
-    let opening = Opening {
-        store: Arc::new(LocalStore::new(place.repo.clone())),
-        state: &place.path("state"),
-        index: None,
-        secrets: &NoSecrets,
-    };
-    let repository = Repository::open(&opening).expect("repository opens");
+    let repository = place.open();
     let id: SnapshotId = id.parse().expect("is an id");
     let mut manifest = repository.manifest(id).expect("manifest reads");
     manifest.set_fact(name, bytes);

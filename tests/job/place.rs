@@ -4,13 +4,16 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use snap::repo::Repository;
+use snap::store::LocalStore;
 use tempfile::TempDir;
 
 use crate::common::Noise;
-use crate::common::repo::maildir;
+use crate::common::repo::{maildir, open};
 
 /// Longest time that anything here is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,11 +79,32 @@ impl Place {
         )
     }
 
+    /// Adds a component `mysql` whose dump says that it has begun, by the first of the files that are returned, and
+    /// waits until the second is there.
+    pub fn add_waiting_dump(&mut self) -> (PathBuf, PathBuf) {
+        let (begun, go) = (self.path("begun"), self.path("go"));
+        let script = format!(
+            "echo x >{}; while ! test -e {}; do sleep 0.01; done; echo rows",
+            begun.display(),
+            go.display()
+        );
+        self.rest += &format!(
+            "[[component]]\nname = \"mysql\"\n[[component.stream]]\nname = \"a.sql\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"
+        );
+        self.write_config();
+        (begun, go)
+    }
+
     /// Makes the repository.
     pub fn init(&self) {
         self.write_config();
         let made = self.snap(&["init", "--encryption", "none"]);
         assert!(made.status.success(), "{}", text(&made.stderr));
+    }
+
+    /// Opens the repository as the library does, past the program.
+    pub fn open(&self) -> Repository {
+        open(Arc::new(LocalStore::new(&self.repo)), &self.path("state"), None).expect("repository opens")
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -13,16 +13,7 @@ use crate::place::{PATIENCE, Place, ended, is_written, text, wait_until};
 #[test]
 fn a_second_run_ends_with_four_and_names_the_first_or_waits() {
     let mut place = Place::with_mail(1);
-    let (begun, go) = (place.path("begun"), place.path("go"));
-    let script = format!(
-        "echo x >{}; while ! test -e {}; do sleep 0.01; done; echo rows",
-        begun.display(),
-        go.display()
-    );
-    place.rest += &format!(
-        "[[component]]\nname = \"mysql\"\n[[component.stream]]\nname = \"a.sql\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"
-    );
-    place.write_config();
+    let (begun, go) = place.add_waiting_dump();
     let first = place.spawn(&["backup", "--daily"]);
     wait_until("the first run is under way", || is_written(&begun));
     let second = place.snap(&["backup", "--weekly", "-q"]);

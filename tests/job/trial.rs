@@ -67,6 +67,20 @@ fn a_trial_runs_each_dump_to_its_end_and_keeps_nothing() {
 }
 
 #[test]
+fn a_trial_looks_at_the_files_that_a_backup_reads_and_at_no_others() {
+    let mut place = Place::with_mail(6);
+    let left_out = format!("exclude = [\"{}\"]", place.path("mail/cur").display());
+    place.rest = place.rest.replace("exclude = [\"*.tmp\"]", &left_out);
+    let (status, rows) = tried(&place);
+    assert_eq!(status, Some(0), "{rows}");
+    let files = place.backup(&["--daily"]).1["components"][0]["files"].as_u64().expect("a number");
+    assert!(
+        files < 6 && row(&rows, "mail: all files").contains(&format!(" {files} files can be read")),
+        "{rows}"
+    );
+}
+
+#[test]
 fn a_container_that_does_not_run_is_named() {
     let mut place = Place::with_mail(1);
     place.program(

@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::Arc;
 
 use serde_json::Value;
 use snap::base::id::SnapshotId;
 use snap::base::time::Time;
-use snap::repo::keys::NoSecrets;
-use snap::repo::{Opening, Repository};
 use snap::stage::snapshot::{Component, Manifest, Status};
-use snap::store::{LocalStore, Name};
+use snap::store::Name;
 
 use crate::place::{Place, text};
 
@@ -66,13 +63,7 @@ fn make_history(place: &Place) -> History {
         made(&["--daily", "--config", &blog]),
         made(&["--daily", "--component", "mysql"]),
     ];
-    let opening = Opening {
-        store: Arc::new(LocalStore::new(place.repo.clone())),
-        state: &place.path("state"),
-        index: None,
-        secrets: &NoSecrets,
-    };
-    let repository = Repository::open(&opening).expect("repository opens");
+    let repository = place.open();
     let [mail, blog, part] = patterns.map(|id| {
         let mut manifest = repository.manifest(id).expect("manifest reads");
         manifest.extra.clear();

@@ -54,16 +54,7 @@ fn two_configurations_in_one_repository_each_have_their_own_names() {
 fn a_run_of_another_configuration_waits_for_nobody() {
     let mut place = Place::with_mail(1);
     let blog = with_blog(&place);
-    let (begun, go) = (place.path("begun"), place.path("go"));
-    let script = format!(
-        "echo x >{}; while ! test -e {}; do sleep 0.01; done; echo rows",
-        begun.display(),
-        go.display()
-    );
-    place.rest += &format!(
-        "[[component]]\nname = \"mysql\"\n[[component.stream]]\nname = \"a.sql\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"
-    );
-    place.write_config();
+    let (begun, go) = place.add_waiting_dump();
     let first = place.spawn(&["backup", "--daily"]);
     wait_until("the first run is under way", || is_written(&begun));
     let beside = place.snap(&["backup", "--daily", "--config", &blog]);

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 
 use ignore::gitignore::GitignoreBuilder;
 use snap::base::progress::Progress;
-use snap::base::time::Time;
-use snap::op::backup::{self, Component, Rules};
+use snap::op::backup::{self, Component};
 use snap::op::restore::{Configured, restore};
 use snap::repo::Snapshot;
 use snap::repo::index::Index;
 use snap::repo::keys::NoSecrets;
 use snap::repo::reader::Reader;
 
-use crate::common::repo::restore_request;
+use crate::common::repo::{backup_request, restore_request};
 use crate::common::{Noise, seed};
 use crate::{Place, lacks};
 
@@ -84,22 +83,7 @@ fn back_up(place: &Place, excludes: &[String]) -> Snapshot {
         component("inner", vec![path("p/cur")], Vec::new()),
     ];
     let progress = Progress::default();
-    let request = backup::Request {
-        components,
-        rules: Rules::default(),
-        tags: Vec::new(),
-        time: Time::new(1, 0),
-        began: Time::new(1, 0),
-        host: "test".to_owned(),
-        user: "test".to_owned(),
-        run: None,
-        is_night: true,
-        threads: 2,
-        read_threads: 2,
-        dry_run: false,
-        progress: &progress,
-        listener: None,
-    };
+    let request = backup_request(components, 1, &progress);
     let _ = backup::backup(&place.repository, request).expect("backup");
     place.repository.snapshots().expect("snapshots list").all.pop().expect("a snapshot")
 }

@@ -36,19 +36,32 @@ impl<'s> Asking<'s> {
     pub fn end(&self) {
         self.display.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
+}
 
-    /// Waits for a line; none if the program is to end.
-    fn line(&self) -> Option<String> {
-        let stdin = std::io::stdin();
-        loop {
-            if self.progress.is_cancelled() {
-                return None;
-            }
-            let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
-            if poll(&mut fds, Some(&TICK)).is_ok_and(|ready| ready > 0) {
-                let mut line = String::new();
-                return stdin.read_line(&mut line).ok().map(|_| line);
-            }
+/// Asks whoever sits at the terminal; what is no yes is a no, and so is a request to end.
+pub fn ask(progress: &Progress, question: &str) -> Answer {
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Answer::Nobody;
+    }
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
+    let answer = line(progress).unwrap_or_default();
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Answer::Yes,
+        _ => Answer::No,
+    }
+}
+
+/// Waits for a line; none if the program is to end.
+fn line(progress: &Progress) -> Option<String> {
+    let stdin = std::io::stdin();
+    loop {
+        if progress.is_cancelled() {
+            return None;
+        }
+        let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+        if poll(&mut fds, Some(&TICK)).is_ok_and(|ready| ready > 0) {
+            let mut line = String::new();
+            return stdin.read_line(&mut line).ok().map(|_| line);
         }
     }
 }
@@ -67,15 +80,7 @@ impl Consent for Asking<'_> {
     }
 
     fn ask(&self, question: &str) -> Answer {
-        if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-            return Answer::Nobody;
-        }
-        let _ = write!(std::io::stderr(), "{question}\nGo on? [y/N] ");
-        let answer = self.line().unwrap_or_default();
-        match answer.trim().to_lowercase().as_str() {
-            "y" | "yes" => Answer::Yes,
-            _ => Answer::No,
-        }
+        ask(self.progress, &format!("{question}\nGo on?"))
     }
 
     fn begin(&self) {

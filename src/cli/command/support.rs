@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use serde_json::json;
 
 use crate::base::redact::Redactor;
 use crate::cli::args::{Global, Support};
+use crate::cli::command::asking::ask;
 use crate::cli::command::configured::redactor;
 use crate::cli::exit::Exit;
 use crate::cli::report::{Output, bytes};
@@ -17,6 +17,7 @@ use crate::cli::session::Session;
 use crate::job::clock::{day, now};
 use crate::job::config::Config;
 use crate::job::support::{Around, Item, collect};
+use crate::op::restore::Answer;
 use crate::repo::RepoError;
 
 fn fail(path: impl ToString, reason: impl ToString) -> RepoError {
@@ -50,7 +51,11 @@ pub fn run(session: &Session, options: &Support) -> Result<Exit, RepoError> {
         return Err(RepoError::Interrupted);
     }
     show(session, &items, &file)?;
-    if !options.yes && !is_wanted()? {
+    let is_wanted = options.yes || ask(&session.progress, "Write it?") == Answer::Yes;
+    if session.progress.is_cancelled() {
+        return Err(RepoError::Interrupted);
+    }
+    if !is_wanted {
         return Err(fail(file.display(), "not written: say --yes, or answer y at a terminal"));
     }
     write(&items, &file).map_err(|e| fail(file.display(), e))?;
@@ -95,18 +100,6 @@ fn show(session: &Session, items: &[Item], file: &Path) -> Result<(), RepoError>
         out.line("Names of mailboxes and files may stand in logs. No mail and no key is in it.")?;
     }
     out.finish()
-}
-
-fn is_wanted() -> Result<bool, RepoError> {
-    let input = std::io::stdin();
-    if !input.is_terminal() {
-        return Ok(false);
-    }
-    let mut err = std::io::stderr();
-    let _ = write!(err, "Write it? [y/N] ").and_then(|()| err.flush());
-    let mut answer = String::new();
-    input.lock().read_line(&mut answer).map_err(|e| fail("answer", e))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Writes the archive, readable by its owner alone; a file that is there is not replaced.

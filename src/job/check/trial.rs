@@ -4,10 +4,10 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use indicatif::{DecimalBytes, HumanCount};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
@@ -15,7 +15,7 @@ use crate::base::progress::Progress;
 use crate::job::check::Table;
 use crate::job::clock::length;
 use crate::job::config::{Component, Config, Level};
-use crate::op::backup::{Input, Stream};
+use crate::op::backup::{Excludes, Input, Place, Stream};
 use crate::repo::RepoError;
 use crate::stage::command::Command;
 
@@ -115,14 +115,17 @@ fn running(program: &OsString, container: &str, progress: &Progress) -> Result<(
     }
 }
 
-/// Looks whether every file and directory below `path` may be read, but for what is excluded.
+/// Looks whether every file and directory below `path` may be read, but for what is left out.
 fn readable(component: &Component, path: &Path, progress: &Progress) -> Result<String, String> {
-    let prefix = match component.paths.len() + component.streams.len() {
-        1 => PathBuf::new(),
-        _ => path.file_name().map(PathBuf::from).unwrap_or_default(),
+    let patterns: Vec<String> = component.exclude.iter().map(|pattern| pattern.get_ref().clone()).collect();
+    let excludes = Excludes::new(&patterns, None).map_err(|e| e.to_string())?;
+    let root = match (component.paths.len() + component.streams.len(), path.file_name()) {
+        (2.., Some(name)) => Place::default().below(name.as_bytes()),
+        _ => Place::default(),
     };
-    let mut look = Look { excludes: excludes(component), progress, files: 0, refused: 0, named: Vec::new() };
-    look.below(path, &prefix);
+    let root = excludes.named(root, path);
+    let mut look = Look { excludes: &excludes, progress, files: 0, refused: 0, named: Vec::new() };
+    look.below(path, root);
     if look.refused == 0 {
         return Ok(format!("{}: {} files can be read", path.display(), HumanCount(look.files)));
     }
@@ -131,16 +134,8 @@ fn readable(component: &Component, path: &Path, progress: &Progress) -> Result<S
     Err(format!("cannot be read: {}{more}", look.named.join("; ")))
 }
 
-fn excludes(component: &Component) -> Gitignore {
-    let mut builder = GitignoreBuilder::new("");
-    for pattern in &component.exclude {
-        let _ = builder.add_line(None, pattern.get_ref()); // one that is broken was refused with the configuration
-    }
-    builder.build().unwrap_or_else(|_| Gitignore::empty())
-}
-
 struct Look<'l> {
-    excludes: Gitignore,
+    excludes: &'l Excludes,
     progress: &'l Progress,
     files: u64,
     refused: u64,
@@ -155,10 +150,10 @@ impl Look<'_> {
         }
     }
 
-    /// Looks at what is in a directory; `relative` is its place in the component.
-    fn below(&mut self, directory: &Path, relative: &Path) {
-        let mut waiting = vec![(directory.to_owned(), relative.to_owned())];
-        while let Some((directory, relative)) = waiting.pop() {
+    /// Looks at what is in a directory, which is at `place` in the component.
+    fn below(&mut self, directory: &Path, place: Place) {
+        let mut waiting = vec![(directory.to_owned(), place)];
+        while let Some((directory, place)) = waiting.pop() {
             if self.progress.is_cancelled() {
                 return;
             }
@@ -171,12 +166,12 @@ impl Look<'_> {
             };
             for entry in entries.filter_map(Result::ok) {
                 let Ok(kind) = entry.file_type() else { continue };
-                let (path, relative) = (entry.path(), relative.join(entry.file_name()));
-                if self.excludes.matched(&relative, kind.is_dir()).is_ignore() {
+                let (path, name) = (entry.path(), entry.file_name());
+                if self.excludes.leaves_out(&place, name.as_bytes(), kind.is_dir()) {
                     continue;
                 }
                 if kind.is_dir() {
-                    waiting.push((path, relative));
+                    waiting.push((path, place.below(name.as_bytes())));
                 } else if kind.is_file() {
                     self.files += 1;
                     match accessat(CWD, &path, Access::READ_OK, AtFlags::EACCESS) {

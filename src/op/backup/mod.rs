@@ -49,6 +49,7 @@ use crate::stage::snapshot::facts::{self, ComponentRules, Suspect};
 use crate::stage::snapshot::{self, Lack, Manifest, Status, Totals};
 
 pub use care::{Care, Event, Listener, PartReport, Shrink};
+pub use excludes::{Excludes, Place};
 pub use own::{OwnPlaces, is_own};
 pub use run::Rules;
 pub use stream::{Input, Stream};

@@ -164,21 +164,13 @@ mod tests {
 
     use super::*;
     use crate::base::id::ChunkId;
-    use crate::base::time::Time;
-    use crate::repo::Opening;
-    use crate::repo::config::{Choices, Encryption};
     use crate::repo::index::put_fragment;
-    use crate::repo::keys::NoSecrets;
+    use crate::repo::sample::plain;
     use crate::stage::index::Fragment;
     use crate::store::MemoryStore;
 
     fn access() -> Access {
-        let state = tempfile::tempdir().unwrap();
-        let store = Arc::new(MemoryStore::default());
-        let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
-        let choices = Choices { encryption: Encryption::None, ..Choices::default() };
-        let repository = Repository::create(&opening, choices, None, &[], Time::default()).unwrap();
-        Access::new(Arc::new(repository), 0)
+        Access::new(Arc::new(plain(MemoryStore::default())), 0)
     }
 
     /// A backup that ends while a mount is in use: the cache knows what it stored, and no fragment need

@@ -240,28 +240,16 @@ fn packs_present(store: &dyn Store) -> Result<BTreeMap<PackId, u64>, RepoError> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::base::content::ChunkRef;
     use crate::base::directory::{Directory, FrameRow};
     use crate::base::id::ChunkId;
-    use crate::base::time::Time;
-    use crate::repo::Opening;
-    use crate::repo::config::{Choices, Encryption};
     use crate::repo::index::put_fragment;
-    use crate::repo::keys::NoSecrets;
+    use crate::repo::sample::plain;
     use crate::store::MemoryStore;
 
     const PACK_BYTES: u64 = 2000;
-
-    fn repository() -> Repository {
-        let state = tempfile::tempdir().unwrap();
-        let choices = Choices { encryption: Encryption::None, ..Choices::default() };
-        let store = Arc::new(MemoryStore::default());
-        let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
-        Repository::create(&opening, choices, None, &[], Time::new(0, 0)).unwrap()
-    }
 
     /// Puts a pack, and a fragment that says it has so many chunks.
     fn listed(repository: &Repository, seed: u8, chunk_count: u32) {
@@ -281,7 +269,7 @@ mod tests {
 
     #[test]
     fn fragments_that_do_not_fit_into_memory_together_are_read_again() {
-        let repository = repository();
+        let repository = plain(MemoryStore::default());
         (1..=5).for_each(|seed| listed(&repository, seed, 100));
         let present = fragments_present(repository.store()).unwrap();
         let mut index = Index::default();
@@ -294,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_fragment_that_lists_more_chunks_than_a_pack_can_hold_takes_no_memory() {
-        let repository = repository();
+        let repository = plain(MemoryStore::default());
         listed(&repository, 1, 100);
         listed(&repository, 2, 16_000);
         let index = Index::open(&repository).unwrap();
