@@ -1,14 +1,12 @@
 //! A snapshot's name, as it was typed → the snapshot, with what stands in for what it lacks; and what is said of it.
 
-use std::io::Write;
-
 use clap::Args;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::base::entry::quoted;
 use crate::base::id::SnapshotId;
-use crate::cli::report::{counted, rfc3339, short};
+use crate::cli::report::{counted, rfc3339, short, tell};
 use crate::cli::session::{Session, host_name};
 use crate::job::clock::now;
 use crate::job::config::Config;
@@ -254,10 +252,6 @@ fn has_it(shown: &[String]) -> String {
     }
 }
 
-fn printable(c: char) -> Vec<char> {
-    if c.is_control() { c.escape_default().collect() } else { vec![c] }
-}
-
 /// Returns whether a path is, or lies below, another one.
 fn is_below(path: &[u8], above: &[u8]) -> bool {
     let names = |path: &[u8]| -> Vec<Vec<u8>> {
@@ -328,11 +322,7 @@ impl Choice {
 
     /// Says what comes from where, and what is missing, also to who wants to hear only of what went wrong.
     fn tell(&self) {
-        let mut err = std::io::stderr().lock();
-        let mut line = |text: String| {
-            let escaped: String = text.chars().flat_map(printable).collect(); // names of a hostile repository
-            let _ = writeln!(err, "snap: {escaped}"); // nobody is left to tell
-        };
+        let line = |text: String| tell(format_args!("snap: {text}"));
         for Source { taken, shown, .. } in &self.taken {
             line(format!("{} {} in {}: taken from {shown}", taken.component, taken.why, self.shown));
         }
