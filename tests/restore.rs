@@ -470,3 +470,32 @@ fn verify_finds_a_kept_file_that_has_the_size_and_time_and_other_content() {
     let always = always.expect("restore");
     assert_eq!((always.files, always.verified, lacks(&always)), (5, 5, Vec::new()));
 }
+
+#[test]
+fn parts_of_files_that_lie_far_apart_come_together() {
+    // 30 MiB of bodies come first; the copies' own headers come last, more than is kept in memory meanwhile.
+    const COPIES: u64 = 300;
+    let place = Place::new();
+    let mut noise = common::Noise::new(common::seed());
+    let mut write = |folder: &str, number: u64, body: &[u8]| {
+        let path = place.path(&format!("source/{folder}/cur/{number}.M1P1.mx:2,"));
+        fs::create_dir_all(path.parent().expect("lies in a folder")).expect("folders are made");
+        let header = format!("Received: by mx id {number}\r\nSubject: {folder} {number}\r\n\r\n");
+        fs::write(&path, [header.as_bytes(), body].concat()).expect("message is written");
+        let mode = [0o600, 0o400, 0o640, 0o4711][number as usize % 4];
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("mode is set");
+    };
+    let bodies: Vec<Vec<u8>> = (0..COPIES).map(|_| noise.bytes(100_000)).collect();
+    for (number, body) in (0..).zip(&bodies) {
+        write("first", number, body);
+    }
+    for (number, body) in (0..).zip(&bodies) {
+        write("second", COPIES - number, body);
+    }
+    let (snapshot, _) = place.backup(1);
+    let report = place.restore(&snapshot, |_| ()).expect("restore");
+    assert_eq!((report.files, lacks(&report)), (2 * COPIES, Vec::new()));
+    let (source, target) =
+        (common::repo::picture(&place.path("source")), common::repo::picture(&place.path("target")));
+    assert_eq!(common::repo::differences(&source, &target), Vec::<String>::new());
+}

@@ -7,14 +7,17 @@ use std::os::unix::fs::FileExt;
 /// Bytes kept in memory: all that a restore notes of about 25,000 messages.
 const MEMORY_BYTES: usize = 4 << 20;
 
-/// Bytes that are read of the file at one stroke: what is needed next mostly lies behind.
-const WINDOW_BYTES: u64 = 32 << 10;
+/// Bytes that are read of the file in one call: what is needed next mostly lies behind.
+const PART_BYTES: u64 = 8 << 10;
 
-/// A part of the file that was read.
+/// Parts that a reader keeps: the files of one frame lie in a few directories, each with its own place in the file.
+const PARTS_MAX: usize = 8;
+
+/// Parts of the file that were read, the oldest of which gives way.
 #[derive(Default)]
 pub struct Window {
-    at: u64,
-    bytes: Vec<u8>,
+    parts: Vec<(u64, Vec<u8>)>,
+    next: usize,
 }
 
 /// Bytes, put one after the other and read from anywhere.
@@ -81,14 +84,34 @@ impl Records {
             return part(&self.memory, start);
         }
         let end = at.saturating_add(bytes as u64);
-        if at < window.at || end > window.at + window.bytes.len() as u64 {
-            let file = self.file.as_ref().ok_or(io::ErrorKind::UnexpectedEof)?;
-            let length = (self.file_bytes - at).min(WINDOW_BYTES.max(bytes as u64));
-            window.bytes.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
-            window.at = at;
-            file.read_exact_at(&mut window.bytes, at)?;
+        let holds = |(start, part): &(u64, Vec<u8>)| *start <= at && end <= start + part.len() as u64;
+        let number = match window.parts.iter().position(holds) {
+            Some(number) => number,
+            None => self.read(at, bytes, window)?,
+        };
+        window.parts.get(number).map_or_else(
+            || Err(io::ErrorKind::UnexpectedEof.into()),
+            |(start, bytes)| part(bytes, at - start),
+        )
+    }
+
+    /// Reads what starts at `at`, at least `bytes`, into a window; returns the number of the part.
+    fn read(&self, at: u64, bytes: usize, window: &mut Window) -> io::Result<usize> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::UnexpectedEof)?;
+        let number = window.next;
+        if window.parts.len() <= number {
+            window.parts.push((0, Vec::new()));
         }
-        part(&window.bytes, at - window.at)
+        window.next = (number + 1) % PARTS_MAX;
+        let Some((start, part)) = window.parts.get_mut(number) else { return Ok(number) };
+        let length = (self.file_bytes - at).min(PART_BYTES.max(bytes as u64));
+        part.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
+        let read = file.read_exact_at(part, at);
+        if read.is_err() {
+            part.clear(); // holds nothing
+        }
+        *start = at;
+        read.map(|()| number)
     }
 
     /// Forgets all.

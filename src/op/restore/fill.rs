@@ -4,7 +4,7 @@ mod back;
 mod begun;
 mod make;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -142,6 +142,8 @@ pub struct Fill<'f> {
     pub records: &'f Records,
     /// What has begun, by number of the file.
     begun: Vec<Mutex<HashMap<u32, Begun>>>,
+    /// Numbers of files with parts in memory, in the order in which they began; some have none any more.
+    waiting: Mutex<VecDeque<u32>>,
     /// Bytes of their parts that are kept, and how many may be.
     memory: AtomicUsize,
     memory_max: usize,
@@ -195,6 +197,7 @@ impl<'f> Fill<'f> {
             files,
             records,
             begun: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            waiting: Mutex::default(),
             memory: AtomicUsize::new(0),
             memory_max: 0,
             done: Mutex::default(),

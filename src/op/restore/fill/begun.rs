@@ -19,6 +19,9 @@ const PARTS_BYTES: std::ops::RangeInclusive<usize> = 8 << 20..=20 << 20;
 /// Bytes of such parts and of what is noted of files together, within [`PARTS_BYTES`].
 const MEMORY_BYTES: usize = 56 << 20;
 
+/// Files with parts in memory that are remembered in their order.
+const WAITING_MAX: usize = 1 << 16;
+
 /// What keeping a part takes beside its bytes.
 const PART_BYTES: usize = 96;
 
@@ -102,6 +105,9 @@ impl Fill<'_> {
         is_last: bool,
         hand: &mut Hand,
     ) -> Result<(), String> {
+        if !is_last {
+            self.make_room(bytes, hand);
+        }
         let under = {
             let mut shard = locked(self.shard(number));
             match shard.get_mut(&number) {
@@ -123,6 +129,7 @@ impl Fill<'_> {
                         let mut parts = Vec::with_capacity(2);
                         self.keep(&mut parts, at, bytes);
                         shard.insert(number, Begun::Parts(parts));
+                        locked(&self.waiting).push_back(number);
                         return Ok(());
                     }
                     let under = self.spool_out(number, file, old, hand)?;
@@ -132,6 +139,30 @@ impl Fill<'_> {
             }
         };
         self.write((number, file), &under, at, bytes, hand)
+    }
+
+    /// Writes out the parts of those files that wait longest, until there is room for more: what is missing of them
+    /// lies far away, as with a body that an older message has too, while most wait for a frame that is near.
+    fn make_room(&self, bytes: &[u8], hand: &mut Hand) {
+        loop {
+            let oldest = {
+                let mut waiting = locked(&self.waiting);
+                match self.has_room(bytes) && waiting.len() < WAITING_MAX {
+                    true => None,
+                    false => waiting.pop_front(),
+                }
+            };
+            let Some(number) = oldest else { return };
+            let mut shard = locked(self.shard(number));
+            let (Some(Begun::Parts(parts)), Some(file)) =
+                (shard.get_mut(&number), self.files.get(number as usize))
+            else {
+                continue; // it is whole, or was written out
+            };
+            let parts = std::mem::take(parts);
+            let begun = self.spool_out(number, file, parts, hand).map_or_else(Begun::Failed, Begun::Spool);
+            shard.insert(number, begun);
+        }
     }
 
     fn has_room(&self, bytes: &[u8]) -> bool {
@@ -158,8 +189,9 @@ impl Fill<'_> {
         hand: &mut Hand,
     ) -> Result<Under, String> {
         self.release(&parts);
-        let (under, out) =
-            self.with_entry(file, hand, |entry, hand| self.create(file, entry, 0o600, hand))?;
+        let (under, out) = self.with_entry(file, hand, |entry, hand| {
+            self.create(file, entry, self.first_mode(entry, true), hand)
+        })?;
         hand.spool = Some((number, out));
         for (at, bytes) in parts {
             if let Err(reason) = self.write((number, file), &under, at, &bytes, hand) {

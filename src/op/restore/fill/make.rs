@@ -161,7 +161,8 @@ impl Fill<'_> {
         content: Content<'_>,
         hand: &mut Hand,
     ) -> Result<(), String> {
-        let mut made = Made::default();
+        let mode = self.first_mode(entry, matches!(content, Content::Spool(_)));
+        let made = self.target.made(mode);
         let (under, written) = match content {
             Content::Spool(under) => {
                 let opened = self.spool(number, file, under.name(entry), hand).map(drop);
@@ -169,12 +170,7 @@ impl Fill<'_> {
                 (under, out)
             }
             Content::Bytes(bytes) => {
-                let mode = match self.target.is_staged() {
-                    true => entry.mode & 0o777, // nobody else gets there to read or write it
-                    false => 0o600,
-                };
                 let (under, out) = self.create(file, entry, mode, hand)?;
-                made = self.target.made(mode);
                 let written = write_around_holes(&out, entry, 0, bytes).map(|()| out);
                 (under, written.map_err(|e| self.refused(&e)))
             }
@@ -199,6 +195,16 @@ impl Fill<'_> {
             self.discard(Begun::Spool(under), file, hand);
         }
         placed
+    }
+
+    /// Returns the mode that a file is made with: its own where nobody else gets there to read or write it. One that
+    /// is opened again must let its owner do so.
+    pub fn first_mode(&self, entry: &Entry<'_>, is_reopened: bool) -> u32 {
+        let mode = entry.mode & 0o777;
+        match self.target.is_staged() && (!is_reopened || mode & 0o600 == 0o600) {
+            true => mode,
+            false => 0o600,
+        }
     }
 
     /// Gives a file its attributes, and closes it: some file systems say only then that it can't be kept.
