@@ -130,6 +130,7 @@ fn a_day_is_completed_from_that_day_alone_and_else_says_which_night_has_it() {
     for arguments in [
         &["cat", "daily/2025-11-08:mysql/a.sql"][..],
         &["ls", "daily/2025-11-08:mysql"],
+        &["ls", "-R", "--sha256", "daily/2025-11-08:mysql"],
         &["restore", "daily/2025-11-08:mysql", "--target", "no"],
         &["restore", "daily/2025-11-08", "--target", "no", "--component", "mysql"],
     ] {
@@ -144,6 +145,8 @@ fn a_day_is_completed_from_that_day_alone_and_else_says_which_night_has_it() {
     }
     let looked = place.snap(&["ls", "daily/2025-11-08"]);
     assert_eq!((text(&looked.stdout).as_str(), looked.status.code()), ("mail\n", Some(1)));
+    let sums = place.snap(&["ls", "-R", "--sha256", "daily/2025-11-08"]);
+    assert_eq!(sums.status.code(), Some(1), "sums of what is there are not those of the night");
     let whole = place.snap(&["restore", "daily/2025-11-08", "--target", "rest"]);
     assert_eq!(whole.status.code(), Some(1), "what there is comes back");
     assert!(place.path("rest/mail").exists() && text(&whole.stderr).contains(&early[..8]));

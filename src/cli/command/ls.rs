@@ -7,15 +7,15 @@ use serde_json::json;
 
 use crate::base::entry::{Entry, Kind, quoted};
 use crate::cli::args::Ls;
-use crate::cli::choice::Wanted;
+use crate::cli::choice::{Choice, Wanted};
 use crate::cli::command::find::tell_damaged;
 use crate::cli::exit::Exit;
 use crate::cli::report::{Output, entry_json, long};
 use crate::cli::session::{Session, split_place};
 use crate::op::cat::content;
 use crate::op::list::list;
+use crate::repo::RepoError;
 use crate::repo::reader::Reader;
-use crate::repo::{RepoError, Snapshot};
 
 /// Lists what is at a place. Directories below it that can't be read are named, and the rest is listed.
 ///
@@ -28,9 +28,25 @@ pub fn run(session: &Session, options: &Ls) -> Result<Exit, RepoError> {
     let (reader, choice) = session.choose(&repository, session.reader(&repository)?, wanted)?;
     let snapshot = &choice.snapshot;
     let mut out = Output::new();
-    if options.sha256 {
-        return sums(session, &reader, snapshot, (&path, options.recursive), out);
-    }
+    let listed = match options.sha256 {
+        true => sums(session, &reader, &choice, (&path, options.recursive), &mut out),
+        false => rows(session, &reader, &choice, (&path, options), &mut out),
+    };
+    let is_whole = listed
+        .map_err(|error| choice.explain(&path, error))
+        .map_err(|error| session.with_elsewhere(error, &reader, snapshot, &path))?;
+    out.finish()?;
+    Ok(if is_whole && !choice.is_missing_some() { Exit::Done } else { Exit::Partial })
+}
+
+/// Lists what is at a place; returns whether all of it could be read.
+fn rows(
+    session: &Session,
+    reader: &Reader<'_>,
+    choice: &Choice,
+    (path, options): (&[u8], &Ls),
+    out: &mut Output,
+) -> Result<bool, RepoError> {
     let mut is_whole = true;
     let mut each = |path: &[u8], entry: &Entry<'_>| match (session.global.json, options.long) {
         (true, _) => {
@@ -41,26 +57,23 @@ pub fn run(session: &Session, options: &Ls) -> Result<Exit, RepoError> {
         (false, true) => out.line(long(path, entry)),
         (false, false) => out.line(quoted(path)),
     };
-    let listed = list(&reader, snapshot, &path, options.recursive, &mut each, &mut |path, error| {
+    list(reader, &choice.snapshot, path, options.recursive, &mut each, &mut |path, error| {
         is_whole = false;
-        tell_damaged(snapshot.id, path, error);
-    });
-    listed
-        .map_err(|error| choice.explain(&path, error))
-        .map_err(|error| session.with_elsewhere(error, &reader, snapshot, &path))?;
-    out.finish()?;
-    Ok(if is_whole && !choice.is_missing_some() { Exit::Done } else { Exit::Partial })
+        tell_damaged(choice.snapshot.id, path, error);
+    })?;
+    Ok(is_whole)
 }
 
 /// Lists the files at a place, each with the SHA-256 of its content. One that can't be read is named, and
-/// the others are listed.
+/// the others are listed; returns whether all could.
 fn sums(
     session: &Session,
     reader: &Reader<'_>,
-    snapshot: &Snapshot,
+    choice: &Choice,
     (path, recursive): (&[u8], bool),
-    mut out: Output,
-) -> Result<Exit, RepoError> {
+    out: &mut Output,
+) -> Result<bool, RepoError> {
+    let snapshot = &choice.snapshot;
     reader.repository().unlock(&session.secrets)?;
     let is_terminal = io::stdout().is_terminal();
     let unread = std::cell::Cell::new(false);
@@ -88,8 +101,7 @@ fn sums(
         }
     };
     list(reader, snapshot, path, recursive, &mut each, &mut |path, error| tell(path, error))?;
-    out.finish()?;
-    Ok(if unread.get() { Exit::Partial } else { Exit::Done })
+    Ok(!unread.get())
 }
 
 /// Returns a line as sha256sum(1) writes and reads it: a name with a backslash or the end of a line in
