@@ -98,6 +98,49 @@ fn nothing_names_the_machine_it_was_written_on() {
 }
 
 #[test]
+fn what_pages_and_comments_point_to_is_there() {
+    let mut bad = Vec::new();
+    for page in files(".", "md") {
+        let folder = page.parent().expect("lies in a folder");
+        let text = text_of(&page);
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://") && !link.contains('{')) {
+            let to = link.split('#').next().unwrap_or_default();
+            if !to.is_empty() && !folder.join(to).exists() {
+                bad.push(format!("{}: {link}", page.display()));
+            }
+        }
+        // `op/restore/fill.rs` as pages about the code write it.
+        for path in text.split('`').filter(|word| word.ends_with(".rs") && word.contains('/')) {
+            if !path.contains(['*', ' ', '{', '…'])
+                && !Path::new(path).exists()
+                && !Path::new("src").join(path).exists()
+            {
+                bad.push(format!("{}: {path}", page.display()));
+            }
+        }
+    }
+    for file in ["src", "tests", "benches"].into_iter().flat_map(sources) {
+        for line in text_of(&file).lines().filter_map(|line| Some(line.split_once("//")?.1.to_owned())) {
+            for word in line.split(|c: char| !(c.is_alphanumeric() || "/._-".contains(c))) {
+                let word = word.trim_end_matches('.');
+                let is_there = Path::new(word).exists()
+                    || word.starts_with("docs/decisions/0") && word.len() == 19 && decision(word);
+                if word.starts_with("docs/") && !is_there {
+                    bad.push(format!("{}: {word}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(bad.is_empty(), "nothing is there:\n{}", bad.join("\n"));
+}
+
+/// Returns whether a decision of this number exists: `docs/decisions/0004`.
+fn decision(start: &str) -> bool {
+    files("docs/decisions", "md").iter().any(|page| page.to_string_lossy().starts_with(start))
+}
+
+#[test]
 fn paths_in_braces_and_under_aliases_are_found() {
     let code = "use crate::op::{Report, backup::{Backup, Plan as P}, self};\nx(crate::base::id::PackId); $crate::store::Name; mycrate::a;";
     let found: Vec<String> = crate_paths(code).iter().map(|path| path.join("::")).collect();
@@ -208,13 +251,21 @@ fn names_path(line: &[u8], path: &[u8]) -> bool {
 
 /// Returns the Rust files under `folder`, sorted; none if there is no such folder.
 fn sources(folder: &str) -> Vec<PathBuf> {
+    files(folder, "rs")
+}
+
+/// Returns the files under `folder` whose names end so, sorted, but for what is hidden or was built.
+fn files(folder: &str, end: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut todo = vec![PathBuf::from(folder)];
     while let Some(path) = todo.pop() {
         if path.is_dir() {
             let entries = fs::read_dir(&path).expect("folder lists");
-            todo.extend(entries.map(|entry| entry.expect("entry reads").path()));
-        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            let entries = entries.map(|entry| entry.expect("entry reads"));
+            let is_ours =
+                |name: &std::ffi::OsStr| name != "target" && !name.to_string_lossy().starts_with('.');
+            todo.extend(entries.filter(|entry| is_ours(&entry.file_name())).map(|entry| entry.path()));
+        } else if path.extension().is_some_and(|ext| ext == end) {
             found.push(path);
         }
     }

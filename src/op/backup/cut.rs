@@ -60,7 +60,7 @@ pub fn cut_batches(run: &Run<'_>, batches: &Receiver<Batch>) {
 }
 
 /// One thread's frames on their way. Headers of messages lie apart from bodies: both are more
-/// alike among themselves (DESIGN §3).
+/// alike among themselves (docs/decisions/0004).
 pub struct Cutter<'r> {
     run: &'r Run<'r>,
     headers: RawFrame,

@@ -1,4 +1,4 @@
-//! Comparing an entry with what the parent snapshot has (DESIGN §6).
+//! Comparing an entry with what the parent snapshot has.
 
 use std::os::fd::OwnedFd;
 
