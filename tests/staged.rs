@@ -7,6 +7,8 @@
 )]
 
 mod common;
+#[path = "staged/end.rs"]
+mod end;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -101,6 +103,10 @@ impl Place {
 
     fn is_whole(&self) {
         assert_eq!(differences(&picture(&self.mail), &tree(&self.path("out"))), Vec::<String>::new());
+        self.is_noted_nowhere();
+    }
+
+    fn is_noted_nowhere(&self) {
         // A note that was being written when the program was killed has no name yet, and notes nothing.
         let noted = names(&self.path("state/staging")).into_iter();
         let noted: Vec<_> = noted.filter(|name| name.as_encoded_bytes()[0] != b'.').collect();
