@@ -300,7 +300,7 @@ impl Healer<'_> {
             };
             match KeyFile::parse(&bytes) {
                 Err(_) => self.lose(name, DAMAGED_THERE),
-                Ok((file, body)) if self.repository.writer_keys().proof(&file.body) == file.proof => {
+                Ok((file, body)) if file.is_by(self.repository.writer_keys()) => {
                     proven.push((name, body));
                 }
                 Ok(_) => self.lose(name, "was not written by this repository's owner; left where it is"),

@@ -42,7 +42,7 @@ use crate::op::backup::tasks::Tasks;
 use crate::repo::config::Encryption;
 use crate::repo::index::Index;
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
-use crate::repo::recipients::SealedTo;
+use crate::repo::recipients::{Fault, SealedTo};
 use crate::repo::writer::{Writer, commit};
 use crate::repo::{RepoError, Repository};
 use crate::stage::snapshot::facts::{self, ComponentRules, Suspect};
@@ -172,7 +172,8 @@ fn sealed_to(repository: &Repository, dry_run: bool) -> Result<SealedTo, RepoErr
     let mut sealed_to = repository.sealed_to()?;
     let is_to_be_kept = repository.config().encryption == Encryption::Age && !dry_run;
     if is_to_be_kept && let Err(e) = repository.remember(&sealed_to) {
-        sealed_to.faults.push(format!("to whom content is sealed can't be remembered: {}", e.chain()));
+        let what = format!("to whom content is sealed can't be remembered: {}", e.chain());
+        sealed_to.faults.push(Fault::of_memory(what));
     }
     Ok(sealed_to)
 }
