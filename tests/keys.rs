@@ -11,6 +11,8 @@ mod common;
 mod cut;
 #[path = "keys/forged.rs"]
 mod forged;
+#[path = "keys/prompt.rs"]
+mod prompt;
 #[path = "keys/recipients.rs"]
 mod recipients;
 #[path = "keys/typed.rs"]
@@ -31,7 +33,7 @@ use snap::base::time::Time;
 use snap::repo::config::Choices;
 use snap::repo::keys::NoSecrets;
 use snap::repo::{Opening, RepoError, Repository};
-use snap::store::{MemoryStore, Name, Store};
+use snap::store::{MemoryStore, Store};
 use tempfile::TempDir;
 
 /// A place for a repository of its own. The passphrase is `correct horse` unless a test says otherwise.
