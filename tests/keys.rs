@@ -11,6 +11,8 @@ mod common;
 mod cut;
 #[path = "keys/forged.rs"]
 mod forged;
+#[path = "keys/healed.rs"]
+mod healed;
 #[path = "keys/prompt.rs"]
 mod prompt;
 #[path = "keys/recipients.rs"]

@@ -3,6 +3,7 @@
 use age::x25519::Identity;
 
 use crate::base::id::KeyFileId;
+use crate::base::threads::begin_or_do;
 use crate::repo::keys::{KeyBody, KeyFile, KeyInfo, Passphrase, forms, unwrap_identity};
 use crate::repo::open::read_named;
 use crate::repo::recipients::unproven;
@@ -44,13 +45,9 @@ pub fn read_keys(store: &dyn Store, found: Vec<Found>) -> Vec<ReadKey> {
         let read = |ids: &[KeyFileId]| ids.iter().map(|id| (*id, read_key(store, *id))).collect::<Vec<_>>();
         let parts: Vec<_> = ids
             .chunks(share)
-            .map(|part| (part, std::thread::Builder::new().spawn_scoped(scope, move || read(part))))
+            .map(|part| begin_or_do(scope, move || read(part)))
             .collect();
-        let joined = parts.into_iter().flat_map(|(part, reading)| {
-            let done = reading.ok().and_then(|reading| reading.join().ok());
-            done.unwrap_or_else(|| read(part)) // without a thread to spare
-        });
-        joined.collect()
+        parts.into_iter().flat_map(|reading| reading.join().unwrap_or_default()).collect()
     })
 }
 

@@ -31,7 +31,7 @@ use std::time::Instant;
 use crate::base::id::{PackId, SnapshotId};
 use crate::base::limits::MANIFEST_ERRORS_MAX;
 use crate::base::progress::Progress;
-use crate::base::threads::{NO_THREAD, begin, pool};
+use crate::base::threads::{NO_THREAD, begin, pool, sparing};
 use crate::base::time::Time;
 use crate::base::wire;
 use crate::op::backup::cut::cut_batches;
@@ -54,6 +54,10 @@ pub use own::{OwnPlaces, is_own};
 pub use run::Rules;
 pub use stream::{Input, Stream};
 pub use suspect::{Amount, Finding, Suspected};
+
+/// Threads that are left for a pack that is made durable, for a command, and for what that complains of, when those begin
+/// that walk and cut.
+const SPARE_THREADS: usize = 3;
 
 /// A named part of the snapshot, and where it comes from.
 pub struct Component {
@@ -222,7 +226,7 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
             let (sender, receiver) = crossbeam_channel::bounded(2 * read_threads);
             let run = Run::new(writer, &reader, &rules, progress, sender);
             let none = || RepoError::System { what: NO_THREAD };
-            let pool = pool(threads.min(read_threads)).map_err(|_| none())?;
+            let pool = pool(threads.min(read_threads), 1 + SPARE_THREADS).map_err(|_| none())?;
             let tasks = Tasks {
                 run: &run,
                 pool: &pool,
@@ -232,13 +236,16 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
                 outcome: &outcome,
             };
             std::thread::scope(|scope| {
-                let cutters = (0..read_threads).map(|_| {
+                let cutter = |_| {
                     let (run, receiver) = (&run, receiver.clone());
                     begin(scope, move || cut_batches(run, &receiver))
-                });
-                let is_any = cutters.take_while(Result::is_ok).count() > 0;
+                };
+                let first = cutter(0);
+                if first.is_ok() {
+                    sparing(SPARE_THREADS, (1..read_threads).map(cutter));
+                }
                 drop(receiver);
-                run.check(if is_any { tasks.all(components) } else { Err(none()) });
+                run.check(first.map_err(|_| none()).and_then(|_| tasks.all(components)));
                 run.close();
             });
             let root = run.root()?;
