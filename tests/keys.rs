@@ -463,4 +463,3 @@ fn an_init_that_fails_takes_its_keys_back_unless_there_is_a_repository() {
         }
     }
 }
-

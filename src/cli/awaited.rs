@@ -160,11 +160,7 @@ impl<'w> Wait<'w> {
         }
         if waited >= SILENT_MAX && !self.is_said {
             self.is_said = true;
-            tracing::warn!(
-                "{}: waited for, {} at most; Ctrl-C ends this",
-                self.source,
-                show_duration(limit)
-            );
+            tracing::warn!("{}: waited for, {} at most; Ctrl-C ends this", self.source, show_duration(limit));
         }
         Ok(())
     }

@@ -51,12 +51,12 @@ impl CliSecrets {
 
     fn ask(&self) -> Result<Option<Passphrase>, RepoError> {
         if let Some(file) = &self.password_file {
-            return self.from_file(file).map(Some);
+            return self.in_file(file).map(Some);
         }
         if let Some(passphrase) = from_environment("SNAP_PASSWORD")? {
             return Ok(Some(passphrase));
         }
-        if let Some(passphrase) = self.from_command()? {
+        if let Some(passphrase) = self.printed()? {
             return Ok(Some(passphrase));
         }
         match std::io::stdin().is_terminal() {
@@ -71,7 +71,7 @@ impl CliSecrets {
     /// [`RepoError::Passphrase`] if there is none, or it is none that is sure to be typed again.
     pub fn new_passphrase(&self, file: Option<&Path>, variable: &str) -> Result<Passphrase, RepoError> {
         let passphrase = match (file, from_environment(variable)?) {
-            (Some(file), _) => self.from_file(file)?,
+            (Some(file), _) => self.in_file(file)?,
             (None, Some(passphrase)) => passphrase,
             (None, None) if std::io::stdin().is_terminal() => {
                 let passphrase = prompt::ask("New passphrase: ", &self.progress)?;
@@ -96,7 +96,7 @@ impl CliSecrets {
     /// As [`Self::new_passphrase`].
     pub fn first_passphrase(&self) -> Result<Passphrase, RepoError> {
         let is_given = self.password_file.is_some() || is_set("SNAP_PASSWORD");
-        let printed = if is_given { None } else { self.from_command()? };
+        let printed = if is_given { None } else { self.printed()? };
         match printed {
             Some(passphrase) => fit(&passphrase),
             None => self.new_passphrase(self.password_file.as_deref(), "SNAP_PASSWORD"),
@@ -104,7 +104,7 @@ impl CliSecrets {
     }
 
     /// Returns the first line that the command in `SNAP_PASSWORD_COMMAND` prints; none if there is no command.
-    fn from_command(&self) -> Result<Option<Passphrase>, RepoError> {
+    fn printed(&self) -> Result<Option<Passphrase>, RepoError> {
         if !is_set("SNAP_PASSWORD_COMMAND") {
             return Ok(None);
         }
@@ -114,7 +114,7 @@ impl CliSecrets {
         first_line(text, "what SNAP_PASSWORD_COMMAND printed").map(Some)
     }
 
-    fn from_file(&self, file: &Path) -> Result<Passphrase, RepoError> {
+    fn in_file(&self, file: &Path) -> Result<Passphrase, RepoError> {
         first_line(self.read_secret(file)?, &file.display().to_string())
     }
 

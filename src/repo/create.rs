@@ -197,7 +197,8 @@ fn left(
     let is_of = |beginning: &Beginning| {
         found.iter().all(|found| beginning.keys.iter().any(|(id, _)| found.name == Some(Name::Key(*id))))
     };
-    let Some((beginning, made_with, bodies)) = noted.into_iter().find(|(beginning, ..)| is_of(beginning)) else {
+    let Some((beginning, made_with, bodies)) = noted.into_iter().find(|(beginning, ..)| is_of(beginning))
+    else {
         let what = format!("is not there, and these key files are: {named}; {LEFT}");
         return Err(RepoError::Config { location, what });
     };

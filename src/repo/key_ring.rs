@@ -43,10 +43,7 @@ pub fn read_keys(store: &dyn Store, found: Vec<Found>) -> Vec<ReadKey> {
     let share = ids.len().div_ceil(READERS).max(1);
     std::thread::scope(|scope| {
         let read = |ids: &[KeyFileId]| ids.iter().map(|id| (*id, read_key(store, *id))).collect::<Vec<_>>();
-        let parts: Vec<_> = ids
-            .chunks(share)
-            .map(|part| begin_or_do(scope, move || read(part)))
-            .collect();
+        let parts: Vec<_> = ids.chunks(share).map(|part| begin_or_do(scope, move || read(part))).collect();
         parts.into_iter().flat_map(|reading| reading.join().unwrap_or_default()).collect()
     })
 }

@@ -1,6 +1,5 @@
 //! Raw frames → sealed frames → packs, each on threads of their own.
 
-
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::base::content::ChunkRef;

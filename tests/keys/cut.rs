@@ -36,7 +36,8 @@ fn an_init_that_was_cut_goes_on_where_it_is_given_the_same_and_overwrites_nothin
     let mut went_on = 0;
     for work in [Work::Undone, Work::Done] {
         for call in 0.. {
-            let (state, elsewhere) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+            let (state, elsewhere) =
+                (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
             let disk = MemoryStore::default();
             let cut = FaultStore::new(Arc::new(disk.clone()), Fault::PowerCut { call, work });
             if init(Arc::new(cut), state.path(), None, &[&own, &other]).is_ok() {

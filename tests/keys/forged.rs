@@ -140,7 +140,8 @@ fn each_try_of_a_passphrase_beyond_the_first_second_is_said() {
     let output = wrong.output().expect("program runs");
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    let tries: Vec<&str> = said.lines().filter(|line| line.contains("the passphrase is tried on it")).collect();
+    let tries: Vec<&str> =
+        said.lines().filter(|line| line.contains("the passphrase is tried on it")).collect();
     // What is said of the last one names all the others.
     let count = tries.len() as u32;
     assert!(count > 0, "they take more than a second: {said}");

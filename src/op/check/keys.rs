@@ -35,8 +35,7 @@ pub fn unopened(damaged: &[(KeyFileId, RepoError)]) -> Report {
     let mut report = Report::default();
     for (id, error) in damaged {
         let path = Name::Key(*id).to_string();
-        let what =
-            format!("{}; {PUT_BACK}: no other key file opens with what was given", told(error, &path));
+        let what = format!("{}; {PUT_BACK}: no other key file opens with what was given", told(error, &path));
         report.damages.push(Damage { path, what });
     }
     report.notes.push("nothing else was looked at: it can't be opened".to_owned());

@@ -127,7 +127,11 @@ pub fn patterns<P: AsRef<str>>(lines: impl IntoIterator<Item = P>) -> Result<Git
 }
 
 /// Holds a path against patterns, and none of the directories above it.
-fn matched<'m>(patterns: &'m Gitignore, path: &Path, is_directory: bool) -> Match<&'m ignore::gitignore::Glob> {
+fn matched<'m>(
+    patterns: &'m Gitignore,
+    path: &Path,
+    is_directory: bool,
+) -> Match<&'m ignore::gitignore::Glob> {
     #[cfg(test)]
     tests::HELD.with(|held| held.set(held.get() + 1));
     patterns.matched(path, is_directory)
@@ -158,7 +162,7 @@ mod tests {
         let mut within = Within::default();
         let ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
         for end in ends {
-            let above = path[..end].as_bytes();
+            let above = &path.as_bytes()[..end];
             let wanted = filter.judge(above, true, &within);
             if wanted.is_chosen {
                 filter.meet(above, true, &within);
@@ -210,8 +214,8 @@ mod tests {
                     let said = walk(&walked, &path, is_directory).unwrap();
                     assert_eq!(said.is_chosen, is_chosen, "{include:?} {path}");
                     for (pattern, unmet) in alone.iter().zip(&mut unmet) {
-                        *unmet &= !(is_chosen
-                            && !pattern.matched_path_or_any_parents(&path, is_directory).is_none());
+                        *unmet &=
+                            !is_chosen || pattern.matched_path_or_any_parents(&path, is_directory).is_none();
                     }
                     let unmatched = include.iter().zip(&unmet).filter(|(_, unmet)| **unmet);
                     let unmatched: Vec<_> = unmatched.map(|(line, _)| (*line).to_owned()).collect();

@@ -9,9 +9,9 @@ use std::path::Path;
 use ignore::gitignore::Gitignore;
 
 use crate::base::entry::Kind;
-use crate::op::restore::origin::{Origin, below, join, plain, trimmed};
 use crate::op::restore::Request;
 use crate::op::restore::filter::{Filter, Within, patterns};
+use crate::op::restore::origin::{Origin, below, join, plain, trimmed};
 use crate::repo::RepoError;
 use crate::stage::scan::{FolderId, Stat};
 use crate::stage::snapshot::Manifest;
@@ -110,11 +110,7 @@ impl<'r> Spared<'r> {
     ///
     /// # Errors
     /// [`RepoError::Source`] for patterns that can't be used together.
-    pub fn new(
-        manifest: &Manifest,
-        filter: &'r Filter,
-        request: &'r Request<'_>,
-    ) -> Result<Self, RepoError> {
+    pub fn new(manifest: &Manifest, filter: &'r Filter, request: &'r Request<'_>) -> Result<Self, RepoError> {
         let said = manifest.rules();
         let mut rules = Vec::new();
         for component in &manifest.components {

@@ -9,13 +9,13 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::base::entry::{Entry, Kind, quoted};
+use crate::op::restore::Request;
 use crate::op::restore::doubled::{Messages, is_folder, is_side};
+use crate::op::restore::filter::{Filter, Within};
 use crate::op::restore::origin::{Origins, base_name, join};
 use crate::op::restore::removal::{Seen, Tally, is_mounted};
 use crate::op::restore::spared::{Spared, Spot, Why};
 use crate::op::restore::target::Target;
-use crate::op::restore::Request;
-use crate::op::restore::filter::{Filter, Within};
 use crate::repo::RepoError;
 use crate::repo::browse::{Step, Visitor};
 use crate::stage::scan::{self, Names};
