@@ -37,7 +37,7 @@ pub struct Opening<'a> {
     pub secrets: &'a dyn Secrets,
 }
 
-/// An open repository. Opening changes nothing.
+/// An open repository. Opening changes nothing there.
 pub struct Repository {
     store: Arc<dyn Store>,
     config: Config,

@@ -30,6 +30,9 @@ use crate::stage::snapshot::Component;
 /// another pass over the packs.
 const NEEDS_MAX: usize = 6_000_000;
 
+/// What the owner of a directory must be let do, so that something in it can be removed: write and enter.
+const WRITABLE: u32 = 0o300;
+
 /// A directory of the target.
 pub struct Directory {
     /// Its name in the one that holds it; empty for the target itself.
@@ -199,6 +202,14 @@ impl<'p> Plan<'p> {
     /// Gives the target itself its attributes, when all is in its place.
     pub fn settle(&mut self) {
         self.on_target(|attributes, on, entry| attributes.set(on, entry, &Vec::new));
+    }
+
+    /// Returns whether something in the target can still be removed when it has its attributes.
+    pub fn is_writable_settled(&self) -> bool {
+        let record = self.directories.first().and_then(|root| root.record.as_ref());
+        let entry = record.and_then(|record| record.entry().ok());
+        let is_root = rustix::process::geteuid().is_root();
+        is_root || entry.is_none_or(|entry| entry.mode & WRITABLE == WRITABLE)
     }
 
     /// Gives the target itself its times once more, for something in it has gone since.

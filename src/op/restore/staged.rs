@@ -193,9 +193,16 @@ impl Staged {
             }
             rustix::fs::fsync(&self.tree).map_err(|e| failed("the target cannot be synced", e))?;
         }
-        plan.settle();
+        // An ordinary user may not be let remove anything in it then; a cut in between is told by the note of the end.
+        let is_settled = plan.is_writable_settled();
+        if is_settled {
+            plan.settle();
+        }
         rustix::fs::fsync(&self.target).map_err(|e| failed("the target cannot be synced", e))?;
         if !scan::list(&self.tree).is_ok_and(|left| left.is_empty()) {
+            if !is_settled {
+                plan.settle();
+            }
             return Ok(()); // said already
         }
         let target = scan::stat_of(&self.target).ok();
@@ -207,7 +214,7 @@ impl Staged {
             let what = format!("{name} cannot be removed, and is not needed any more: {e}");
             plan.report.warnings.push((what, 1));
         }
-        plan.settle_times();
+        if is_settled { plan.settle_times() } else { plan.settle() }
         let is_durable = rustix::fs::fsync(&place).is_ok();
         if let Some(target) = target.filter(|_| is_durable) {
             let _ = known.forget_end(&target); // the next restore into it forgets it too
