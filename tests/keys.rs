@@ -7,8 +7,14 @@
 )]
 
 mod common;
+#[path = "keys/cut.rs"]
+mod cut;
 #[path = "keys/forged.rs"]
 mod forged;
+#[path = "keys/healed.rs"]
+mod healed;
+#[path = "keys/prompt.rs"]
+mod prompt;
 #[path = "keys/recipients.rs"]
 mod recipients;
 #[path = "keys/typed.rs"]
@@ -29,7 +35,7 @@ use snap::base::time::Time;
 use snap::repo::config::Choices;
 use snap::repo::keys::NoSecrets;
 use snap::repo::{Opening, RepoError, Repository};
-use snap::store::{MemoryStore, Name, Store};
+use snap::store::{MemoryStore, Store};
 use tempfile::TempDir;
 
 /// A place for a repository of its own. The passphrase is `correct horse` unless a test says otherwise.
@@ -456,36 +462,4 @@ fn an_init_that_fails_takes_its_keys_back_unless_there_is_a_repository() {
             }
         }
     }
-}
-
-#[test]
-fn key_files_of_an_init_that_was_cut_are_named_and_not_built_upon() {
-    let state = tempfile::tempdir().expect("temporary folder");
-    let mut named = 0;
-    for work in [Work::Undone, Work::Done] {
-        for call in 0.. {
-            let disk = MemoryStore::default();
-            let cut = FaultStore::new(Arc::new(disk.clone()), Fault::PowerCut { call, work });
-            if create(Arc::new(cut), state.path()).is_ok() {
-                break;
-            }
-            let left = disk.files();
-            match create(Arc::new(disk.clone()), state.path()) {
-                Ok(_) => assert!(left.is_empty(), "{call}: {:?}", left.keys()),
-                Err(RepoError::Exists { .. }) => assert!(left.contains_key("config"), "{call}"),
-                Err(e) => {
-                    let said = e.to_string();
-                    assert!(left.keys().all(|path| said.contains(path)), "{call}: {said}");
-                    assert_eq!(disk.files(), left, "nothing was changed");
-                    for path in left.keys() {
-                        let name = Name::parse(path).expect("a key file");
-                        disk.delete(&name).expect("it goes");
-                    }
-                    create(Arc::new(disk), state.path()).expect("it works without them");
-                    named += 1;
-                }
-            }
-        }
-    }
-    assert!(named >= 4, "{named}");
 }

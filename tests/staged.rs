@@ -7,6 +7,8 @@
 )]
 
 mod common;
+#[path = "staged/end.rs"]
+mod end;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -101,6 +103,10 @@ impl Place {
 
     fn is_whole(&self) {
         assert_eq!(differences(&picture(&self.mail), &tree(&self.path("out"))), Vec::<String>::new());
+        self.is_noted_nowhere();
+    }
+
+    fn is_noted_nowhere(&self) {
         // A note that was being written when the program was killed has no name yet, and notes nothing.
         let noted = names(&self.path("state/staging")).into_iter();
         let noted: Vec<_> = noted.filter(|name| name.as_encoded_bytes()[0] != b'.').collect();
@@ -444,6 +450,14 @@ fn an_ordinary_user_s_directories_that_cannot_be_written_are_put_in_place() {
     assert_eq!((about.mode() & 0o7777, about.uid()), (0o555, 65_534));
     assert_eq!(fs::read(place.path("out/closed/file")).expect("reads"), b"content");
     assert_eq!(place.staging(), None);
+    // The target itself is one.
+    let mut command = place.command(&["restore", "latest:mail/closed", "--target", "new"]);
+    let output = command.uid(65_534).gid(65_534).output().expect("program runs");
+    let said = text(&output.stderr);
+    assert!(said.lines().count() <= 1 && !said.contains("snap-restore"), "{said}");
+    let about = fs::metadata(place.path("new")).expect("is there");
+    assert_eq!((about.mode() & 0o7777, names(&place.path("new"))), (0o555, vec!["file".into()]));
+    place.is_noted_nowhere();
 }
 
 /// A file system in memory; unmounted when it is dropped.

@@ -1,6 +1,7 @@
 //! Arguments, one file per command, reports, progress, exit status. Alone reads clock and environment.
 
 mod args;
+mod awaited;
 mod choice;
 mod command;
 mod exit;

@@ -12,6 +12,7 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 use zeroize::Zeroizing;
 
 use crate::base::progress::Progress;
+use crate::cli::signals::Heard;
 use crate::repo::RepoError;
 use crate::repo::keys::Passphrase;
 
@@ -41,13 +42,15 @@ fn fail(what: impl Into<String>) -> RepoError {
 /// terminal, at the end of input, and for a line that is too long or no text.
 pub fn ask(text: &str, progress: &Progress) -> Result<Passphrase, RepoError> {
     let failed = |e: std::io::Error| fail(format!("/dev/tty: {e}"));
+    let heard = Heard::begin();
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(failed)?;
     let quiet = Quiet::on(&terminal).map_err(|e| failed(e.into()))?;
     (&terminal).write_all(text.as_bytes()).map_err(failed)?;
-    let line = read_line(|| key(&terminal, progress));
+    let is_over = || progress.is_cancelled() || heard.has_come();
+    let line = read_line(|| key(&terminal, &is_over));
     let _ = (&terminal).write_all(b"\r\n"); // the line's end was not shown either
     drop(quiet);
-    line
+    if is_over() { Err(RepoError::Interrupted) } else { line }
 }
 
 /// A terminal that shows nothing of what is typed, until this is dropped.
@@ -79,9 +82,9 @@ impl Drop for Quiet<'_> {
 }
 
 /// Waits for the next key.
-fn key(mut terminal: &File, progress: &Progress) -> Result<Option<u8>, RepoError> {
+fn key(mut terminal: &File, is_over: &dyn Fn() -> bool) -> Result<Option<u8>, RepoError> {
     loop {
-        if progress.is_cancelled() {
+        if is_over() {
             return Err(RepoError::Interrupted);
         }
         let mut wanted = [PollFd::new(&terminal, PollFlags::IN)];

@@ -1,21 +1,20 @@
 //! Where passphrases and identities come from; never from arguments, which anybody can see.
 
-use std::fs;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use age::x25519::Identity;
 
 use crate::base::progress::Progress;
 use crate::cli::args::Global;
+use crate::cli::awaited::Wait;
 use crate::cli::prompt;
 use crate::repo::RepoError;
 use crate::repo::keys::{Passphrase, Secrets, fit_for_new};
 
 /// Longest file with a passphrase or identities that is read, in bytes.
-const SECRET_BYTES_MAX: u64 = 64 << 10;
+const SECRET_BYTES_MAX: usize = 64 << 10;
 
 /// Passphrase and identities as the command line and environment name them.
 pub struct CliSecrets {
@@ -52,12 +51,12 @@ impl CliSecrets {
 
     fn ask(&self) -> Result<Option<Passphrase>, RepoError> {
         if let Some(file) = &self.password_file {
-            return from_file(file).map(Some);
+            return self.in_file(file).map(Some);
         }
         if let Some(passphrase) = from_environment("SNAP_PASSWORD")? {
             return Ok(Some(passphrase));
         }
-        if let Some(passphrase) = from_command()? {
+        if let Some(passphrase) = self.printed()? {
             return Ok(Some(passphrase));
         }
         match std::io::stdin().is_terminal() {
@@ -72,7 +71,7 @@ impl CliSecrets {
     /// [`RepoError::Passphrase`] if there is none, or it is none that is sure to be typed again.
     pub fn new_passphrase(&self, file: Option<&Path>, variable: &str) -> Result<Passphrase, RepoError> {
         let passphrase = match (file, from_environment(variable)?) {
-            (Some(file), _) => from_file(file)?,
+            (Some(file), _) => self.in_file(file)?,
             (None, Some(passphrase)) => passphrase,
             (None, None) if std::io::stdin().is_terminal() => {
                 let passphrase = prompt::ask("New passphrase: ", &self.progress)?;
@@ -97,11 +96,31 @@ impl CliSecrets {
     /// As [`Self::new_passphrase`].
     pub fn first_passphrase(&self) -> Result<Passphrase, RepoError> {
         let is_given = self.password_file.is_some() || is_set("SNAP_PASSWORD");
-        let printed = if is_given { None } else { from_command()? };
+        let printed = if is_given { None } else { self.printed()? };
         match printed {
             Some(passphrase) => fit(&passphrase),
             None => self.new_passphrase(self.password_file.as_deref(), "SNAP_PASSWORD"),
         }
+    }
+
+    /// Returns the first line that the command in `SNAP_PASSWORD_COMMAND` prints; none if there is no command.
+    fn printed(&self) -> Result<Option<Passphrase>, RepoError> {
+        if !is_set("SNAP_PASSWORD_COMMAND") {
+            return Ok(None);
+        }
+        let command = std::env::var_os("SNAP_PASSWORD_COMMAND").unwrap_or_default();
+        let wait = Wait::for_source("SNAP_PASSWORD_COMMAND", &self.progress);
+        let text = wait.printed(&command, SECRET_BYTES_MAX)?;
+        first_line(text, "what SNAP_PASSWORD_COMMAND printed").map(Some)
+    }
+
+    fn in_file(&self, file: &Path) -> Result<Passphrase, RepoError> {
+        first_line(self.read_secret(file)?, &file.display().to_string())
+    }
+
+    /// Reads a file that holds a secret; it may be a pipe, and is not read beyond any secret's length.
+    fn read_secret(&self, file: &Path) -> Result<Passphrase, RepoError> {
+        Wait::for_source(&file.display().to_string(), &self.progress).read(file, SECRET_BYTES_MAX)
     }
 }
 
@@ -125,7 +144,7 @@ impl Secrets for CliSecrets {
     fn identities(&self) -> Result<Vec<Identity>, RepoError> {
         let mut identities = Vec::new();
         for path in &self.identity_files {
-            let text = Passphrase::new(read_secret(path)?);
+            let text = self.read_secret(path)?;
             for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
             {
                 let identity = line.parse().map_err(|e: &str| fail(format!("{}: {e}", path.display())))?;
@@ -149,41 +168,7 @@ fn from_environment(variable: &str) -> Result<Option<Passphrase>, RepoError> {
     }
 }
 
-/// Returns the first line that the command in `SNAP_PASSWORD_COMMAND` prints; none if there is no command.
-fn from_command() -> Result<Option<Passphrase>, RepoError> {
-    if !is_set("SNAP_PASSWORD_COMMAND") {
-        return Ok(None);
-    }
-    let command = std::env::var_os("SNAP_PASSWORD_COMMAND").unwrap_or_default();
-    let output =
-        Command::new("sh").arg("-c").arg(&command).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|e| fail(format!("SNAP_PASSWORD_COMMAND: {e}")))?;
-    if !output.status.success() {
-        return Err(fail(format!("SNAP_PASSWORD_COMMAND failed: {}", output.status)));
-    }
-    let text = String::from_utf8(output.stdout).map_err(|_| fail("SNAP_PASSWORD_COMMAND: not text"))?;
-    first_line(text, "what SNAP_PASSWORD_COMMAND printed").map(Some)
-}
-
-fn from_file(file: &Path) -> Result<Passphrase, RepoError> {
-    first_line(read_secret(file)?, &file.display().to_string())
-}
-
-/// Reads a file that holds a secret; it may be a pipe, and is not read beyond any secret's length.
-fn read_secret(file: &Path) -> Result<String, RepoError> {
-    let failed = |what: String| fail(format!("{}: {what}", file.display()));
-    let mut text = String::new();
-    let opened = fs::File::open(file).map_err(|e| failed(e.to_string()))?;
-    let read =
-        opened.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(|e| failed(e.to_string()))?;
-    match read as u64 > SECRET_BYTES_MAX {
-        true => Err(failed(format!("is longer than {SECRET_BYTES_MAX} bytes"))),
-        false => Ok(text),
-    }
-}
-
-fn first_line(text: String, source: &str) -> Result<Passphrase, RepoError> {
-    let text = Passphrase::new(text);
+fn first_line(text: Passphrase, source: &str) -> Result<Passphrase, RepoError> {
     match text.lines().next() {
         Some(line) if !line.trim_start_matches('\u{feff}').is_empty() => Ok(Passphrase::new(line.to_owned())),
         _ => Err(fail(format!("{source}: its first line is empty"))),

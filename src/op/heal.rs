@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::base::progress::{Done, Progress};
+use crate::base::time::Time;
 use crate::repo::config::Encryption;
 use crate::repo::index::read_fragment;
 use crate::repo::keys::{KeyBody, KeyFile, recipient_count};
@@ -59,8 +60,8 @@ type Key = (Name, KeyBody);
 
 /// Heals the files that a check has named, from `source`, which holds another copy of the repository.
 /// Where a snapshot needs what nothing here tells of, the fragments of `source` tell. Of the key files whose
-/// names nobody knows only those are brought without which nothing could be opened or written: the others may
-/// have been removed here.
+/// names nobody knows only those are brought whose recipients this machine remembers and no file here names, and those
+/// without which nothing could be opened or written: the others may have been removed here.
 ///
 /// A file that is damaged stays until the good bytes are durable. Each file is read once here and once there.
 pub fn heal<'p>(
@@ -107,6 +108,24 @@ fn is_writer(body: &KeyBody) -> bool {
 fn recipient(body: &KeyBody) -> Option<&str> {
     match body {
         KeyBody::Identity { recipient, .. } | KeyBody::Recipient { recipient, .. } => Some(recipient),
+        KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. } => None,
+    }
+}
+
+/// Returns for each of these recipients the key file that was made last: an earlier one may be of a passphrase that
+/// was changed.
+fn newest_of(keys: &[Key], recipients: &BTreeSet<String>) -> Vec<Name> {
+    let newest = recipients.iter().filter_map(|wanted| {
+        let theirs = keys.iter().filter(|(_, body)| recipient(body) == Some(wanted));
+        theirs.max_by_key(|(_, body)| created(body)).map(|(name, _)| *name)
+    });
+    newest.collect()
+}
+
+/// Returns when a key file that names a recipient was made.
+fn created(body: &KeyBody) -> Option<Time> {
+    match body {
+        KeyBody::Identity { created, .. } | KeyBody::Recipient { created, .. } => Some(*created),
         KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. } => None,
     }
 }
@@ -231,24 +250,33 @@ impl Healer<'_> {
         Ok(())
     }
 
-    /// Brings the key files without which nothing could be opened, or no machine could be enrolled; tells of the
-    /// others that the other copy alone has.
+    /// Brings the key files of recipients that this machine remembers and no file here names, and those without which
+    /// nothing could be opened, or no machine could be enrolled; tells of the others that the other copy alone has.
     fn bring_keys(&mut self) -> Result<(), RepoError> {
         let mut left = self.keys_there()?;
         let encryption = self.repository.config().encryption;
-        if encryption == Encryption::Age && self.recipients()?.is_empty() {
-            left = self.bring_those(left, |body| recipient(body).is_some())?;
+        if encryption == Encryption::Age {
+            left = match self.remembered_and_missing() {
+                Some(missing) => {
+                    let wanted = newest_of(&left, &missing);
+                    self.bring_those(left, |(name, _)| wanted.contains(name))?
+                }
+                None if self.recipients()?.is_empty() => {
+                    self.bring_those(left, |(_, body)| recipient(body).is_some())?
+                }
+                None => left,
+            };
         }
         let mut infos = self.repository.key_files()?.into_iter().flatten();
         if !infos.any(|info| info.is_proven && is_writer(&info.body)) {
             let recipients = self.recipients()?.len();
-            let is_fit = |body: &KeyBody| match body {
+            let is_fit = |(_, body): &Key| match body {
                 // One that is sealed to others is of another time.
                 KeyBody::SealedWriter { age } => recipient_count(age) == recipients,
                 KeyBody::PlainWriter { .. } => encryption == Encryption::None,
                 KeyBody::Identity { .. } | KeyBody::Recipient { .. } => false,
             };
-            if left.iter().any(|(_, body)| is_fit(body)) {
+            if left.iter().any(is_fit) {
                 left = self.bring_those(left, is_fit)?;
             } else if left.iter().any(|(_, body)| is_writer(body)) {
                 let what = "the other copy has the writer secret sealed to other recipients; 'snap check --repair' seals it anew";
@@ -268,6 +296,12 @@ impl Healer<'_> {
         Ok(())
     }
 
+    /// Returns the recipients that this machine remembers and no key file here names; none if it remembers none.
+    fn remembered_and_missing(&self) -> Option<BTreeSet<String>> {
+        let sealed_to = self.repository.remembers().then(|| self.repository.sealed_to().ok()).flatten();
+        sealed_to.filter(|sealed_to| !sealed_to.is_first).map(|sealed_to| sealed_to.missing)
+    }
+
     /// Returns the recipients that the key files here name.
     fn recipients(&self) -> Result<BTreeSet<String>, RepoError> {
         let infos = self.repository.key_files()?.into_iter().flatten().filter(|info| info.is_proven);
@@ -278,9 +312,9 @@ impl Healer<'_> {
     fn bring_those(
         &mut self,
         keys: Vec<Key>,
-        is_wanted: impl Fn(&KeyBody) -> bool,
+        is_wanted: impl Fn(&Key) -> bool,
     ) -> Result<Vec<Key>, RepoError> {
-        let (wanted, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|(_, body)| is_wanted(body));
+        let (wanted, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(is_wanted);
         for (name, _) in wanted {
             self.bring(&name, State::Missing)?;
         }
@@ -300,7 +334,7 @@ impl Healer<'_> {
             };
             match KeyFile::parse(&bytes) {
                 Err(_) => self.lose(name, DAMAGED_THERE),
-                Ok((file, body)) if self.repository.writer_keys().proof(&file.body) == file.proof => {
+                Ok((file, body)) if file.is_by(self.repository.writer_keys()) => {
                     proven.push((name, body));
                 }
                 Ok(_) => self.lose(name, "was not written by this repository's owner; left where it is"),

@@ -1,6 +1,6 @@
 //! Why a repository did not do what it was asked to.
 
-use crate::base::id::{ChunkId, KeyId};
+use crate::base::id::{ChunkId, KeyFileId, KeyId};
 use crate::base::wire::WireError;
 use crate::stage::frame::FrameError;
 use crate::stage::index::CacheError;
@@ -128,7 +128,7 @@ pub enum RepoError {
         /// Wrapped keys that were tried.
         tried: usize,
         /// The files that can't be read, and why.
-        damaged: Vec<String>,
+        damaged: Vec<(KeyFileId, RepoError)>,
     },
     /// No identity at hand opens a key.
     #[error("{path}: sealed to none of the identities at hand ({key})")]
@@ -222,8 +222,8 @@ pub enum RepoError {
 const NAMED_MAX: usize = 4;
 
 /// Returns the first of them as one text, and how many more there are.
-fn few(all: &[String]) -> String {
-    let mut text = all.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+fn few(all: &[(KeyFileId, RepoError)]) -> String {
+    let mut text = all.iter().take(NAMED_MAX).map(|(_, e)| e.chain()).collect::<Vec<_>>().join(", ");
     if all.len() > NAMED_MAX {
         text.push_str(&format!(", and {} more", all.len() - NAMED_MAX));
     }

@@ -3,7 +3,7 @@
 use age::x25519::Identity;
 
 use crate::base::id::KeyFileId;
-use crate::repo::config::CONFIG_BYTES_MAX;
+use crate::base::threads::begin_or_do;
 use crate::repo::keys::{KeyBody, KeyFile, KeyInfo, Passphrase, forms, unwrap_identity};
 use crate::repo::open::read_named;
 use crate::repo::recipients::unproven;
@@ -16,42 +16,6 @@ const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Key files that are read at a time.
 const READERS: usize = 8;
-
-/// Most key files that one message names.
-const NAMED_MAX: usize = 4;
-
-/// Refuses to make a repository over key files that are there already: nothing would be written beside them.
-///
-/// # Errors
-/// [`RepoError::Config`] if there are any; [`RepoError::Store`].
-pub fn refuse_left_keys(store: &dyn Store) -> Result<(), RepoError> {
-    let left = store.list(Folder::Keys)?;
-    if left.is_empty() {
-        return Ok(());
-    }
-    let mut named: Vec<String> = left.iter().take(NAMED_MAX).map(|found| found.path.clone()).collect();
-    if left.len() > NAMED_MAX {
-        named.push(format!("{} more", left.len() - NAMED_MAX));
-    }
-    let what = format!(
-        "is not there, and these key files are: {}; if they are left from a 'snap init' that was cut, and nothing was backed up here, remove them and run it again; else restore the config from a copy",
-        named.join(", ")
-    );
-    Err(RepoError::Config { location: store.location(), what })
-}
-
-/// Removes the key files of a repository that could not be made, as far as that can be done. They stay if the
-/// repository's own `config` is there after all, or that can't be told: with it, they are needed.
-pub fn take_back(store: &dyn Store, keys: impl Iterator<Item = KeyFileId>, config: &[u8]) {
-    match store.read(&Name::Config, CONFIG_BYTES_MAX) {
-        Err(e) if e.is_missing() => {}
-        Ok(bytes) if bytes != config => {} // of a repository that somebody else made meanwhile
-        _ => return,
-    }
-    for key in keys {
-        let _ = store.delete(&Name::Key(key)); // what stays is named by the next try
-    }
-}
 
 /// Reads a key file.
 ///
@@ -79,15 +43,8 @@ pub fn read_keys(store: &dyn Store, found: Vec<Found>) -> Vec<ReadKey> {
     let share = ids.len().div_ceil(READERS).max(1);
     std::thread::scope(|scope| {
         let read = |ids: &[KeyFileId]| ids.iter().map(|id| (*id, read_key(store, *id))).collect::<Vec<_>>();
-        let parts: Vec<_> = ids
-            .chunks(share)
-            .map(|part| (part, std::thread::Builder::new().spawn_scoped(scope, move || read(part))))
-            .collect();
-        let joined = parts.into_iter().flat_map(|(part, reading)| {
-            let done = reading.ok().and_then(|reading| reading.join().ok());
-            done.unwrap_or_else(|| read(part)) // without a thread to spare
-        });
-        joined.collect()
+        let parts: Vec<_> = ids.chunks(share).map(|part| begin_or_do(scope, move || read(part))).collect();
+        parts.into_iter().flat_map(|reading| reading.join().unwrap_or_default()).collect()
     })
 }
 
@@ -109,7 +66,7 @@ impl Repository {
 
     /// Says of a key file whether it was written by who has the writer secret.
     fn judged(&self, id: KeyFileId, file: &KeyFile, body: KeyBody) -> KeyInfo {
-        KeyInfo { id, is_proven: self.writer_keys().proof(&file.body) == file.proof, body }
+        KeyInfo { id, is_proven: file.is_by(self.writer_keys()), body }
     }
 
     /// Reads a key file, and says whether it was written by who has the writer secret.

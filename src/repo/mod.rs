@@ -28,6 +28,7 @@ pub mod whose;
 pub mod writer;
 
 mod buffers;
+mod create;
 mod key_ring;
 mod manifests;
 mod open;

@@ -1,28 +1,22 @@
-//! Making and opening a repository; reading its manifests.
+//! Opening a repository.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use age::x25519::{Identity, Recipient};
+use age::x25519::Identity;
 
 use crate::base::id::RepositoryId;
 use crate::base::limits::TREE_CHUNK_BYTES_AVG;
 use crate::base::progress::{Done, Progress};
-use crate::base::time::Time;
 use crate::repo::RepoError;
-use crate::repo::claim::refuse_strangers;
-use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
-use crate::repo::key_ring::{refuse_left_keys, take_back};
-use crate::repo::keys::{
-    FIRST_SEALING, KeyBody, KeyFile, NoSecrets, Passphrase, Secrets, WriterKeys, first_keys,
-};
-use crate::repo::state::{RecipientsState, keep_recipients, keep_secret, kept_secret, state_file};
+use crate::repo::config::{CONFIG_BYTES_MAX, Config, Encryption};
+use crate::repo::keys::{NoSecrets, Secrets, WriterKeys};
+use crate::repo::state::{forget_init, keep_secret, kept_secret, state_file};
 use crate::repo::unlock::{recover_secret, unlock};
 use crate::stage::chunk::{ChunkSizes, Chunker};
-use crate::stage::seal::{Secret, random};
-use crate::store::{Folder, Lock, LockMode, Name, Store, StoreError};
+use crate::stage::seal::Secret;
+use crate::store::{Lock, LockMode, Name, Store, StoreError};
 
 /// Time between the first tries to take a lock, and between the last ones of a long wait: on S3 each costs three requests.
 const LOCK_RETRY: Duration = Duration::from_millis(50);
@@ -43,7 +37,7 @@ pub struct Opening<'a> {
     pub secrets: &'a dyn Secrets,
 }
 
-/// An open repository. Opening changes nothing.
+/// An open repository. Opening changes nothing there.
 pub struct Repository {
     store: Arc<dyn Store>,
     config: Config,
@@ -58,74 +52,6 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Makes a repository in a store that has none, and keeps the writer secret in the state directory.
-    ///
-    /// `passphrase` wraps a new identity; `recipients` are sealed to as well, each once. Encryption needs
-    /// one of them at least. The `config` file comes last: before it there is no repository.
-    ///
-    /// # Errors
-    /// [`RepoError::Exists`]; [`RepoError::Config`] if other files of a repository are there, [`RepoError::Refused`] if
-    /// files of anybody else are; [`RepoError::Store`]:
-    /// the key files are taken back where that can be done; [`RepoError::Age`].
-    pub fn create(
-        opening: &Opening<'_>,
-        choices: Choices,
-        passphrase: Option<&Passphrase>,
-        recipients: &[Recipient],
-        created: Time,
-    ) -> Result<Self, RepoError> {
-        let store = &opening.store;
-        let location = store.location();
-        match store.read(&Name::Config, CONFIG_BYTES_MAX) {
-            Err(StoreError::Missing { .. }) => {}
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {}
-            Err(e) => return Err(e.into()),
-            Ok(_) => return Err(RepoError::Exists { location }),
-        }
-        refuse_strangers(store.as_ref())?;
-        for folder in [Folder::Packs, Folder::Index, Folder::Snapshots, Folder::Condemned] {
-            if !store.list(folder)?.is_empty() {
-                let what =
-                    "there are repository files but no config; restore the config from a copy".to_owned();
-                return Err(RepoError::Config { location, what });
-            }
-        }
-        refuse_left_keys(store.as_ref())?;
-        let mut id = [0; RepositoryId::BYTES];
-        random(&mut id).map_err(|_| RepoError::System { what: "random bytes" })?;
-        let id = RepositoryId::from_bytes(id);
-        let secret = Secret::random().map_err(|_| RepoError::System { what: "random bytes" })?;
-        let writer = WriterKeys::new(secret, choices.encryption);
-        let created_text = jiff::Timestamp::new(created.seconds, 0).unwrap_or_default().to_string();
-        let config = Config::new(id, choices, &created_text);
-        let text = config.to_text().map_err(|what| RepoError::Config { location: location.clone(), what })?;
-        let (mut files, mut named) = (Vec::new(), BTreeSet::new());
-        for body in first_keys(id, &writer, passphrase, recipients, created)? {
-            files.push(KeyFile::build(&body, &writer).map_err(|e| RepoError::record(&"keys/", e))?);
-            if let KeyBody::Identity { recipient, .. } | KeyBody::Recipient { recipient, .. } = body {
-                named.insert(recipient);
-            }
-        }
-        keep_secret(opening.state, id, choices.encryption, writer.secret())?; // 1. this machine can write
-        if choices.encryption == Encryption::Age {
-            let recipients = named.into_iter().collect(); // and knows whom it seals to
-            keep_recipients(
-                opening.state,
-                &RecipientsState { repository: id, number: FIRST_SEALING, recipients },
-            )?;
-        }
-        // 2. whoever has the key can read
-        let keys = files.iter().try_for_each(|(key, bytes)| store.put_new(&Name::Key(*key), bytes));
-        // 3. there is a repository
-        let made = keys.and_then(|()| store.put_new(&Name::Config, text.as_bytes()));
-        if let Err(e) = made {
-            take_back(store.as_ref(), files.iter().map(|(key, _)| *key), text.as_bytes());
-            return Err(e.into());
-        }
-        let _ = store.lock(LockMode::Shared); // its file is there then when no more files fit
-        Self::assemble(opening, config, writer, true)
-    }
-
     /// Opens a repository.
     ///
     /// The writer secret comes from the state directory; where it is not, from `keys/` with a
@@ -153,6 +79,7 @@ impl Repository {
                     .to_owned(),
             }),
             Some(kept) => {
+                forget_init(opening.state, id); // it was done: the config is there
                 let writer = WriterKeys::new(Secret::from_bytes(kept.secret), config.encryption);
                 Self::assemble(opening, config, writer, true)
             }
@@ -167,7 +94,7 @@ impl Repository {
         }
     }
 
-    fn assemble(
+    pub(super) fn assemble(
         opening: &Opening<'_>,
         config: Config,
         writer: WriterKeys,

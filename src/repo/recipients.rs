@@ -6,6 +6,7 @@
 //! the writer secret, which says to whom it is sealed, shows it; an addition never is.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 
 use age::x25519::Recipient;
@@ -15,11 +16,47 @@ use crate::repo::config::Encryption;
 use crate::repo::keys::{KeyBody, KeyInfo, Sealing, seal_writer};
 use crate::repo::state::{RecipientsState, keep_recipients, kept_recipients, recipients_file};
 use crate::repo::{RepoError, Repository};
-use crate::store::{Name, StoreError};
+use crate::store::{Folder, Name, StoreError};
 
 /// What to do where a machine and `keys/` differ.
 const ACCEPT: &str =
     "if that is right, 'snap key accept' takes over what keys/ says; else put back a good copy of keys/";
+
+/// What a fault is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// One file under `keys/`, which the text names.
+    File,
+    /// What all files there say together.
+    Folder,
+    /// What this machine remembers.
+    Memory,
+}
+
+/// Something that is wrong with `keys/` or with what is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What it is about.
+    pub about: About,
+    /// What is wrong, on one line.
+    pub what: String,
+}
+
+impl Fault {
+    /// Says that something is wrong with what this machine remembers.
+    pub fn of_memory(what: String) -> Self {
+        Self { about: About::Memory, what }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.about {
+            About::Folder => write!(f, "{}/: {}", Folder::Keys.name(), self.what),
+            About::File | About::Memory => f.write_str(&self.what),
+        }
+    }
+}
 
 /// To whom content is sealed, and how `keys/` differs from that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,8 +69,8 @@ pub struct SealedTo {
     pub extra: BTreeSet<String>,
     /// Those that were taken away elsewhere, which a newer sealing shows.
     pub removed: BTreeSet<String>,
-    /// What else is wrong with `keys/` or with what is remembered, a line each.
-    pub faults: Vec<String>,
+    /// What else is wrong with `keys/` or with what is remembered.
+    pub faults: Vec<Fault>,
     /// Whether nothing was remembered: these are taken as `keys/` says now.
     pub is_first: bool,
     number: u64,
@@ -44,19 +81,23 @@ pub struct SealedTo {
 impl SealedTo {
     /// Returns how `keys/` differs from what is sealed to, a line each; none if it does not.
     pub fn differences(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        for recipient in &self.missing {
-            lines.push(format!(
-                "keys/: {recipient} is sealed to, as this machine remembers, and no file there names it: {ACCEPT}"
-            ));
-        }
-        for recipient in &self.extra {
-            lines.push(format!(
-                "keys/: {recipient} is named there, is not known to this machine, and is not sealed to: {ACCEPT}"
-            ));
-        }
-        lines.extend(self.faults.iter().cloned());
-        lines
+        self.all_faults().iter().map(Fault::to_string).collect()
+    }
+
+    /// Returns all that is wrong with `keys/` or with what is remembered.
+    pub fn all_faults(&self) -> Vec<Fault> {
+        let folder = |what: String| Fault { about: About::Folder, what };
+        let missing = self.missing.iter().map(|recipient| {
+            folder(format!(
+                "{recipient} is sealed to, as this machine remembers, and no file there names it: {ACCEPT}"
+            ))
+        });
+        let extra = self.extra.iter().map(|recipient| {
+            folder(format!(
+                "{recipient} is named there, is not known to this machine, and is not sealed to: {ACCEPT}"
+            ))
+        });
+        missing.chain(extra).chain(self.faults.iter().cloned()).collect()
     }
 
     /// Returns the number of the newest sealing of the writer secret that is known.
@@ -95,7 +136,7 @@ struct Said {
     /// Number of the newest sealings, and to whom they are, all of one number together.
     newest: Sealing,
     has_sealing: bool,
-    faults: Vec<String>,
+    faults: Vec<Fault>,
 }
 
 impl Said {
@@ -103,19 +144,23 @@ impl Said {
         let mut said = Self::default();
         for file in files {
             match file {
-                Err(e) => said.faults.push(format!("{}; put back a good copy of it", e.chain())),
-                Ok(info) if !info.is_proven => said.faults.push(unproven(info.id)),
+                Err(e) => said.fault_of_file(format!("{}; put back a good copy of it", e.chain())),
+                Ok(info) if !info.is_proven => said.fault_of_file(unproven(info.id)),
                 Ok(info) => said.note(&info),
             }
         }
         said
     }
 
+    fn fault_of_file(&mut self, what: String) {
+        self.faults.push(Fault { about: About::File, what });
+    }
+
     fn note(&mut self, info: &KeyInfo) {
         if let Some(text) = info.recipient() {
             match text.parse::<Recipient>() {
                 Ok(_) => _ = self.recipients.insert(text.to_owned()),
-                Err(e) => self.faults.push(format!("{}: recipient {text:?}: {e}", Name::Key(info.id))),
+                Err(e) => self.fault_of_file(format!("{}: recipient {text:?}: {e}", Name::Key(info.id))),
             }
         }
         if let KeyBody::SealedWriter { age } = &info.body {
@@ -173,10 +218,11 @@ impl Repository {
         }
         sealed_to.faults = said.faults;
         if said.has_sealing && said.newest.number < kept.number {
-            sealed_to.faults.push(format!(
-                "keys/: the newest sealed writer secret there has number {}, this machine remembers number {}: older files were put in place of newer ones: {ACCEPT}",
+            let what = format!(
+                "the newest sealed writer secret there has number {}, this machine remembers number {}: older files were put in place of newer ones: {ACCEPT}",
                 said.newest.number, kept.number
-            ));
+            );
+            sealed_to.faults.push(Fault { about: About::Folder, what });
         }
         sealed_to.missing = known.difference(&said.recipients).cloned().collect();
         sealed_to.extra = said.recipients.difference(&known).cloned().collect();
@@ -188,17 +234,17 @@ impl Repository {
         let said = Said::by(self.proven_keys()?.into_iter().map(Ok).collect());
         let distrust = |what: String| RepoError::Distrusted { location: self.store().location(), what };
         if let Some(fault) = said.faults.into_iter().next() {
-            return Err(distrust(fault));
+            return Err(distrust(fault.to_string()));
         }
         if said.recipients.is_empty() {
             return Err(distrust("no recipient under keys/; restore the keys folder from a copy".to_owned()));
         }
         let faults = unreadable.iter().map(|e| {
-            format!(
+            Fault::of_memory(format!(
                 "{}: whether keys/ was changed can't be told, and content is sealed to {}: if these are right, 'snap key accept' remembers them anew",
                 e.chain(),
                 listed(&said.recipients)
-            )
+            ))
         });
         Ok(SealedTo {
             faults: faults.collect(),

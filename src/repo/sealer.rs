@@ -1,7 +1,5 @@
 //! Raw frames → sealed frames → packs, each on threads of their own.
 
-use std::thread::ScopedJoinHandle;
-
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::base::content::ChunkRef;
@@ -10,7 +8,7 @@ use crate::base::id::{KeyId, PackId};
 use crate::base::kind::FrameKind;
 use crate::base::layout::FRAME_HEADER_BYTES;
 use crate::base::limits::PACK_FRAMES_MAX;
-use crate::base::threads::NO_THREAD;
+use crate::base::threads::{Begun, begin_or_do};
 use crate::base::wire::{self, RecordKind};
 use crate::repo::buffers::Buffers;
 use crate::repo::index::build_directory;
@@ -127,8 +125,8 @@ fn no_memory(_: std::io::Error) -> RepoError {
     RepoError::System { what: "memory for zstd" }
 }
 
-/// A thread that makes a pack durable.
-type Closing<'s> = ScopedJoinHandle<'s, Result<PackEntry, RepoError>>;
+/// A pack that is made durable.
+type Closing<'s> = Begun<'s, Result<PackEntry, RepoError>>;
 
 /// Writes frames into packs until there are no more; every pack is durable when this returns, and none is listed yet. The
 /// disk takes its time for that, so a full pack is made durable while the next one is written. Bodies go back to `buffers`.
@@ -144,12 +142,10 @@ pub fn write_packs<'r>(
     let mut listing = Listing::new(repository);
     let (mut content, mut tree) = (None, None);
     std::thread::scope(|scope| {
-        let close = |pack: OpenPack| {
-            let closing = std::thread::Builder::new().spawn_scoped(scope, move || pack.close(repository));
-            closing.map_err(|_| RepoError::System { what: NO_THREAD })
-        };
+        // Without a thread to be had nothing is written meanwhile.
+        let close = |pack: OpenPack| begin_or_do(scope, move || pack.close(repository));
         let mut list = |closing: Closing<'_>| {
-            let pack = closing.join().map_err(|_| RepoError::System { what: "end of a writing thread" })?;
+            let pack = closing.join().ok_or(RepoError::System { what: "end of a writing thread" })?;
             listing.add(&pack?)
         };
         let mut closing: Option<Closing<'_>> = None;
@@ -173,11 +169,11 @@ pub fn write_packs<'r>(
                 continue;
             }
             closing.take().map_or(Ok(()), &mut list)?;
-            closing = Some(close(pack)?);
+            closing = Some(close(pack));
         }
         closing.map_or(Ok(()), &mut list)?;
         let last: Vec<_> = [content, tree].into_iter().flatten().map(close).collect();
-        last.into_iter().try_for_each(|closing| list(closing?))
+        last.into_iter().try_for_each(list)
     })?;
     Ok(listing)
 }

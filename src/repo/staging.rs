@@ -2,7 +2,8 @@
 //! backup can leave them out. A name or a file inside proves nothing, as anybody can make those.
 //!
 //! One file for each, named after the file system and the inode; in it when the directory was made, and
-//! its path. Runs beside each other note and forget without a lock.
+//! its path. One more for each target in which all of a restore is in place and the rest is not done. Runs beside each
+//! other note and forget without a lock.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,6 +23,9 @@ const FOLDER: &str = "staging";
 
 /// Most bytes of a note that are read: a path is at most 4096 long.
 const NOTE_BYTES_MAX: u64 = 8 << 10;
+
+/// Most bytes of a note of a restore's end: it holds the patterns of one command line.
+const MARKER_BYTES_MAX: u64 = 4 << 20;
 
 /// The staging directories that this machine's state directory knows.
 #[derive(Clone, Debug)]
@@ -58,11 +62,7 @@ impl Staging {
     /// # Errors
     /// [`RepoError::Store`]; it may be noted still.
     pub fn forget(&self, directory: &Stat) -> Result<(), RepoError> {
-        let file = self.file(directory);
-        match fs::remove_file(&file) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            removed => removed.and_then(|()| sync(&self.folder)).map_err(|e| failed(&file, "remove", e)),
-        }
+        self.remove(&self.file(directory))
     }
 
     /// Returns whether a directory is one that was noted. One that has taken the inode of another that is
@@ -70,6 +70,73 @@ impl Staging {
     pub fn contains(&self, directory: &Stat) -> bool {
         let note = read_regular(&self.file(directory), NOTE_BYTES_MAX).unwrap_or_default();
         note.split(|byte| *byte == b'\n').next() == Some(made(directory).as_bytes())
+    }
+
+    /// Notes, durably, that all of a restore is in place in `target`, and nothing is due but the removal of its staging
+    /// directory and the target's own times. `marker` says which restore.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`]; nothing is noted then.
+    pub fn note_end(&self, target: &Stat, marker: &[u8]) -> Result<(), RepoError> {
+        let file = self.end_file(target);
+        make_own_folder(&self.folder)?;
+        let text = [made(target).as_bytes(), b"\n", marker].concat();
+        put_own_file(&file, &text, 0o600).map_err(|e| failed(&file, "write", e))
+    }
+
+    /// Returns the marker of the restore of which all is in place in a directory; none if none is noted.
+    pub fn end_of(&self, target: &Stat) -> Option<Vec<u8>> {
+        let note = read_regular(&self.end_file(target), MARKER_BYTES_MAX).ok()?;
+        let line = note.iter().position(|byte| *byte == b'\n')?;
+        (note[..line] == *made(target).as_bytes()).then(|| note[line + 1..].to_vec())
+    }
+
+    /// Forgets such a note, durably. That there is none is no error.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`]; it may be noted still.
+    pub fn forget_end(&self, target: &Stat) -> Result<(), RepoError> {
+        self.remove(&self.end_file(target))
+    }
+
+    /// Notes, durably, that a directory is about to be made at `target`, for a restore and by it alone.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`]; nothing is noted then.
+    pub fn note_making(&self, target: &Path) -> Result<(), RepoError> {
+        let file = self.making_file(target);
+        make_own_folder(&self.folder)?;
+        put_own_file(&file, target.as_os_str().as_bytes(), 0o600).map_err(|e| failed(&file, "write", e))
+    }
+
+    /// Returns whether a restore was about to make a directory there, or has made it and done nothing more.
+    pub fn was_making(&self, target: &Path) -> bool {
+        let note = read_regular(&self.making_file(target), NOTE_BYTES_MAX);
+        note.is_ok_and(|note| note == target.as_os_str().as_bytes())
+    }
+
+    /// Forgets that. That nothing was noted is no error.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`]; it may be noted still.
+    pub fn forget_making(&self, target: &Path) -> Result<(), RepoError> {
+        self.remove(&self.making_file(target))
+    }
+
+    fn making_file(&self, target: &Path) -> PathBuf {
+        let name = blake3::hash(target.as_os_str().as_bytes()).to_hex();
+        self.folder.join(format!("making-{}", &name[..32]))
+    }
+
+    fn remove(&self, file: &Path) -> Result<(), RepoError> {
+        match fs::remove_file(file) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| sync(&self.folder)).map_err(|e| failed(file, "remove", e)),
+        }
+    }
+
+    fn end_file(&self, target: &Stat) -> PathBuf {
+        self.file(target).with_extension("end")
     }
 
     fn file(&self, directory: &Stat) -> PathBuf {

@@ -1,4 +1,5 @@
-//! What this machine keeps of a repository: the writer secret, and to whom it seals, in the state directory.
+//! What this machine keeps of a repository: the writer secret, and to whom it seals, in the state directory; and of one
+//! that is being made its key files.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -37,6 +38,15 @@ pub struct RecipientsState {
     pub recipients: Vec<String>,
 }
 
+/// The key files of a repository that is being made: should that be cut, it goes on with them.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct InitState {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// All of them, whole.
+    pub keys: Vec<Vec<u8>>,
+}
+
 /// Longest file in the state directory that is read, in bytes.
 const STATE_BYTES_MAX: u64 = 1 << 20;
 
@@ -48,6 +58,29 @@ pub fn state_file(state: &Path, id: RepositoryId) -> PathBuf {
 /// Returns where the recipients of a repository are remembered.
 pub fn recipients_file(state: &Path, id: RepositoryId) -> PathBuf {
     state_file(state, id).with_file_name("recipients")
+}
+
+fn init_file(state: &Path, id: RepositoryId) -> PathBuf {
+    state_file(state, id).with_file_name("init")
+}
+
+/// Returns the repositories whose making was not finished, as far as can be read: each with its key files.
+pub fn kept_inits(state: &Path) -> Vec<InitState> {
+    let inside = fs::read_dir(state).into_iter().flatten().flatten();
+    let ids = inside.filter_map(|entry| entry.file_name().to_str()?.parse::<RepositoryId>().ok());
+    let kept = ids.filter_map(|id| {
+        let kept: Option<InitState> = read(&init_file(state, id), RecordKind::InitState, false).ok()?;
+        kept.filter(|kept| kept.repository == id)
+    });
+    kept.collect()
+}
+
+/// Forgets that a repository is being made: it is there. A note that stays is in nobody's way.
+pub fn forget_init(state: &Path, id: RepositoryId) {
+    let path = init_file(state, id);
+    if fs::remove_file(&path).is_ok() {
+        let _ = path.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
+    }
 }
 
 /// Returns what the state directory keeps of a repository.
@@ -146,6 +179,14 @@ pub fn keep_secret(
 /// As [`keep_secret`].
 pub fn keep_recipients(state: &Path, kept: &RecipientsState) -> Result<(), RepoError> {
     keep(&recipients_file(state, kept.repository), RecordKind::RecipientsState, kept)
+}
+
+/// Notes, durably, the key files of a repository that is being made.
+///
+/// # Errors
+/// As [`keep_secret`].
+pub fn keep_init(state: &Path, kept: &InitState) -> Result<(), RepoError> {
+    keep(&init_file(state, kept.repository), RecordKind::InitState, kept)
 }
 
 fn keep(path: &Path, kind: RecordKind, kept: &impl Encode) -> Result<(), RepoError> {

@@ -38,7 +38,7 @@ struct Ring {
     sealed: Vec<Vec<u8>>,
     plain: Option<[u8; 32]>,
     /// Files that can't be read, and why.
-    damaged: Vec<String>,
+    damaged: Vec<(KeyFileId, RepoError)>,
 }
 
 /// An identity that a passphrase may open.
@@ -60,7 +60,7 @@ impl Ring {
             is_there |= is_meant;
             match read {
                 Err(RepoError::Store(e)) if e.is_missing() => {} // it was removed meanwhile
-                Err(e) => ring.damaged.push(e.chain()),
+                Err(e) => ring.damaged.push((id, e)),
                 Ok((file, KeyBody::Identity { recipient, wrapped: identity, .. })) if is_meant => {
                     ring.wrapped.push(Wrapped { id, recipient, identity, file, is_proven: false });
                 }
@@ -86,7 +86,7 @@ impl Ring {
     /// Brings those that were written by who has the writer secret to the front.
     fn prove(&mut self, writer: &WriterKeys) {
         for wrapped in &mut self.wrapped {
-            wrapped.is_proven = writer.proof(&wrapped.file.body) == wrapped.file.proof;
+            wrapped.is_proven = wrapped.file.is_by(writer);
         }
     }
 
@@ -293,7 +293,7 @@ fn with_the_others(
 ) -> (WriterKeys, Vec<Identity>) {
     identities.iter().for_each(|identity| trial.keep(identity));
     for wrapped in &mut trial.left {
-        wrapped.is_proven = writer.proof(&wrapped.file.body) == wrapped.file.proof;
+        wrapped.is_proven = wrapped.file.is_by(&writer);
     }
     trial.sort();
     while let Some(unwrapped) = trial.next() {

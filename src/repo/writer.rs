@@ -11,7 +11,7 @@ use crate::base::content::{ChunkRef, ContentBuf, REF_BYTES};
 use crate::base::id::{PackId, SnapshotId};
 use crate::base::kind::FrameKind;
 use crate::base::limits::{INLINE_CHUNKS_MAX, LIST_DEPTH_MAX, RECORD_BYTES_CAP};
-use crate::base::threads::{NO_THREAD, begin};
+use crate::base::threads::{NO_THREAD, begin, sparing};
 use crate::repo::config::Encryption;
 use crate::repo::index::{Index, Presence};
 use crate::repo::keys::DataKey;
@@ -23,6 +23,10 @@ use crate::stage::frame::RawFrame;
 use crate::stage::index::{Cache, CacheError, EachFragment, Update};
 use crate::stage::snapshot::Manifest;
 use crate::stage::tree::Stream;
+
+/// Threads that are left to those who give chunks and to the packs, when more sealers than one begin: where few are to be
+/// had, each step of a run needs one before any has two.
+const SPARE_THREADS: usize = 5;
 
 /// Frames that wait for a free sealer, for each sealer.
 const FRAMES_WAITING: usize = 1;
@@ -90,7 +94,7 @@ impl<'w> Writer<'w> {
                 })
             };
             let mut sealers = vec![begin_sealer(0).map_err(none)?];
-            sealers.extend((1..threads).map_while(|number| begin_sealer(number).ok())); // with fewer it takes longer
+            sealers.extend(sparing(SPARE_THREADS, (1..threads).map(begin_sealer))); // with fewer it takes longer
             drop((frame_receiver, sealed_sender));
             let writer = Writer {
                 repository,

@@ -33,13 +33,42 @@ impl Disk {
         Self::made(folder, mib, &["-N", &files.to_string()])
     }
 
+    /// As [`Self::mounted`], with XFS on it; of the least size that it has. None, and says so, without its tools.
+    pub fn of_xfs(folder: &Path) -> Option<Self> {
+        Self::made_by(folder, 320, &["mkfs.xfs", "-q", "-f"])
+    }
+
+    /// As [`Self::mounted`], with btrfs on it, which can count what lies there; none, and says so, without its tools.
+    pub fn of_btrfs(folder: &Path) -> Option<Self> {
+        let disk = Self::made_by(folder, 256, &["mkfs.btrfs", "-q", "-f"])?;
+        run("btrfs", &["quota", "enable", disk.mount.to_str().expect("text")]).expect("it counts");
+        Some(disk)
+    }
+
+    /// Lets no more than so many MiB lie on it, as [`Self::of_btrfs`] made it.
+    pub fn limit(&self, mib: u64) {
+        let path = self.mount.to_str().expect("text");
+        run("btrfs", &["filesystem", "sync", path]).expect("is synced");
+        run("btrfs", &["qgroup", "limit", &format!("{mib}M"), path]).expect("is limited");
+    }
+
     fn made(folder: &Path, mib: u64, options: &[&str]) -> Option<Self> {
+        Self::made_by(folder, mib, &[&["mkfs.ext4", "-q", "-F", "-m", "0"], options].concat())
+    }
+
+    /// Makes the file system with a program and its arguments; none, and says so, where there is no such program.
+    fn made_by(folder: &Path, mib: u64, program: &[&str]) -> Option<Self> {
         let disk = Self { image: folder.join("disk.img"), mount: folder.join("hdd") };
         fs::create_dir(&disk.mount).expect("folder is made");
         File::create(&disk.image).expect("image is made").set_len(mib << 20).expect("image grows");
         let image = disk.image.to_str().expect("text");
-        run("mkfs.ext4", &[&["-q", "-F", "-m", "0"], options, &[image]].concat())
-            .expect("file system is made");
+        match run(program[0], &[&program[1..], &[image]].concat()) {
+            Err(e) if e.contains("os error 2") => {
+                eprintln!("skipped: {e}");
+                return None;
+            }
+            made => made.expect("file system is made"),
+        }
         match disk.mount() {
             Ok(()) => Some(disk),
             Err(e) => {

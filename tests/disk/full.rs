@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::common::Noise;
 use crate::common::disk::{Disk, fill_up, fill_with_files};
 use crate::{Scene, files_below};
 
@@ -33,7 +34,7 @@ fn is_well(scene: &Scene) {
     let newest = format!("latest:{}", scene.at("source").display());
     scene.runs(&["restore", &newest, "--target", "back", "--verify"]);
     let (before, after) = (fs::read(scene.at("source/file")), fs::read(scene.at("back/file")));
-    assert_eq!(before.expect("file reads"), after.expect("file reads"));
+    assert!(before.expect("file reads") == after.expect("file reads"), "the same bytes");
     scene.change(99, 1);
     scene.runs(&["backup", "source"]);
     let said = scene.runs(&["check", "--read-data"]);
@@ -50,6 +51,28 @@ fn prune_now_gives_space_back_on_a_disk_with_no_byte_left() {
         fill_up(disk.path());
         let (status, said) = scene.run(&["prune", "--keep-last", "1", "--now"]);
         assert_eq!(status, 0, "state on it: {with_state}, condemned before: {is_condemned}: {said}");
+        is_well(&scene);
+    }
+}
+
+#[test]
+fn prune_now_gives_space_back_on_other_file_systems_and_within_a_quota_that_is_used_up() {
+    let made: [fn(&std::path::Path) -> Option<Disk>; 2] = [Disk::of_xfs, Disk::of_btrfs];
+    for (make, has_quota) in made.into_iter().zip([false, true]) {
+        let mut scene = Scene::new();
+        let Some(disk) = make(scene.folder.path()) else { continue };
+        scene.repo = disk.path().join("repo");
+        scene.with_snapshots(4, 3);
+        if has_quota {
+            disk.limit(20);
+        }
+        fill_up(disk.path());
+        let more = scene.at("source/more");
+        fs::write(&more, Noise::new(7).bytes(3 << 20)).expect("file is written");
+        let (status, said) = scene.run(&["backup", "source"]);
+        assert!(status == 2 && said.contains("snap prune --now"), "{status}: {said}");
+        fs::remove_file(more).expect("file goes");
+        scene.runs(&["prune", "--keep-last", "1", "--now"]);
         is_well(&scene);
     }
 }

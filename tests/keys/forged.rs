@@ -129,6 +129,29 @@ fn the_right_passphrase_opens_beside_a_thousand_forged_key_files() {
 }
 
 #[test]
+fn each_try_of_a_passphrase_beyond_the_first_second_is_said() {
+    const FORGED: u32 = 5;
+    let place = Place::made(&[]);
+    for number in 0..FORGED {
+        plant(place.folder.path(), forged(number, Price(192 << 10, 1, 4)));
+    }
+    let mut wrong = place.command(&["snapshots"]);
+    let wrong = wrong.env("SNAP_STATE_DIR", place.path("elsewhere")).env("SNAP_PASSWORD", "another horse");
+    let output = wrong.output().expect("program runs");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let tries: Vec<&str> =
+        said.lines().filter(|line| line.contains("the passphrase is tried on it")).collect();
+    // What is said of the last one names all the others.
+    let count = tries.len() as u32;
+    assert!(count > 0, "they take more than a second: {said}");
+    for (tried, line) in (FORGED + 1 - count..).zip(&tries) {
+        assert!(line.contains(&format!(" {tried} of {} tried", FORGED + 1)), "{line}");
+        assert!(line.contains("keys/") && line.contains("--key ID") && line.contains("192 MiB"), "{line}");
+    }
+}
+
+#[test]
 fn in_a_bucket_the_oldest_key_file_is_tried_first() {
     let bucket = LockingMemory::new(Time::new(1_767_000_000, 0));
     let state = tempfile::tempdir().expect("temporary folder");

@@ -378,3 +378,25 @@ fn a_full_directory_gives_way_to_a_file_if_all_of_it_may_go() {
     assert_eq!(place.read("target/other/b").as_deref(), Some("stays with it"));
     assert!(report.lacks.len() == 1 && report.lacks[0].path == b"other", "{:?}", report.lacks);
 }
+
+#[test]
+fn delete_with_a_single_file_is_refused_and_says_what_to_name() {
+    let place = Place::new();
+    place.write("source/box/one", "a");
+    place.write("source/box/two", "b");
+    let (snapshot, _) = place.backup(1);
+    place.write("target/other", "stays");
+    for dry_run in [false, true] {
+        let said = refusal(place.restore(&snapshot, |request| {
+            request.path = b"mail/box/one".to_vec();
+            (request.delete, request.force, request.dry_run) = (true, true, dry_run);
+        }));
+        assert!(said.contains("--delete") && said.contains("name the directory that holds it"), "{said}");
+    }
+    assert_eq!((place.read("target/one"), place.read("target/other").as_deref()), (None, Some("stays")));
+    let report = place.restore(&snapshot, |request| {
+        request.path = b"mail/box".to_vec();
+        (request.delete, request.force) = (true, true);
+    });
+    assert_eq!(report.expect("restore").deleted, 1);
+}

@@ -15,7 +15,7 @@ use crate::cli::report::{Output, bytes, counted, number, short, tell};
 use crate::cli::s3::{copy_at, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
-use crate::op::check::{Damage, Report, Request, Subset, check};
+use crate::op::check::{Report, Request, Subset, check, unopened};
 use crate::op::heal::heal;
 use crate::repo::config::{CONFIG_BYTES_MAX, Config};
 use crate::repo::{RepoError, Repository};
@@ -53,7 +53,7 @@ fn examine(session: &Session, options: &Check) -> Result<(Exit, Vec<String>), Re
     };
     let repository = match repository {
         Err(RepoError::KeysDamaged { damaged, .. }) => {
-            let report = unopened(damaged);
+            let report = unopened(&damaged);
             show(session, &request, &report, started.elapsed().as_secs_f64())?;
             return Ok((Exit::Damage, told(&request, &report)));
         }
@@ -78,18 +78,6 @@ fn examine(session: &Session, options: &Check) -> Result<(Exit, Vec<String>), Re
         _ => status(&request, &report),
     };
     Ok((status, told(&request, &report)))
-}
-
-/// Returns the report on a repository that can't be opened, for what would open it is damaged.
-fn unopened(damaged: Vec<String>) -> Report {
-    let mut report = Report::default();
-    for line in damaged {
-        let (path, what) = line.split_once(": ").unwrap_or(("keys/", &line));
-        let what = format!("{what}; put back a good copy of it: no other key file opens with what was given");
-        report.damages.push(Damage { path: path.to_owned(), what });
-    }
-    report.notes.push("nothing else was looked at: it can't be opened".to_owned());
-    report
 }
 
 /// Rounds of healing: what one brings may tell what else is missing.

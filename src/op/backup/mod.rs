@@ -31,7 +31,7 @@ use std::time::Instant;
 use crate::base::id::{PackId, SnapshotId};
 use crate::base::limits::MANIFEST_ERRORS_MAX;
 use crate::base::progress::Progress;
-use crate::base::threads::{NO_THREAD, begin, pool};
+use crate::base::threads::{NO_THREAD, begin, pool, sparing};
 use crate::base::time::Time;
 use crate::base::wire;
 use crate::op::backup::cut::cut_batches;
@@ -42,7 +42,7 @@ use crate::op::backup::tasks::Tasks;
 use crate::repo::config::Encryption;
 use crate::repo::index::Index;
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
-use crate::repo::recipients::SealedTo;
+use crate::repo::recipients::{Fault, SealedTo};
 use crate::repo::writer::{Writer, commit};
 use crate::repo::{RepoError, Repository};
 use crate::stage::snapshot::facts::{self, ComponentRules, Suspect};
@@ -54,6 +54,10 @@ pub use own::{OwnPlaces, is_own};
 pub use run::Rules;
 pub use stream::{Input, Stream};
 pub use suspect::{Amount, Finding, Suspected};
+
+/// Threads that are left for a pack that is made durable, for a command, and for what that complains of, when those begin
+/// that walk and cut.
+const SPARE_THREADS: usize = 3;
 
 /// A named part of the snapshot, and where it comes from.
 pub struct Component {
@@ -172,7 +176,8 @@ fn sealed_to(repository: &Repository, dry_run: bool) -> Result<SealedTo, RepoErr
     let mut sealed_to = repository.sealed_to()?;
     let is_to_be_kept = repository.config().encryption == Encryption::Age && !dry_run;
     if is_to_be_kept && let Err(e) = repository.remember(&sealed_to) {
-        sealed_to.faults.push(format!("to whom content is sealed can't be remembered: {}", e.chain()));
+        let what = format!("to whom content is sealed can't be remembered: {}", e.chain());
+        sealed_to.faults.push(Fault::of_memory(what));
     }
     Ok(sealed_to)
 }
@@ -221,7 +226,7 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
             let (sender, receiver) = crossbeam_channel::bounded(2 * read_threads);
             let run = Run::new(writer, &reader, &rules, progress, sender);
             let none = || RepoError::System { what: NO_THREAD };
-            let pool = pool(threads.min(read_threads)).map_err(|_| none())?;
+            let pool = pool(threads.min(read_threads), 1 + SPARE_THREADS).map_err(|_| none())?;
             let tasks = Tasks {
                 run: &run,
                 pool: &pool,
@@ -231,13 +236,16 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
                 outcome: &outcome,
             };
             std::thread::scope(|scope| {
-                let cutters = (0..read_threads).map(|_| {
+                let cutter = |_| {
                     let (run, receiver) = (&run, receiver.clone());
                     begin(scope, move || cut_batches(run, &receiver))
-                });
-                let is_any = cutters.take_while(Result::is_ok).count() > 0;
+                };
+                let first = cutter(0);
+                if first.is_ok() {
+                    sparing(SPARE_THREADS, (1..read_threads).map(cutter));
+                }
                 drop(receiver);
-                run.check(if is_any { tasks.all(components) } else { Err(none()) });
+                run.check(first.map_err(|_| none()).and_then(|_| tasks.all(components)));
                 run.close();
             });
             let root = run.root()?;

@@ -7,9 +7,10 @@ use age::x25519::Identity;
 
 use crate::base::id::KeyFileId;
 use crate::op::check::findings::{Findings, PUT_BACK, told};
+use crate::op::check::{Damage, Report};
 use crate::repo::config::{CONFIG_BYTES_MAX, Config, Encryption};
 use crate::repo::keys::{KeyBody, KeyFile, Sealing, open_with_identities, recipient_count};
-use crate::repo::recipients::SealedTo;
+use crate::repo::recipients::{About, SealedTo};
 use crate::repo::{RepoError, Repository};
 use crate::store::{Folder, Name};
 
@@ -27,6 +28,18 @@ pub struct KeysFound {
     pub has_plain: bool,
     /// Whether a key file is damaged.
     pub has_damage: bool,
+}
+
+/// Returns the report on a repository that can't be opened, for these key files are damaged, which would open it.
+pub fn unopened(damaged: &[(KeyFileId, RepoError)]) -> Report {
+    let mut report = Report::default();
+    for (id, error) in damaged {
+        let path = Name::Key(*id).to_string();
+        let what = format!("{}; {PUT_BACK}: no other key file opens with what was given", told(error, &path));
+        report.damages.push(Damage { path, what });
+    }
+    report.notes.push("nothing else was looked at: it can't be opened".to_owned());
+    report
 }
 
 /// Reads `config` again.
@@ -69,11 +82,9 @@ pub fn check_keys(
         }
     }
     if let Some(sealed_to) = remembered(repository, findings)? {
-        for line in sealed_to.differences() {
-            // What is wrong with one file is told of that file above.
-            if !line.starts_with("keys/") || line.starts_with("keys/: ") {
-                findings.damage("keys/", line.trim_start_matches("keys/: "));
-            }
+        // What is wrong with one file is told of that file above.
+        for fault in sealed_to.all_faults().into_iter().filter(|fault| fault.about != About::File) {
+            findings.damage("keys/", fault.what);
         }
     }
     match repository.config().encryption {
@@ -112,7 +123,7 @@ fn read_key(repository: &Repository, id: KeyFileId) -> Result<KeyBody, String> {
         return Err(said(RepoError::NameMismatch { path: path.clone() }));
     }
     let (file, body) = KeyFile::parse(&bytes).map_err(|e| said(RepoError::record(&name, e)))?;
-    match repository.writer_keys().proof(&file.body) == file.proof {
+    match file.is_by(repository.writer_keys()) {
         true => Ok(body),
         false => {
             Err("whoever wrote it had no writer secret of this repository; remove it, or ask who added it"

@@ -34,6 +34,7 @@ use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::{RepoError, Repository};
 use crate::store::{Folder, Name};
 
+pub use keys::unopened;
 pub use subset::Subset;
 
 /// What a check is asked for.

@@ -1,7 +1,9 @@
 //! Refuses what a restore can't do or should not, and says what the snapshot itself lacks.
 
+use crate::base::entry::{Kind, quoted};
 use crate::op::restore::Request;
 use crate::repo::RepoError;
+use crate::repo::browse::Place;
 use crate::stage::snapshot::{Component, Manifest, Status};
 
 /// Checks what is asked for against what the snapshot has.
@@ -25,6 +27,22 @@ pub fn check(manifest: &Manifest, request: &Request<'_>) -> Result<(), RepoError
         let reason = format!(
             "this snapshot lacks entries that could not be backed up ({}), more than it names, and the target may hold the only copy; leave out --delete, or name a snapshot that is complete",
             manifest.lacks_total
+        );
+        return Err(refused("--delete", reason));
+    }
+    Ok(())
+}
+
+/// Checks what is asked for against what lies at its path.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_place(place: &Place, request: &Request<'_>) -> Result<(), RepoError> {
+    let Place::Entry(record) = place else { return Ok(()) };
+    if request.delete && record.entry()?.kind != Kind::Directory {
+        let reason = format!(
+            "goes with whole directories, and {} is none: leave out --delete, or name the directory that holds it",
+            quoted(&request.path)
         );
         return Err(refused("--delete", reason));
     }

@@ -177,6 +177,11 @@ impl Attributes {
         for (name, value) in acls {
             self.note(set_xattr(on, name, &self.list(value, entry)), &attribute(name), path);
         }
+        self.set_times(on, entry);
+    }
+
+    /// Sets the times of an entry, which what is done in a directory changes.
+    pub fn set_times(&self, on: &On<'_>, entry: &Entry<'_>) {
         let keep = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
         let times = Timestamps { last_access: keep, last_modification: timespec(entry.mtime) };
         let result = match on {

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::op::restore::staged::{Found, Marker, Unfinished, What, is_nothing, look};
 use crate::op::restore::{Overwrite, Request};
 use crate::repo::RepoError;
+use crate::repo::staging::Staging;
 use crate::stage::scan;
 
 /// How a restore goes about it.
@@ -20,6 +21,9 @@ pub enum Way {
     Begin(Vec<Vec<u8>>),
     /// It goes on in one, of this name.
     Continue((Vec<u8>, Unfinished)),
+    /// All that it would make is in place: it does what an earlier one was cut off before, and removes these staging
+    /// directories, which hold nothing.
+    End(Vec<Vec<u8>>),
     /// Each entry gets its name when it is whole, beside or over what is there.
     Over,
 }
@@ -40,7 +44,7 @@ impl Ground {
     /// # Errors
     /// [`RepoError::Source`] if it can't be used, holds something and nothing may be overwritten, or holds a restore
     /// that was not finished and that this one is not to go on with. Nothing was changed.
-    pub fn look(request: &Request<'_>, marker: &Marker) -> Result<Self, RepoError> {
+    pub fn look(request: &Request<'_>, marker: &Marker, known: &Staging) -> Result<Self, RepoError> {
         let fail = |reason: String| failed(request, &reason);
         let place = match open(&request.target) {
             Ok(place) => place,
@@ -54,8 +58,15 @@ impl Ground {
         let found = look(&place, &names);
         let is_ours = |name: &[u8]| found.iter().any(|found| found.name == name && found.is_ours());
         let is_empty = names.iter().all(|name| is_nothing(&place, name) || is_ours(name));
-        let way = decide(request, marker, found, is_empty).map_err(fail)?;
-        let is_made = matches!(&way, Way::Continue((_, found)) if found.marker.is_target_made);
+        let ended = scan::stat_of(&place).ok().and_then(|stat| known.end_of(&stat));
+        let ended = ended.and_then(|bytes| Marker::parse(&bytes)).filter(|_| !is_empty);
+        let way = decide(request, marker, (found, ended.as_ref()), is_empty).map_err(fail)?;
+        let is_made = match &way {
+            Way::Continue((_, found)) => found.marker.is_target_made,
+            Way::End(_) => ended.is_some_and(|ended| ended.is_target_made),
+            Way::Begin(_) => known.was_making(&absolute(request)), // and was cut off before its marker
+            Way::Over => false,
+        };
         Ok(Self { place: Some(Arc::new(place)), way, is_made })
     }
 
@@ -63,12 +74,15 @@ impl Ground {
     ///
     /// # Errors
     /// [`RepoError::Source`] if it can't be made, or has appeared meanwhile.
-    pub fn make(&mut self, request: &Request<'_>, is_closed: bool) -> Result<(), RepoError> {
+    pub fn make(&mut self, request: &Request<'_>, known: &Staging, is_closed: bool) -> Result<(), RepoError> {
         if self.place.is_some() {
             return Ok(());
         }
         let fail = |what: &str, e: io::Error| failed(request, &format!("target cannot be {what}: {e}"));
         let mode = if is_closed { 0o700 } else { 0o777 };
+        if is_closed {
+            let _ = known.note_making(&absolute(request)); // without it a cut now may cost the target its attributes
+        }
         self.is_made = make(&request.target, mode).map_err(|e| fail("made", e))?;
         if !self.is_made {
             return Err(failed(request, "it has appeared meanwhile; run it again"));
@@ -77,6 +91,11 @@ impl Ground {
         self.place = Some(Arc::new(place));
         Ok(())
     }
+}
+
+/// Returns the target's path from the root.
+pub fn absolute(request: &Request<'_>) -> PathBuf {
+    std::path::absolute(&request.target).unwrap_or_else(|_| request.target.clone())
 }
 
 fn failed(request: &Request<'_>, reason: &str) -> RepoError {
@@ -88,7 +107,12 @@ fn open(target: &Path) -> Result<OwnedFd, Errno> {
 }
 
 /// Decides how, by what was found of earlier restores and whether there is nothing else; or says why not.
-fn decide(request: &Request<'_>, marker: &Marker, found: Vec<Found>, is_empty: bool) -> Result<Way, String> {
+fn decide(
+    request: &Request<'_>,
+    marker: &Marker,
+    (found, ended): (Vec<Found>, Option<&Marker>),
+    is_empty: bool,
+) -> Result<Way, String> {
     let remove = "remove it, or name another directory";
     let (mut leftovers, mut others) = (Vec::new(), Vec::new());
     for found in found {
@@ -112,6 +136,7 @@ fn decide(request: &Request<'_>, marker: &Marker, found: Vec<Found>, is_empty: b
                 marker.shown()
             )),
             None if is_empty => Ok(Way::Begin(leftovers)),
+            None if ended.is_some_and(|ended| ended.asks_same(marker)) => Ok(Way::End(leftovers)),
             None => Err("no unfinished restore lies in it; leave out --continue".to_owned()),
         };
     }
@@ -124,6 +149,12 @@ fn decide(request: &Request<'_>, marker: &Marker, found: Vec<Found>, is_empty: b
     }
     if request.overwrite != Overwrite::Never {
         return Ok(Way::Over);
+    }
+    if let Some(ended) = ended {
+        return Err(format!(
+            "target is not empty: a restore of {} has put all of it there, and was cut off before its very end; end it: the same command with --continue",
+            ended.shown()
+        ));
     }
     let advice =
         "target is not empty; name an empty directory, or allow it with --overwrite if-changed or always";

@@ -11,6 +11,7 @@ mod attributes;
 mod consent;
 mod doubled;
 mod fill;
+mod filter;
 mod ground;
 mod handles;
 mod holes;
@@ -31,14 +32,11 @@ mod verify;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use ignore::gitignore::Gitignore;
 
 use crate::base::entry::Kind;
-use crate::base::patterns::matcher;
 use crate::base::progress::{Done, Progress};
 use crate::op::restore::attributes::Attributes;
+use crate::op::restore::filter::Filter;
 use crate::op::restore::ground::{Ground, Way};
 use crate::op::restore::origin::{Origins, plain};
 use crate::op::restore::plan::Plan;
@@ -185,11 +183,13 @@ pub fn restore(
     asked::check(&snapshot.manifest, asked)?;
     let request = &asked::resolved(&snapshot.manifest, asked);
     let place = find(reader, snapshot, &request.path)?;
+    asked::check_place(&place, request)?;
     let filter = Filter::new(request)?;
     let spared = Spared::new(&snapshot.manifest, &filter, request)?;
     consent::check_own_places(request)?;
     let marker = Marker::of(reader, snapshot, request);
-    let ground = Ground::look(request, &marker)?;
+    let known = Staging::new(reader.repository().state_directory());
+    let ground = Ground::look(request, &marker, &known)?;
     let (findings, notes) = survey((reader, snapshot), request, (&place, &ground), (&filter, &spared))?;
     let totals = &snapshot.manifest.components;
     let wanted = |name: &String| asked.components.is_empty() || asked.components.contains(name);
@@ -202,8 +202,8 @@ pub fn restore(
     }
     request.consent.begin();
     let attributes = Attributes::new(request, snapshot.manifest.list_names());
-    let (ground, root) = prepare((reader, snapshot), request, (&place, ground), &attributes)?;
-    let known = Staging::new(reader.repository().state_directory());
+    let (ground, root) = prepare((reader, snapshot), request, (&place, ground), (&attributes, &known))?;
+    let is_at_end = matches!(ground.way, Way::End(_));
     let (target, staged) = Target::open(request, ground, marker, &known)?;
     let mut plan = Plan::new(reader, target, &filter, attributes, request, totals);
     if let Some(root) = root {
@@ -212,12 +212,16 @@ pub fn restore(
     if let Some(staged) = &staged {
         plan.skip(staged.gone_out());
     }
-    if let Err(e) = make(&mut plan, place, &spared, findings) {
+    if !is_at_end && let Err(e) = make(&mut plan, place, &spared, findings) {
         staged.into_iter().for_each(Staged::leave);
         return Err(e);
     }
-    if let Some(staged) = staged {
-        staged.put_in_place(&mut plan.report)?;
+    match staged {
+        Some(staged) => staged.put_in_place(&mut plan)?,
+        None => plan.settle(),
+    }
+    if is_at_end && !request.dry_run {
+        plan.target.end(&known);
     }
     let mut report = plan.end();
     report.warnings.extend(notes.into_iter().map(|note| (note, 1)));
@@ -232,7 +236,7 @@ fn prepare(
     (reader, snapshot): (&Reader<'_>, &Snapshot),
     request: &Request<'_>,
     (place, mut ground): (&Place, Ground),
-    attributes: &Attributes,
+    (attributes, known): (&Attributes, &Staging),
 ) -> Result<(Ground, Option<Record>), RepoError> {
     let root = match place {
         Place::Entry(record) if record.entry()?.kind == Kind::Directory => Some(record),
@@ -241,12 +245,14 @@ fn prepare(
     if request.dry_run {
         return Ok((ground, None));
     }
-    ground.make(request, root.is_some())?;
+    ground.make(request, known, root.is_some())?;
     let Some(root) = root else { return Ok((ground, None)) };
     if !ground.is_made && Origins::new(reader, snapshot)?.of(&plain(&request.path)).is_none() {
         return Ok((ground, None));
     }
-    if let Some(place) = &ground.place {
+    if let Some(place) = &ground.place
+        && !matches!(ground.way, Way::End(_))
+    {
         attributes.close(place, &root.entry()?);
     }
     Ok((ground, Some(root.clone())))
@@ -287,7 +293,7 @@ fn survey(
     let is_over = match ground.way {
         Way::Over => true,
         Way::Begin(_) => false,
-        Way::Continue(_) => return Ok(Default::default()), // all that is there is of a restore
+        Way::Continue(_) | Way::End(_) => return Ok(Default::default()), // all that is there is of a restore
     };
     if asked.overwrite == Overwrite::Never {
         return Ok(Default::default()); // the target is empty
@@ -317,69 +323,6 @@ fn survey(
     let live = consent::live_places(request, (&path, here), &wanted, &origins, spared);
     let notes = consent::settle((&snapshot.manifest, request), &findings, spared, &live)?;
     Ok((findings, notes))
-}
-
-/// Which entries are wanted.
-pub(crate) struct Filter {
-    include: Option<Gitignore>,
-    exclude: Gitignore,
-    /// Each pattern of `include` alone, and whether it has matched anything so far.
-    met: Vec<(String, Gitignore, AtomicBool)>,
-}
-
-impl Filter {
-    fn new(request: &Request<'_>) -> Result<Self, RepoError> {
-        let include = (!request.include.is_empty()).then(|| patterns(&request.include)).transpose()?;
-        let alone = |line: &String| Ok((line.clone(), patterns([line])?, AtomicBool::new(false)));
-        let met = request.include.iter().map(alone).collect::<Result<_, RepoError>>()?;
-        Ok(Self { include, exclude: patterns(&request.exclude)?, met })
-    }
-
-    /// Notes that there is an entry which is wanted.
-    fn meet(&self, path: &[u8], is_directory: bool) {
-        use std::os::unix::ffi::OsStrExt;
-        let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
-        for (_, pattern, is_met) in self.met.iter().filter(|(_, _, is_met)| !is_met.load(Ordering::Relaxed)) {
-            if !pattern.matched_path_or_any_parents(path, is_directory).is_none() {
-                is_met.store(true, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Returns the patterns that match nothing of what is wanted.
-    fn unmatched(&self) -> Vec<String> {
-        let unmet = self.met.iter().filter(|(_, _, is_met)| !is_met.load(Ordering::Relaxed));
-        unmet.map(|(pattern, ..)| pattern.clone()).collect()
-    }
-
-    /// Returns whether everything is wanted.
-    fn is_for_all(&self) -> bool {
-        self.include.is_none() && self.exclude.is_empty()
-    }
-
-    /// Returns whether an entry is wanted itself, and whether something below it may be.
-    fn wants(&self, path: &[u8], is_directory: bool) -> (bool, bool) {
-        use std::os::unix::ffi::OsStrExt;
-        let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
-        if !self.exclude.is_empty() && self.exclude.matched(path, is_directory).is_ignore() {
-            return (false, false);
-        }
-        match &self.include {
-            None => (true, true),
-            Some(include) => {
-                let is_wanted = include.matched_path_or_any_parents(path, is_directory).is_ignore();
-                (is_wanted, is_wanted || is_directory)
-            }
-        }
-    }
-}
-
-fn patterns<P: AsRef<str>>(lines: impl IntoIterator<Item = P>) -> Result<Gitignore, RepoError> {
-    let unreadable = |e: crate::base::patterns::PatternError| RepoError::Source {
-        path: format!("pattern {:?}", e.pattern),
-        reason: e.reason,
-    };
-    matcher(lines).map_err(unreadable)
 }
 
 /// Returns a row for the report.

@@ -7,17 +7,18 @@ use std::collections::{HashMap, HashSet};
 
 use rustix::io::Errno;
 
-use crate::base::entry::quoted as shown;
+use crate::base::entry::{Entry, quoted as shown};
 use crate::base::progress::Done;
 use crate::op::restore::alike::Alike;
 use crate::op::restore::attributes::{Attributes, On};
 use crate::op::restore::fill::{FilePlan, Fill, Filled};
+use crate::op::restore::filter::{Filter, Within};
 use crate::op::restore::needs::{Frames, Needs};
 use crate::op::restore::plan::there::There;
 use crate::op::restore::spared::Spared;
 use crate::op::restore::survey::Findings;
 use crate::op::restore::target::Target;
-use crate::op::restore::{Filter, Report, Request, lack};
+use crate::op::restore::{Report, Request, lack};
 use crate::repo::RepoError;
 use crate::repo::browse::Record;
 use crate::repo::reader::Reader;
@@ -29,6 +30,9 @@ use crate::stage::snapshot::Component;
 /// another pass over the packs.
 const NEEDS_MAX: usize = 6_000_000;
 
+/// What the owner of a directory must be let do, so that something in it can be removed: write and enter.
+const WRITABLE: u32 = 0o300;
+
 /// A directory of the target.
 pub struct Directory {
     /// Its name in the one that holds it; empty for the target itself.
@@ -39,6 +43,8 @@ pub struct Directory {
     pub parent: Option<u32>,
     /// Number of the one right in the target that it is, or lies below; 0 for the target itself.
     top: u32,
+    /// What the patterns of what is wanted say of it.
+    pub within: Within,
     /// Whether it is to be there: it is wanted itself, or something in it is.
     is_wanted: bool,
     /// Whether it is there.
@@ -98,7 +104,7 @@ pub struct Plan<'p> {
     /// Where it goes.
     pub target: Target,
     /// What is wanted.
-    pub(crate) filter: &'p Filter,
+    pub filter: &'p Filter,
     /// What was asked for.
     pub request: &'p Request<'p>,
     components: &'p [Component],
@@ -126,7 +132,7 @@ pub struct Plan<'p> {
 
 impl<'p> Plan<'p> {
     /// Begins at the target itself.
-    pub(crate) fn new(
+    pub fn new(
         reader: &'p Reader<'p>,
         target: Target,
         filter: &'p Filter,
@@ -140,6 +146,7 @@ impl<'p> Plan<'p> {
             record: None,
             parent: None,
             top: 0,
+            within: Within::default(),
             is_wanted: true,
             is_made: true,
             is_tried: true,
@@ -192,16 +199,36 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// Gives the target itself its attributes when all is in its place; returns what was done.
-    pub fn end(mut self) -> Report {
+    /// Gives the target itself its attributes, when all is in its place.
+    pub fn settle(&mut self) {
+        self.on_target(|attributes, on, entry| attributes.set(on, entry, &Vec::new));
+    }
+
+    /// Returns whether something in the target can still be removed when it has its attributes.
+    pub fn is_writable_settled(&self) -> bool {
         let record = self.directories.first().and_then(|root| root.record.as_ref());
-        if let Some(record) = record.filter(|_| !self.request.dry_run) {
-            match (self.target.below(b""), record.entry()) {
-                (Ok(fd), Ok(entry)) => self.attributes.set(&On::File(&fd), &entry, &Vec::new),
-                (Err(e), _) => self.report.lacks.push(lack(b"", std::io::Error::from(e))),
-                (_, Err(e)) => self.report.lacks.push(lack(b"", e.chain())),
-            }
+        let entry = record.and_then(|record| record.entry().ok());
+        let is_root = rustix::process::geteuid().is_root();
+        is_root || entry.is_none_or(|entry| entry.mode & WRITABLE == WRITABLE)
+    }
+
+    /// Gives the target itself its times once more, for something in it has gone since.
+    pub fn settle_times(&mut self) {
+        self.on_target(Attributes::set_times);
+    }
+
+    fn on_target(&mut self, set: impl FnOnce(&Attributes, &On<'_>, &Entry<'_>)) {
+        let record = self.directories.first().and_then(|root| root.record.as_ref());
+        let Some(record) = record.filter(|_| !self.request.dry_run) else { return };
+        match (self.target.below(b""), record.entry()) {
+            (Ok(fd), Ok(entry)) => set(&self.attributes, &On::File(&fd), &entry),
+            (Err(e), _) => self.report.lacks.push(lack(b"", std::io::Error::from(e))),
+            (_, Err(e)) => self.report.lacks.push(lack(b"", e.chain())),
         }
+    }
+
+    /// Returns what was done.
+    pub fn end(mut self) -> Report {
         self.report.warnings.extend(self.attributes.warnings());
         self.report.unset = self.attributes.unset();
         self.report.unmatched = self.filter.unmatched();

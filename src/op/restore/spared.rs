@@ -9,8 +9,9 @@ use std::path::Path;
 use ignore::gitignore::Gitignore;
 
 use crate::base::entry::Kind;
+use crate::op::restore::Request;
+use crate::op::restore::filter::{Filter, Within, patterns};
 use crate::op::restore::origin::{Origin, below, join, plain, trimmed};
-use crate::op::restore::{Filter, Request, patterns};
 use crate::repo::RepoError;
 use crate::stage::scan::{FolderId, Stat};
 use crate::stage::snapshot::Manifest;
@@ -109,11 +110,7 @@ impl<'r> Spared<'r> {
     ///
     /// # Errors
     /// [`RepoError::Source`] for patterns that can't be used together.
-    pub(crate) fn new(
-        manifest: &Manifest,
-        filter: &'r Filter,
-        request: &'r Request<'_>,
-    ) -> Result<Self, RepoError> {
+    pub fn new(manifest: &Manifest, filter: &'r Filter, request: &'r Request<'_>) -> Result<Self, RepoError> {
         let said = manifest.rules();
         let mut rules = Vec::new();
         for component in &manifest.components {
@@ -162,7 +159,8 @@ impl<'r> Spared<'r> {
     /// looked at: see [`Self::why_above`].
     pub fn why(&self, spot: &Spot, stat: &Stat) -> Option<Why> {
         let is_directory = stat.kind == Some(Kind::Directory);
-        if !self.filter.wants(&spot.path, is_directory).0 {
+        // Only --exclude: with --include nothing is removed.
+        if !self.filter.judge(&spot.path, is_directory, &Within::default()).is_chosen {
             return Some(Why::Excluded);
         }
         if stat.kind.is_none() {
@@ -196,12 +194,16 @@ impl<'r> Spared<'r> {
     }
 
     /// Returns why nothing in a directory is removed, as far as the directory and those above it up to its source
-    /// tell; and, where it is not in its place, those above it on this machine.
-    pub fn why_above(&self, spot: &Spot) -> Option<Why> {
+    /// tell; and, where it is not in its place, those above it on this machine. With `is_above_free` those up to its
+    /// source are known not to.
+    pub fn why_above(&self, spot: &Spot, is_above_free: bool) -> Option<Why> {
         let mut at = spot.clone();
         let mut above = Vec::new();
         while !at.origin.below.is_empty() {
             above.push(at.clone());
+            if is_above_free {
+                break;
+            }
             at = Spot {
                 path: parent(&at.path).to_vec(),
                 here: parent(&at.here).to_vec(),

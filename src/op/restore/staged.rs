@@ -20,7 +20,8 @@ use rustix::io::Errno;
 use crate::base::access_list;
 use crate::base::entry::Kind;
 use crate::op::restore::labels;
-use crate::op::restore::{Report, lack};
+use crate::op::restore::lack;
+use crate::op::restore::plan::Plan;
 use crate::repo::RepoError;
 use crate::repo::staging::Staging;
 use crate::stage::scan;
@@ -59,6 +60,8 @@ pub struct Staged {
     known: Staging,
     /// What is to be said of it.
     warnings: Vec<String>,
+    /// What it is for.
+    marker: Marker,
     /// The marker's file, locked.
     lock: File,
 }
@@ -96,6 +99,7 @@ impl Staged {
             is_resumed: false,
             known: known.clone(),
             warnings,
+            marker: marker.clone(),
             lock,
         })
     }
@@ -110,7 +114,7 @@ impl Staged {
         (name, found): (&[u8], Unfinished),
         known: &Staging,
     ) -> Result<Self, RepoError> {
-        let Unfinished { directory, lock, names, .. } = found;
+        let Unfinished { directory, lock, marker, names } = found;
         let shown = path.display().to_string();
         let tree = match rustix::fs::mkdirat(&directory, TREE, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => scan::open_directory(&directory, TREE.to_bytes()),
@@ -132,6 +136,7 @@ impl Staged {
             is_resumed: true,
             known: known.clone(),
             warnings,
+            marker,
             lock,
         })
     }
@@ -159,11 +164,14 @@ impl Staged {
         self.listed.iter().filter(is_out).map(|(name, inode)| (name.clone(), *inode)).collect()
     }
 
-    /// Puts all that was made in place. What can't be is a lack, and stays where it is.
+    /// Puts all that was made in place. What can't be is a lack, and stays where it is. Gives the target its attributes,
+    /// and removes the staging directory when all is in place: from then on nothing but the target's times is due, and
+    /// the state directory has a note of that.
     ///
     /// # Errors
     /// [`RepoError::Source`] if it can't be made durable first: nothing more is in place than was before.
-    pub fn put_in_place(self, report: &mut Report) -> Result<(), RepoError> {
+    pub fn put_in_place(self, plan: &mut Plan<'_>) -> Result<(), RepoError> {
+        let report = &mut plan.report;
         report.warnings.extend(self.warnings.iter().map(|what| (what.clone(), 1)));
         let failed = |what: &str, e: Errno| failed(&self.shown, &self.name, what, e);
         let names = scan::list(&self.tree).map_err(|e| failed("what was restored cannot be listed", e))?;
@@ -183,16 +191,33 @@ impl Staged {
                     report.lacks.push(self.stays(name, e));
                 }
             }
-            let synced = rustix::fs::fsync(&self.target).and_then(|()| rustix::fs::fsync(&self.tree));
-            synced.map_err(|e| failed("the target cannot be synced", e))?;
+            rustix::fs::fsync(&self.tree).map_err(|e| failed("the target cannot be synced", e))?;
         }
+        // An ordinary user may not be let remove anything in it then; a cut in between is told by the note of the end.
+        let is_settled = plan.is_writable_settled();
+        if is_settled {
+            plan.settle();
+        }
+        rustix::fs::fsync(&self.target).map_err(|e| failed("the target cannot be synced", e))?;
         if !scan::list(&self.tree).is_ok_and(|left| left.is_empty()) {
+            if !is_settled {
+                plan.settle();
+            }
             return Ok(()); // said already
         }
-        let name = self.name.clone();
+        let target = scan::stat_of(&self.target).ok();
+        if let Some(target) = &target {
+            let _ = self.known.note_end(target, &self.marker.build()); // without it a cut now may cost the target's times
+        }
+        let (place, known, name) = (self.target.clone(), self.known.clone(), self.name.clone());
         if let Err(e) = self.remove() {
             let what = format!("{name} cannot be removed, and is not needed any more: {e}");
-            report.warnings.push((what, 1));
+            plan.report.warnings.push((what, 1));
+        }
+        if is_settled { plan.settle_times() } else { plan.settle() }
+        let is_durable = rustix::fs::fsync(&place).is_ok();
+        if let Some(target) = target.filter(|_| is_durable) {
+            let _ = known.forget_end(&target); // the next restore into it forgets it too
         }
         Ok(())
     }
@@ -248,11 +273,11 @@ impl Staged {
             }
         }
         drop(self.lock); // on NFS an open file keeps its directory from being removed
+        let _ = self.known.forget(&about); // before it goes: then no note of it is left, and it holds nothing
         if scan::stat_at(&self.target, self.name.as_bytes())?.inode == about.inode {
             rustix::fs::unlinkat(&self.target, self.name.as_str(), AtFlags::REMOVEDIR)?;
         }
         rustix::fs::fsync(&self.target)?;
-        let _ = self.known.forget(&about); // a note of what is gone is in nobody's way
         Ok(())
     }
 }
@@ -275,11 +300,10 @@ pub fn remove_bare(target: &OwnedFd, name: &[u8], known: &Staging) {
         for inside in [MARKER, MARKER_NEW, PROBE, NAMES_NEW, NAMES] {
             let _ = rustix::fs::unlinkat(&directory, inside, AtFlags::empty()); // ours alone
         }
-        if rustix::fs::unlinkat(target, name, AtFlags::REMOVEDIR).is_ok()
-            && let Ok(about) = scan::stat_of(&directory)
-        {
-            let _ = known.forget(&about); // a note of what is gone is in nobody's way
+        if let Ok(about) = scan::stat_of(&directory) {
+            let _ = known.forget(&about); // as in Staged::remove
         }
+        let _ = rustix::fs::unlinkat(target, name, AtFlags::REMOVEDIR); // what stays is in nobody's way
     }
 }
 

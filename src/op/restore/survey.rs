@@ -9,12 +9,13 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::base::entry::{Entry, Kind, quoted};
+use crate::op::restore::Request;
 use crate::op::restore::doubled::{Messages, is_folder, is_side};
+use crate::op::restore::filter::{Filter, Within};
 use crate::op::restore::origin::{Origins, base_name, join};
 use crate::op::restore::removal::{Seen, Tally, is_mounted};
 use crate::op::restore::spared::{Spared, Spot, Why};
 use crate::op::restore::target::Target;
-use crate::op::restore::{Filter, Request};
 use crate::repo::RepoError;
 use crate::repo::browse::{Step, Visitor};
 use crate::stage::scan::{self, Names};
@@ -73,6 +74,8 @@ struct Level {
     is_mount: bool,
     /// Whether the snapshot has nothing in it, as far as the walk has come.
     is_empty: bool,
+    /// What the patterns of what is wanted say of it.
+    within: Within,
 }
 
 /// A look under way.
@@ -82,7 +85,7 @@ pub struct Survey<'s> {
     /// What is asked for.
     pub request: &'s Request<'s>,
     /// What is wanted of it.
-    pub(crate) filter: &'s Filter,
+    pub filter: &'s Filter,
     /// What is never removed.
     pub spared: &'s Spared<'s>,
     /// Where entries were read from.
@@ -102,7 +105,7 @@ pub struct Survey<'s> {
 
 impl<'s> Survey<'s> {
     /// Begins.
-    pub(crate) fn new(
+    pub fn new(
         (target, request, filter): (&'s Target, &'s Request<'s>, &'s Filter),
         (spared, origins): (&'s Spared<'s>, &'s Origins<'s>),
         (place, here): (&'s [u8], &'s [u8]),
@@ -133,7 +136,7 @@ impl<'s> Survey<'s> {
         mut self,
         walk: impl FnOnce(&mut Self) -> Result<(), RepoError>,
     ) -> Result<Findings, RepoError> {
-        self.enter(Vec::new(), None)?;
+        self.enter(Vec::new(), None, Within::default())?;
         walk(&mut self)?;
         self.up();
         Ok(self.findings)
@@ -144,7 +147,7 @@ impl<'s> Survey<'s> {
     /// # Errors
     /// [`RepoError::Source`] if the target is a folder that the program needs.
     pub fn single(mut self, entry: &Entry<'_>) -> Result<Findings, RepoError> {
-        self.enter(Vec::new(), None)?;
+        self.enter(Vec::new(), None, Within::default())?;
         let is_side = is_side(base_name(self.here));
         let Some(level) = self.levels.pop().filter(|_| is_side) else { return Ok(self.findings) };
         if level.names.as_ref().is_some_and(|names| names.contains(entry.name)) {
@@ -170,7 +173,7 @@ impl<'s> Survey<'s> {
     }
 
     /// Goes down into a directory; `name` is its own, none for the target itself.
-    fn enter(&mut self, path: Vec<u8>, name: Option<&[u8]>) -> Result<(), RepoError> {
+    fn enter(&mut self, path: Vec<u8>, name: Option<&[u8]>, within: Within) -> Result<(), RepoError> {
         let about = self.open(&path).and_then(|fd| Ok((scan::list(fd)?, scan::stat_of(fd)?))).ok();
         let (names, stat) = about.unzip();
         if let Some(what) = stat.as_ref().and_then(|stat| self.spared.own(stat)) {
@@ -185,7 +188,8 @@ impl<'s> Survey<'s> {
         let mut stays = above.filter(|above| above.spot.is_some()).and_then(|above| above.stays);
         if let (Some(spot), Some(names), None) = (&spot, &names, stays) {
             let is_marked = self.spared.is_marked(spot, names.iter());
-            stays = self.spared.why_above(spot).or(is_marked.then_some(Why::Marked));
+            let is_above_free = above.is_some_and(|above| above.spot.is_some());
+            stays = self.spared.why_above(spot, is_above_free).or(is_marked.then_some(Why::Marked));
         }
         let in_folder = above.is_some_and(|above| match &above.names {
             Some(names) => is_folder(names),
@@ -217,6 +221,7 @@ impl<'s> Survey<'s> {
             in_mailbox,
             is_mount,
             is_empty: true,
+            within,
         });
         Ok(())
     }
@@ -259,9 +264,10 @@ impl Visitor for Survey<'_> {
         let is_named = self.wanted.is_empty() || self.levels.len() > 1 || {
             self.wanted.iter().any(|directory| directory.is_empty() || directory == entry.name)
         };
-        let (is_chosen, is_above) = self.filter.wants(path, is_directory);
+        let within = self.levels.last().map(|level| level.within.clone()).unwrap_or_default();
+        let wanted = self.filter.judge(path, is_directory, &within);
         let stat = if self.removes_here() { self.count(entry.name, is_there) } else { None };
-        if !is_named || !(is_chosen || is_above) {
+        if !is_named || !wanted.is_above {
             return Ok(Step::Over);
         }
         if !is_directory {
@@ -278,7 +284,7 @@ impl Visitor for Survey<'_> {
         if !is_there && !in_mailbox {
             return Ok(Step::Over);
         }
-        self.enter(path.to_vec(), Some(entry.name))?;
+        self.enter(path.to_vec(), Some(entry.name), wanted.within)?;
         Ok(Step::Into)
     }
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::base::access_list;
 use crate::base::entry::Kind;
 use crate::op::restore::attributes::Made;
-use crate::op::restore::ground::{Ground, Way};
+use crate::op::restore::ground::{Ground, Way, absolute};
 use crate::op::restore::handles::{Handles, open_below};
 use crate::op::restore::labels::{self, has_label};
 use crate::op::restore::plan::Directory;
@@ -68,13 +68,28 @@ impl Target {
             return Ok((Self::with(request, ground.place)?, None));
         };
         let place = place.clone();
+        // Notes of earlier restores: each is asked after only until the next one begins to work.
+        if !matches!(ground.way, Way::End(_))
+            && let Ok(stat) = scan::stat_of(&place)
+        {
+            let _ = known.forget_end(&stat);
+        }
+        if !matches!(ground.way, Way::Begin(_)) {
+            let _ = known.forget_making(&absolute(request));
+        }
         let staged = match ground.way {
+            Way::End(leftovers) => {
+                leftovers.iter().for_each(|name| remove_bare(&place, name, known));
+                return Ok((Self::with(request, Some(place))?, None));
+            }
             Way::Over => return Ok((Self::with(request, Some(place))?, None)),
             Way::Continue((name, found)) => Staged::resume(&place, path, (&name, found), known)?,
             Way::Begin(leftovers) => {
                 leftovers.iter().for_each(|name| remove_bare(&place, name, known));
                 marker.is_target_made = ground.is_made;
-                Staged::begin(&place, path, &marker, known)?
+                let staged = Staged::begin(&place, path, &marker, known)?;
+                let _ = known.forget_making(&absolute(request)); // the marker says it
+                staged
             }
         };
         Ok((Self::staged(request, place, &staged)?, Some(staged)))
@@ -202,6 +217,14 @@ impl Target {
     pub fn below(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let place = self.place.as_ref().ok_or(Errno::NOENT)?;
         open_below(place, if path.is_empty() { b"." } else { path })
+    }
+
+    /// Makes durable that nothing more is due of a restore into it.
+    pub fn end(&self, known: &Staging) {
+        let Some(place) = &self.place else { return };
+        if let (Ok(()), Ok(stat)) = (rustix::fs::fsync(place), scan::stat_of(place)) {
+            let _ = known.forget_end(&stat); // else it can be ended once more, and loses nothing by that
+        }
     }
 
     /// Makes all that was written durable.

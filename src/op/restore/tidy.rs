@@ -99,9 +99,10 @@ impl Plan<'_> {
         let lacking: HashSet<Vec<u8>> = self.report.lacks.iter().map(|lack| lack.path.clone()).collect();
         for (number, groups) in std::mem::take(&mut self.alike) {
             let Ok(fd) = self.target.directory(&self.directories, number) else { continue };
+            let within = &self.directories[number as usize].within;
             let is_due = |name: &[u8]| {
                 let path = path_of(&self.directories, number, name);
-                self.filter.wants(&path, false).0 && !lacking.contains(&path)
+                self.filter.judge(&path, false, within).is_chosen && !lacking.contains(&path)
             };
             let path = path(&self.directories, number);
             self.report.lacks.extend(fallen_together(&fd, &path, &groups, is_due));

@@ -64,7 +64,12 @@ impl KeyFile {
         Ok((KeyFileId::from_bytes(*blake3::hash(&bytes).as_bytes()), bytes))
     }
 
-    /// Reads the file's bytes. The proof is not judged yet.
+    /// Returns whether the file was written by who has the writer secret.
+    pub fn is_by(&self, writer: &WriterKeys) -> bool {
+        writer.proof(&self.body) == self.proof
+    }
+
+    /// Reads the file's bytes. The proof is not judged yet: see [`Self::is_by`].
     ///
     /// # Errors
     /// [`WireError`].

@@ -9,6 +9,7 @@ use crate::base::progress::Done;
 use crate::op::restore::alike::alike;
 use crate::op::restore::attributes::On;
 use crate::op::restore::fill::{FilePlan, RECORDS_BYTES_MAX};
+use crate::op::restore::filter::{Wanted, Within};
 use crate::op::restore::needs::Lookup;
 use crate::op::restore::plan::{Directory, First, Identity, Link, NEEDS_MAX, Plan, path, path_of};
 use crate::op::restore::target::Target;
@@ -30,11 +31,11 @@ impl Plan<'_> {
     /// # Errors
     /// As [`Self::walk`].
     pub fn single(&mut self, entry: &Entry<'_>) -> Result<(), RepoError> {
-        let (is_wanted, _) = self.filter.wants(entry.name, false);
-        if !is_wanted {
+        let top = Within::default();
+        if !self.filter.judge(entry.name, false, &top).is_chosen {
             return Ok(());
         }
-        self.filter.meet(entry.name, false);
+        self.filter.meet(entry.name, false, &top);
         self.list_there(0);
         if !self.is_in_place(entry.name) {
             self.any(entry)?;
@@ -124,15 +125,13 @@ impl Plan<'_> {
             });
         let is_directory = entry.kind == Kind::Directory;
         let path = if self.filter.is_for_all() { Vec::new() } else { self.path_here(entry.name) };
-        let (is_chosen, is_above) = match self.filter.is_for_all() {
-            true => (true, true),
-            false => self.filter.wants(&path, is_directory),
-        };
-        if !is_named || !(is_chosen || is_above) {
+        let above = &self.directories[self.here as usize].within;
+        let Wanted { is_chosen, is_above, within } = self.filter.judge(&path, is_directory, above);
+        if !is_named || !is_above {
             return Ok(());
         }
-        if is_chosen && !self.filter.is_for_all() {
-            self.filter.meet(&path, is_directory);
+        if is_chosen {
+            self.filter.meet(&path, is_directory, above);
         }
         if self.is_in_place(entry.name) {
             self.report.unchanged += u64::from(entry.kind == Kind::File);
@@ -152,6 +151,7 @@ impl Plan<'_> {
             record: (!stays).then(|| Record::new(&record)).transpose()?,
             parent: Some(self.here),
             top,
+            within,
             is_wanted: false,
             is_made: false,
             is_tried: false,
