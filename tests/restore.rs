@@ -477,7 +477,7 @@ fn parts_of_files_that_lie_far_apart_come_together() {
     const COPIES: u64 = 300;
     let place = Place::new();
     let mut noise = common::Noise::new(common::seed());
-    let mut write = |folder: &str, number: u64, body: &[u8]| {
+    let write = |folder: &str, number: u64, body: &[u8]| {
         let path = place.path(&format!("source/{folder}/cur/{number}.M1P1.mx:2,"));
         fs::create_dir_all(path.parent().expect("lies in a folder")).expect("folders are made");
         let header = format!("Received: by mx id {number}\r\nSubject: {folder} {number}\r\n\r\n");
