@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::base::entry::{Entry, Kind, quoted};
 use crate::base::text;
 use crate::base::time::Time;
+use crate::cli::exit::Exit;
 use crate::repo::RepoError;
 use crate::repo::select;
 use crate::stage::snapshot::Lack;
@@ -18,12 +19,27 @@ pub use crate::repo::select::rfc3339;
 /// Standard output, which may be a closed pipe.
 pub struct Output {
     out: io::BufWriter<io::Stdout>,
+    /// Whether what is written is the report of work that is done: that nobody takes it ends nothing.
+    is_report: bool,
 }
 
 impl Output {
-    /// Opens standard output.
+    /// Opens standard output for what was asked for. If nobody takes it, the program ends.
     pub fn new() -> Self {
-        Self { out: io::BufWriter::new(io::stdout()) }
+        Self { out: io::BufWriter::new(io::stdout()), is_report: false }
+    }
+
+    /// Opens standard output for the report of work that is done: see [`reported`].
+    pub fn of_report() -> Self {
+        Self { is_report: true, ..Self::new() }
+    }
+
+    /// Ends the program as if by SIGPIPE if nobody listens any more, and nothing was done that is to be told.
+    fn heard<T>(&self, written: io::Result<T>) -> io::Result<T> {
+        if !self.is_report && written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+            std::process::exit(141);
+        }
+        written
     }
 
     /// Writes one line, whatever is in it: see [`text::one_line`].
@@ -61,11 +77,13 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        heard(self.out.write(bytes))
+        let written = self.out.write(bytes);
+        self.heard(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        heard(self.out.flush())
+        let written = self.out.flush();
+        self.heard(written)
     }
 }
 
@@ -74,12 +92,16 @@ pub fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{}", text::one_line(&line.to_string())); // nobody is left to tell
 }
 
-/// Ends the program as if by SIGPIPE if nobody listens any more.
-fn heard<T>(written: io::Result<T>) -> io::Result<T> {
-    if written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-        std::process::exit(141);
-    }
-    written
+/// Returns how a command ends whose work is done, and ended so, when its report was `shown`: that this could not be
+/// written undoes nothing, and is said.
+pub fn reported(exit: Exit, shown: Result<(), RepoError>) -> Exit {
+    let Err(error) = shown else { return exit };
+    let how = match exit {
+        Exit::Done => "the work is done, and only its report could not be written",
+        _ => "the work ended as is said here and in the log, and its report could not be written",
+    };
+    tell(format_args!("snap: {how}: {}", error.chain()));
+    if exit == Exit::Done { Exit::Partial } else { exit }
 }
 
 fn failed(error: io::Error) -> RepoError {

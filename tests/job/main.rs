@@ -11,6 +11,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod ages;
 mod config;
 mod database;
 mod disks;

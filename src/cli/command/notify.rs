@@ -8,18 +8,20 @@ use crate::base::time::Time;
 use crate::cli::args::Notify;
 use crate::cli::command::configured::{echo, redactor, tell_of_unusable};
 use crate::cli::exit::Exit;
-use crate::cli::report::Output;
+use crate::cli::report::{Output, reported};
 use crate::cli::session::{Session, host_name, typed};
+use crate::job::ages::{self, Ages, Overdue};
 use crate::job::clock::{now, shown};
-use crate::job::config::{Config, Span};
-use crate::job::log::Log;
-use crate::job::notice::{self, Stale};
+use crate::job::config::{Config, Level, Span};
+use crate::job::last::Subject;
+use crate::job::log::{Log, day_name};
+use crate::job::notice::{self, Cause, Facts, Failing, Stale};
 use crate::job::preflight;
 use crate::job::run::RETENTION;
 use crate::job::stale::stale;
 use crate::job::told::{Told, is_three_nights};
-use crate::repo::RepoError;
 use crate::repo::whose::{Configured, RunKey, Whose};
+use crate::repo::{RepoError, Snapshot};
 
 /// Sends a notice.
 ///
@@ -39,12 +41,12 @@ fn test(session: &Session, config: &Config) -> Result<Exit, RepoError> {
         path: "test mail".to_owned(),
         reason: redactor(config).redact(&e.to_string()),
     })?;
-    let mut out = Output::new();
-    if !session.global.quiet {
-        out.line(format_args!("mail \"{}\" sent {sent}; see that it arrives", mail.subject))?;
-    }
-    out.finish()?;
-    Ok(Exit::Done)
+    let mut out = Output::of_report();
+    let shown = match session.global.quiet {
+        true => Ok(()),
+        false => out.line(format_args!("mail \"{}\" sent {sent}; see that it arrives", mail.subject)),
+    };
+    Ok(reported(Exit::Done, shown.and_then(|()| out.finish())))
 }
 
 /// Age of a whole backup above which there is an alarm if the configuration does not say.
@@ -54,19 +56,30 @@ fn alarm(session: &Session, config: &Config, host: String) -> Result<Exit, RepoE
     let max_age = config.notify.max_age.unwrap_or(THREE_NIGHTS);
     let now = now();
     let (log, _) = Log::open(&config.log, redactor(config), Some(echo(&session.global)), now);
-    let (found, trouble) = match look(session, config, max_age, now, &host) {
+    let (mut found, trouble) = match look(session, config, max_age, now, &host) {
         Ok(found) => (found, String::new()),
         Err(what) => (Found::default(), what),
     };
-    let Found { rows, unretained } = found;
-    if rows.is_empty() && trouble.is_empty() && unretained.is_none() {
-        log.info("NOTIFY", format!("no component's backup is older than {max_age}"));
+    // What another repository lacks is not known here.
+    let ages = match (session.own_config(), session.state_directory()) {
+        (Ok(Some(_)), Ok(state)) => ages::look(config, &state, &host, now),
+        _ => Ages::default(),
+    };
+    let mut overdue = ages.overdue;
+    overdue
+        .retain(|overdue| !(found.is_retention_told && matches!(overdue.subject, Subject::Retention { .. })));
+    let is_well = found.rows.is_empty() && trouble.is_empty() && found.unretained.is_none();
+    if is_well && overdue.is_empty() && ages.troubles.is_empty() {
+        log.info(
+            "NOTIFY",
+            format!("no component's backup is older than {max_age}, and nothing else is overdue"),
+        );
         return Ok(Exit::Done);
     }
     if !trouble.is_empty() {
         log.error("NOTIFY", format!("how old the backups are is not known: {trouble}"));
     }
-    for row in &rows {
+    for row in &found.rows {
         let last = row.last.map_or_else(|| "never".to_owned(), shown);
         let why = row.suspicion.as_ref().map_or_else(String::new, |why| format!("; it is suspect: {why}"));
         log.error(
@@ -74,15 +87,53 @@ fn alarm(session: &Session, config: &Config, host: String) -> Result<Exit, RepoE
             format!("{}: last backed up whole {last}: older than {max_age}{why}", row.component),
         );
     }
-    if let Some(since) = unretained {
+    if let Some(since) = found.unretained {
         log.error("NOTIFY", format!("old snapshots have not been removed since {}", shown(since)));
     }
+    let lines = overdue.iter().map(Overdue::line).chain(ages.troubles.iter().cloned());
+    lines.for_each(|line| log.error("NOTIFY", line));
+    let is_due = |overdue: &Overdue| {
+        let told = found.told.as_ref();
+        told.is_none_or(|told| told.is_due(&overdue.called(), now))
+    };
+    let is_overdue_told = ages.troubles.is_empty() && !overdue.iter().any(is_due);
     // The runs that go on mail what is suspect, and what retention can't do, themselves, every week.
-    let is_told = trouble.is_empty() && rows.iter().all(|row| row.suspicion.is_some());
-    if !is_told {
-        let name = config.notify.name();
-        let mail = notice::stale(name, &host, now, &max_age.to_string(), &rows, &trouble);
-        let _ = notice::tell(&config.notify, &mail, &log);
+    let are_rows_told = trouble.is_empty() && found.rows.iter().all(|row| row.suspicion.is_some());
+    if are_rows_told && is_overdue_told {
+        return Ok(Exit::Partial);
+    }
+    let mut causes: Vec<Cause> = overdue.iter().map(Overdue::cause).collect();
+    causes.extend(ages.troubles.into_iter().map(|what| Cause {
+        title: "State Cannot Be Written".to_owned(),
+        failing: Failing::Other,
+        what,
+    }));
+    let mail = match are_rows_told {
+        false => {
+            let whose = (config.notify.name(), host.as_str());
+            notice::stale(whose, now, &max_age.to_string(), &found.rows, &trouble, &causes)
+        }
+        true => notice::found(&Facts {
+            name: config.notify.name(),
+            host: &host,
+            repository: &config.repository.path.get_ref().display().to_string(),
+            command: &typed(),
+            began: now,
+            status: "nothing was run",
+            causes: &causes,
+            log: log.lines(Level::Debug),
+            log_file: config.log.directory.join(day_name(now)).display().to_string(),
+            ..Facts::default()
+        }),
+    };
+    if notice::tell(&config.notify, &mail, &log) {
+        if let Some(told) = found.told.as_mut() {
+            overdue.iter().for_each(|overdue| told.told(&overdue.called(), now));
+            if let Err(e) = told.write() {
+                let what = "what was mailed cannot be remembered, and will be mailed again";
+                log.warning("NOTIFY", format!("{what}: {e}"));
+            }
+        }
     }
     Ok(Exit::Partial)
 }
@@ -94,6 +145,10 @@ struct Found {
     rows: Vec<Stale>,
     /// Since when old snapshots have not been removed, if that is three nights or more.
     unretained: Option<Time>,
+    /// Whether the runs themselves tell that old snapshots are not removed.
+    is_retention_told: bool,
+    /// Who was told of what goes on; none if the repository can't be read.
+    told: Option<Told>,
 }
 
 /// Returns what is too old, or why that is not known.
@@ -104,17 +159,25 @@ fn look(session: &Session, config: &Config, max_age: Span, now: Time, host: &str
     }
     let repository = session.open().map_err(|e| e.chain())?;
     let snapshots = session.snapshots(&repository).map_err(|e| e.chain())?;
+    let (whose, key) = own_key(config, host, &snapshots);
+    let names = config.components.iter().map(|component| component.name.get_ref().as_str());
+    let state = session.state_directory().map_err(|e| e.chain())?;
+    let told = Told::read(&state, repository.id(), &key);
+    let since = told.since(RETENTION);
+    Ok(Found {
+        rows: stale(&snapshots, &whose, &key, names, max_age, now),
+        unretained: since.filter(|since| is_three_nights(*since, now)),
+        is_retention_told: since.is_some(),
+        told: Some(told),
+    })
+}
+
+/// Returns whose the snapshots are, and to whom those of the configuration belong; `host` is this machine's name in them.
+pub fn own_key(config: &Config, host: &str, snapshots: &[Snapshot]) -> (Whose, RunKey) {
     let configured = Configured { host: host.to_owned(), ..config.configured(host) };
     let manifests = snapshots.iter().map(|snapshot| &snapshot.manifest);
     let whose = Whose::of(manifests, Some(&configured), &TimeZone::system());
     let key = whose.own().map(|own| own.key.clone());
-    let key =
-        key.unwrap_or_else(|| RunKey { host: configured.host.clone(), run: Some(configured.name.clone()) });
-    let names = config.components.iter().map(|component| component.name.get_ref().as_str());
-    let state = session.state_directory().map_err(|e| e.chain())?;
-    let since = Told::read(&state, repository.id(), &key).since(RETENTION);
-    Ok(Found {
-        rows: stale(&snapshots, &whose, &key, names, max_age, now),
-        unretained: since.filter(|since| is_three_nights(*since, now)),
-    })
+    let key = key.unwrap_or_else(|| RunKey { host: configured.host.clone(), run: Some(configured.name) });
+    (whose, key)
 }

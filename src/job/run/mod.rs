@@ -28,11 +28,11 @@ use crate::job::{clock, retention};
 use crate::op::backup::{self, Report, Request, Rules, backup};
 use crate::op::prune;
 use crate::op::verify::verify;
-use crate::repo::whose::{Configured, Whose};
+use crate::repo::whose::{Configured, RunKey, Whose};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Lock, LockMode, StoreError};
 
-pub use goes_on::RETENTION;
+pub use goes_on::{RETENTION, rules};
 pub use stop::Ending;
 
 /// What a run is asked for.
@@ -77,6 +77,8 @@ pub struct Order<'o> {
     pub lock_wait: Duration,
     /// Least level that is shown on standard error too.
     pub echo: Level,
+    /// Whether that is held back until somebody was told by mail: cron mails what it gets.
+    pub is_held: bool,
 }
 
 /// What came of a run.
@@ -102,6 +104,10 @@ struct Night<'n> {
     is_verified: Cell<bool>,
     /// What goes on from night to night, and who was told of it; none before the repository is open.
     told: RefCell<Option<Told>>,
+    /// Whose the new snapshot is to be.
+    key: OnceCell<RunKey>,
+    /// When old snapshots began to be removed.
+    retention_began: Cell<Time>,
     /// Of that, what the mail about this run tells.
     due: RefCell<Vec<String>>,
     /// What a mail is to say of nights that were missed.
@@ -115,6 +121,9 @@ struct Night<'n> {
 pub fn run(order: &Order<'_>) -> Outcome {
     let began = clock::now();
     let (log, failure) = Log::open(&order.config.log, order.redactor.clone(), Some(order.echo), began);
+    if order.is_held {
+        log.hold();
+    }
     let night = Night {
         order,
         log: &log,
@@ -126,6 +135,8 @@ pub fn run(order: &Order<'_>) -> Outcome {
         capacity: OnceCell::new(),
         is_verified: Cell::new(false),
         told: RefCell::default(),
+        key: OnceCell::new(),
+        retention_began: Cell::new(began),
         due: RefCell::default(),
         missed: OnceCell::new(),
         unretained: OnceCell::new(),
@@ -364,6 +375,7 @@ impl Night<'_> {
         let Some(policy) = retention::policy(&self.order.config.retention) else { return Ok(()) };
         let mut request = prune::Request::new(policy, clock::now(), TimeZone::system(), self.order.progress);
         request.is_usual = self.is_usual();
+        self.retention_began.set(request.now);
         match prune::prune(repository, &request) {
             Ok(report) => {
                 self.retained();
