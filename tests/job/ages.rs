@@ -37,7 +37,9 @@ fn a_sync_and_a_check_that_do_not_happen_are_one_mail_and_then_one_a_week() {
         let told = if matches!(day, 4 | 11) { vec![BOTH.to_owned()] } else { Vec::new() };
         assert_eq!(night(&place, day), (Some(0), told.clone()), "day {day}");
         assert_eq!(night(&place, day), (Some(0), Vec::new()), "a second run in the night of day {day}");
-        let stale = run(&place, day, &["notify", "-q", "--stale"]);
+        let quiet = run(&place, day, &["notify", "-q", "--stale"]);
+        assert_eq!(text(&quiet.stderr), "", "cron has nothing to mail");
+        let stale = run(&place, day, &["notify", "--stale"]);
         let error = text(&stale.stderr);
         assert_eq!(stale.status.code(), Some(i32::from(day >= 4)), "day {day}: {error}");
         assert_eq!(

@@ -62,7 +62,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
         wait: options.wait,
         lock_wait: session.global.lock_wait,
         echo: echo(&session.global),
-        is_held: session.global.quiet && !is_read_as_it_comes(),
+        is_held: is_held(&session.global),
     };
     let display = Display::start(&session.global, "backup", &session.progress);
     let outcome = run::run(&order);
@@ -133,9 +133,11 @@ fn with_variables(mut redactor: Redactor) -> Redactor {
     redactor
 }
 
-/// Returns whether standard error goes to somebody who reads it, or to the journal, which keeps it; cron mails it.
-fn is_read_as_it_comes() -> bool {
-    std::io::stderr().is_terminal() || std::env::var_os("JOURNAL_STREAM").is_some()
+/// Returns whether lines for standard error are held back until a mail was sent: with -q, unless somebody reads them as
+/// they come, or the journal keeps them. Cron mails them.
+pub fn is_held(global: &Global) -> bool {
+    let is_read = std::io::stderr().is_terminal() || std::env::var_os("JOURNAL_STREAM").is_some();
+    global.quiet && !is_read
 }
 
 /// Returns the least level of log lines that are shown on standard error.

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::base::time::Time;
 use crate::cli::args::Notify;
-use crate::cli::command::configured::{echo, redactor, tell_of_unusable};
+use crate::cli::command::configured::{echo, is_held, redactor, tell_of_unusable};
 use crate::cli::exit::Exit;
 use crate::cli::report::{Output, reported};
 use crate::cli::session::{Session, host_name, typed};
@@ -56,6 +56,9 @@ fn alarm(session: &Session, config: &Config, host: String) -> Result<Exit, RepoE
     let max_age = config.notify.max_age.unwrap_or(THREE_NIGHTS);
     let now = now();
     let (log, _) = Log::open(&config.log, redactor(config), Some(echo(&session.global)), now);
+    if is_held(&session.global) {
+        log.hold();
+    }
     let (mut found, trouble) = match look(session, config, max_age, now, &host) {
         Ok(found) => (found, String::new()),
         Err(what) => (Found::default(), what),
@@ -100,6 +103,7 @@ fn alarm(session: &Session, config: &Config, host: String) -> Result<Exit, RepoE
     // The runs that go on mail what is suspect, and what retention can't do, themselves, every week.
     let are_rows_told = trouble.is_empty() && found.rows.iter().all(|row| row.suspicion.is_some());
     if are_rows_told && is_overdue_told {
+        log.release(!config.notify.has_mail());
         return Ok(Exit::Partial);
     }
     let mut causes: Vec<Cause> = overdue.iter().map(Overdue::cause).collect();
@@ -126,13 +130,13 @@ fn alarm(session: &Session, config: &Config, host: String) -> Result<Exit, RepoE
             ..Facts::default()
         }),
     };
-    if notice::tell(&config.notify, &mail, &log) {
-        if let Some(told) = found.told.as_mut() {
-            overdue.iter().for_each(|overdue| told.told(&overdue.called(), now));
-            if let Err(e) = told.write() {
-                let what = "what was mailed cannot be remembered, and will be mailed again";
-                log.warning("NOTIFY", format!("{what}: {e}"));
-            }
+    let is_sent = notice::tell(&config.notify, &mail, &log);
+    log.release(!is_sent);
+    if let Some(told) = found.told.as_mut().filter(|_| is_sent) {
+        overdue.iter().for_each(|overdue| told.told(&overdue.called(), now));
+        if let Err(e) = told.write() {
+            let what = "what was mailed cannot be remembered, and will be mailed again";
+            log.warning("NOTIFY", format!("{what}: {e}"));
         }
     }
     Ok(Exit::Partial)
