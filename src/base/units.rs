@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use indicatif::{DecimalBytes, HumanCount};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 /// Reads a size such as `16KiB`, in bytes. Units are binary: KiB, MiB, GiB, TiB, or their first letter.
@@ -40,6 +41,21 @@ pub fn show_duration(length: Duration) -> String {
     SignedDuration::try_from(length).map_or_else(|_| "for ever".to_owned(), |length| format!("{length:#}"))
 }
 
+/// Returns a number of bytes with a unit: decimal ones, kB, MB, GB, everywhere.
+pub fn show_bytes(count: u64) -> String {
+    DecimalBytes(count).to_string()
+}
+
+/// Returns a number with its thousands apart.
+pub fn number(count: u64) -> String {
+    HumanCount(count).to_string()
+}
+
+/// Returns `1 file`, `2 files`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(count), if count == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +66,17 @@ mod tests {
         assert_eq!(parse_size("1g"), Ok(1 << 30));
         assert!(parse_size("5 parsecs").is_err());
         assert!(parse_size("99999999999TiB").is_err());
+    }
+
+    #[test]
+    fn one_is_singular_and_bytes_are_decimal() {
+        assert_eq!(counted(1, "file", "files"), "1 file");
+        assert_eq!(counted(0, "file", "files"), "0 files");
+        assert_eq!(counted(1200, "file", "files"), "1,200 files");
+        assert_eq!(
+            [show_bytes(456), show_bytes(6210), show_bytes(10_200_000_000)],
+            ["456 B", "6.21 kB", "10.20 GB"]
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! How things are shown: text for people, one JSON object a line for programs.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use indicatif::{HumanBytes, HumanCount};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
@@ -14,38 +14,32 @@ use crate::repo::RepoError;
 use crate::repo::select;
 use crate::stage::snapshot::Lack;
 
+pub use crate::base::units::{counted, number, show_bytes as bytes};
 pub use crate::repo::select::rfc3339;
+
+/// Whether this process does something of which its output is only the report.
+static DOES_WORK: AtomicBool = AtomicBool::new(false);
+
+/// Says that this process does something of which its output is only the report: that nobody takes that ends nothing.
+pub fn does_work() {
+    DOES_WORK.store(true, Ordering::Relaxed);
+}
 
 /// Standard output, which may be a closed pipe.
 pub struct Output {
     out: io::BufWriter<io::Stdout>,
-    /// Whether what is written is the report of work that is done: that nobody takes it ends nothing.
-    is_report: bool,
 }
 
 impl Output {
-    /// Opens standard output for what was asked for. If nobody takes it, the program ends.
+    /// Opens standard output.
     pub fn new() -> Self {
-        Self { out: io::BufWriter::new(io::stdout()), is_report: false }
-    }
-
-    /// Opens standard output for the report of work that is done: see [`reported`].
-    pub fn of_report() -> Self {
-        Self { is_report: true, ..Self::new() }
-    }
-
-    /// Ends the program as if by SIGPIPE if nobody listens any more, and nothing was done that is to be told.
-    fn heard<T>(&self, written: io::Result<T>) -> io::Result<T> {
-        if !self.is_report && written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-            std::process::exit(141);
-        }
-        written
+        Self { out: io::BufWriter::new(io::stdout()) }
     }
 
     /// Writes one line, whatever is in it: see [`text::one_line`].
     ///
     /// # Errors
-    /// [`RepoError::Source`] if nobody takes it.
+    /// [`RepoError::Output`] if nobody takes it.
     pub fn line(&mut self, line: impl std::fmt::Display) -> Result<(), RepoError> {
         writeln!(self, "{}", text::one_line(&line.to_string())).map_err(failed)
     }
@@ -77,13 +71,11 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes);
-        self.heard(written)
+        heard(self.out.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let written = self.out.flush();
-        self.heard(written)
+        heard(self.out.flush())
     }
 }
 
@@ -92,35 +84,29 @@ pub fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{}", text::one_line(&line.to_string())); // nobody is left to tell
 }
 
+/// Ends the program as if by SIGPIPE if nobody listens any more, and its output was all that it is for.
+fn heard<T>(written: io::Result<T>) -> io::Result<T> {
+    let is_closed = written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+    if is_closed && !DOES_WORK.load(Ordering::Relaxed) {
+        std::process::exit(141);
+    }
+    written
+}
+
 /// Returns how a command ends whose work is done, and ended so, when its report was `shown`: that this could not be
 /// written undoes nothing, and is said.
 pub fn reported(exit: Exit, shown: Result<(), RepoError>) -> Exit {
     let Err(error) = shown else { return exit };
     let how = match exit {
-        Exit::Done => "the work is done, and only its report could not be written",
-        _ => "the work ended as is said here and in the log, and its report could not be written",
+        Exit::Done => "the work is done; only its report could not be written",
+        _ => "the work has ended, not all of it well; its report could not be written",
     };
     tell(format_args!("snap: {how}: {}", error.chain()));
     if exit == Exit::Done { Exit::Partial } else { exit }
 }
 
-fn failed(error: io::Error) -> RepoError {
-    RepoError::Source { path: "standard output".to_owned(), reason: error.to_string() }
-}
-
-/// Returns a number of bytes with a unit.
-pub fn bytes(count: u64) -> String {
-    HumanBytes(count).to_string()
-}
-
-/// Returns a number with its thousands apart.
-pub fn number(count: u64) -> String {
-    HumanCount(count).to_string()
-}
-
-/// Returns `1 file`, `2 files`.
-pub fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{} {}", number(count), if count == 1 { one } else { many })
+fn failed(source: io::Error) -> RepoError {
+    RepoError::Output { source }
 }
 
 /// Returns a moment as people read it here: `2026-01-05 03:00:12`.
@@ -239,11 +225,5 @@ mod tests {
         assert_eq!(mode(0o2644), "rw-r-Sr--");
         assert_eq!(mode(0o1777), "rwxrwxrwt");
         assert_eq!(mode(0o1000), "--------T");
-    }
-
-    #[test]
-    fn one_is_singular() {
-        assert_eq!(counted(1, "file", "files"), "1 file");
-        assert_eq!(counted(1200, "file", "files"), "1,200 files");
     }
 }

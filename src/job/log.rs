@@ -16,6 +16,7 @@ use jiff::civil::Date;
 use crate::base::redact::Redactor;
 use crate::base::text::one_line;
 use crate::base::time::Time;
+use crate::base::units::counted;
 use crate::job::clock;
 use crate::job::config::{self, Level};
 
@@ -205,7 +206,10 @@ impl Log {
             lines.filter(|(level, _)| *level >= least).map(|(_, line)| line.clone()).collect::<Vec<_>>()
         };
         let mut lines = wanted(&mut state.first.iter());
-        lines.extend((state.left_out > 0).then(|| format!("({} lines left out here)", state.left_out)));
+        lines.extend(
+            (state.left_out > 0)
+                .then(|| format!("({} left out here)", counted(state.left_out, "line", "lines"))),
+        );
         lines.extend(wanted(&mut state.last.iter()));
         lines
     }

@@ -31,5 +31,6 @@ mod suspects;
 mod trial;
 mod upgrade;
 mod whose;
+mod words;
 
 use common::disk;

@@ -58,7 +58,7 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
 /// Says what was done, and what somebody should look at; returns how the command ends.
 ///
 /// # Errors
-/// [`RepoError::Source`] if nothing was written, and nobody takes the report.
+/// [`RepoError::Output`] if nothing was written, and nobody takes the report.
 pub fn end(session: &Session, report: &Report) -> Result<Exit, RepoError> {
     warn(report);
     show_suspects(report);
@@ -294,7 +294,7 @@ fn absolute(path: &Path) -> Result<PathBuf, RepoError> {
 /// [`RepoError::Source`] if nobody takes it.
 pub fn show(session: &Session, report: &Report, report_lacks: bool) -> Result<(), RepoError> {
     let totals = &report.manifest.totals;
-    let mut out = if report.snapshot.is_some() { Output::of_report() } else { Output::new() };
+    let mut out = Output::new();
     if session.global.json {
         let components = report.manifest.components.iter().map(|component| {
             json!({

@@ -254,7 +254,7 @@ fn show(session: &Session, request: &Request<'_>, report: &Report, seconds: f64)
     if session.global.quiet {
         return Ok(());
     }
-    let mut out = Output::of_report();
+    let mut out = Output::new();
     for note in &report.notes {
         out.line(format_args!("note: {note}"))?;
     }
@@ -282,7 +282,7 @@ fn show(session: &Session, request: &Request<'_>, report: &Report, seconds: f64)
 }
 
 fn show_json(request: &Request<'_>, report: &Report, seconds: f64) -> Result<(), RepoError> {
-    let mut out = Output::of_report();
+    let mut out = Output::new();
     for damage in &report.damages {
         out.line(json!({ "type": "damage", "path": damage.path, "what": damage.what }))?;
     }

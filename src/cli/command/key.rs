@@ -84,8 +84,9 @@ pub fn run(session: &Session, command: Key) -> Result<Exit, RepoError> {
         Key::Enroll => {
             repository.enroll()?;
             out.line(format_args!("this machine can back up: {}", repository.secret_file().display()))?;
+            let exit = settle(&repository);
             out.finish()?;
-            return Ok(settle(&repository));
+            return Ok(exit);
         }
         Key::Accept => {
             let _lock = session.lock(&repository)?;

@@ -41,7 +41,7 @@ fn test(session: &Session, config: &Config) -> Result<Exit, RepoError> {
         path: "test mail".to_owned(),
         reason: redactor(config).redact(&e.to_string()),
     })?;
-    let mut out = Output::of_report();
+    let mut out = Output::new();
     let shown = match session.global.quiet {
         true => Ok(()),
         false => out.line(format_args!("mail \"{}\" sent {sent}; see that it arrives", mail.subject)),

@@ -123,7 +123,7 @@ fn to_forget(
 }
 
 fn show(session: &Session, request: &Request<'_>, report: &Report, seconds: f64) -> Result<(), RepoError> {
-    let mut out = if request.dry_run { Output::new() } else { Output::of_report() };
+    let mut out = Output::new();
     if session.global.json {
         for snapshot in &report.snapshots {
             out.line(as_json(snapshot))?;

@@ -121,7 +121,7 @@ fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {
 }
 
 fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> Result<(), RepoError> {
-    let mut out = Output::of_report();
+    let mut out = Output::new();
     if session.global.json {
         json_lines(&mut out, options, report, seconds)?;
         return out.finish();

@@ -12,6 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::base::entry::quoted;
 use crate::base::patterns::is_comment;
+use crate::base::units::counted;
 use crate::job::config::{self, Component, Config, Level};
 use crate::job::mount::Disk;
 use crate::job::notice::greet;
@@ -213,7 +214,7 @@ fn snapshots(config: &Config, around: &Surroundings<'_>, repository: &Repository
     let nights = (0..all.len()).filter(of_own).filter(|at| whose.is_night(*at)).count();
     let older = match own.older {
         0 => String::new(),
-        older => format!("; takes {older} older snapshots as its own"),
+        older => format!("; takes {} as its own", counted(older as u64, "older snapshot", "older snapshots")),
     };
     let others = whose.keys().iter().filter(|key| **key != own.key).map(ToString::to_string);
     let others: Vec<String> = others.collect();
@@ -221,7 +222,11 @@ fn snapshots(config: &Config, around: &Surroundings<'_>, repository: &Repository
         true => String::new(),
         false => format!("; others here: {}", others.join(", ")),
     };
-    table.row(Level::Info, "snapshots", format!("{count} of {}, {nights} nights{older}{others}", own.key));
+    table.row(
+        Level::Info,
+        "snapshots",
+        format!("{count} of {}, {}{older}{others}", own.key, counted(nights as u64, "night", "nights")),
+    );
     if let Some(what) = own.remark() {
         table.row(Level::Warning, "run.name", what);
     }

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use indicatif::DecimalBytes;
-
+use crate::base::units::show_bytes as bytes;
 use crate::job::clock::{day, shown};
 use crate::job::cost::{Amount, Bill, Exceeded, money};
 use crate::job::notice::{Facts, Mail, steps};
@@ -17,7 +16,6 @@ pub fn cost(
     before: Option<(&str, Amount)>,
 ) -> Mail {
     let (now, currency) = (bill.amount, &bill.currency);
-    let bytes = |count: u64| DecimalBytes(count).to_string();
     let mut body = format!(
         "The bucket of {} on {} costs about {} {currency} a month, more than {}.\n\n",
         facts.name,

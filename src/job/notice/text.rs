@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use indicatif::{DecimalBytes, HumanCount};
-
 use crate::base::time::Time;
+use crate::base::units::{counted, number, show_bytes as bytes};
 use crate::job::clock::{day, length, shown};
 use crate::job::mount::Disk;
 use crate::job::notice::{Mail, steps, suspects};
@@ -161,10 +160,6 @@ pub struct Stale {
     pub suspicion: Option<String>,
 }
 
-fn bytes(count: u64) -> String {
-    DecimalBytes(count).to_string()
-}
-
 fn head(facts: &Facts<'_>, body: &mut String) {
     let _ = writeln!(body, "Date:        {}", shown(facts.began));
     let _ = writeln!(body, "Machine:     {}", facts.host);
@@ -255,10 +250,10 @@ fn good_parts(facts: &Facts<'_>, body: &mut String) {
     for part in good {
         let _ = writeln!(
             body,
-            "  {:<width$}  {} in {} files, {} added",
+            "  {:<width$}  {} in {}, {} added",
             part.name,
             bytes(part.bytes),
-            HumanCount(part.files),
+            counted(part.files, "file", "files"),
             bytes(part.bytes_added)
         );
     }
@@ -268,7 +263,7 @@ fn log(facts: &Facts<'_>, body: &mut String) {
     body.push_str("\nLog\n");
     let skipped = facts.log.len().saturating_sub(LOG_LINES);
     if skipped > 0 {
-        let _ = writeln!(body, "  ({skipped} lines before)");
+        let _ = writeln!(body, "  ({} before)", counted(skipped as u64, "line", "lines"));
     }
     for line in facts.log.iter().skip(skipped) {
         let _ = writeln!(body, "  {line}");
@@ -371,14 +366,14 @@ pub fn capacity(facts: &Facts<'_>, disk: &Disk, limit_percent: u8, kept: &[KeptO
     let _ = writeln!(body, "Capacity:     {}", bytes(disk.capacity_bytes));
     let _ = writeln!(body, "Used:         {} ({percent}%)", bytes(disk.used_bytes));
     let _ = writeln!(body, "Available:    {}", bytes(disk.available_bytes));
-    let all = facts.snapshots.map_or_else(|| "not known".to_owned(), |count| HumanCount(count).to_string());
+    let all = facts.snapshots.map_or_else(|| "not known".to_owned(), |count| number(count));
     let _ = writeln!(body, "Snapshots:    {all}");
     for row in kept {
         let _ = writeln!(
             body,
             "  {:<11} {}; the newest holds {}, all of them have added {} to the disk",
             format!("{}:", row.tag),
-            HumanCount(row.count),
+            number(row.count),
             bytes(row.newest_bytes),
             bytes(row.stored_bytes)
         );

@@ -8,12 +8,12 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use indicatif::{DecimalBytes, HumanCount};
 use jiff::tz::TimeZone;
 
 use crate::base::progress::Progress;
 use crate::base::redact::Redactor;
 use crate::base::time::Time;
+use crate::base::units::{counted, number, show_bytes};
 use crate::job::config::{Component, Config, Level};
 use crate::job::listener::JobListener;
 use crate::job::lock::{self, LockError, RunLock};
@@ -328,7 +328,7 @@ impl Night<'_> {
             self.log.line(level, "MAIN", format!("left out: {path}: {}", skipped.reason));
         }
         if let Some(id) = report.snapshot {
-            let stored = DecimalBytes(report.bytes_stored);
+            let stored = show_bytes(report.bytes_stored);
             self.log.info("MAIN", format!("snapshot {id}: the repository grew by {stored}"));
         }
         self.tell_suspects(&report);
@@ -353,18 +353,19 @@ impl Night<'_> {
             self.log.error("VERIFY", problem);
         }
         if let Some(first) = verified.problems.first() {
-            return Err(
-                self.not_verified(format!("{} problems, the first: {first}", verified.problems.len()))
-            );
+            return Err(self.not_verified(format!(
+                "{}, the first: {first}",
+                counted(verified.problems.len() as u64, "problem", "problems")
+            )));
         }
         self.log.info(
             "VERIFY",
             format!(
-                "passed: {} files, {}; {} packs of this run read back, {}",
-                HumanCount(verified.files),
-                DecimalBytes(verified.bytes),
-                HumanCount(verified.packs),
-                DecimalBytes(verified.bytes_read)
+                "passed: {}, {}; {} of this run read back, {}",
+                counted(verified.files, "file", "files"),
+                show_bytes(verified.bytes),
+                counted(verified.packs, "pack", "packs"),
+                show_bytes(verified.bytes_read)
             ),
         );
         Ok(true)
@@ -390,11 +391,11 @@ impl Night<'_> {
                 self.log.info(
                     "PRUNE",
                     format!(
-                        "{} snapshots removed, {} kept; packs deleted: {}, waiting to be deleted: {}",
-                        HumanCount(report.forgotten()),
-                        HumanCount(report.kept()),
-                        DecimalBytes(report.deleted.bytes),
-                        DecimalBytes(report.waiting.bytes)
+                        "{} removed, {} kept; packs deleted: {}, waiting to be deleted: {}",
+                        counted(report.forgotten(), "snapshot", "snapshots"),
+                        number(report.kept()),
+                        show_bytes(report.deleted.bytes),
+                        show_bytes(report.waiting.bytes)
                     ),
                 );
                 Ok(())
