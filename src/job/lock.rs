@@ -1,6 +1,6 @@
 //! One configured run at a time: a lock that says who holds it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::base::progress::Progress;
-use crate::store::append_regular;
+use crate::store::{StoreError, append_regular, is_full, make_own_folder};
 
 /// Time between two looks at a lock that is waited for.
 const TICK: Duration = Duration::from_millis(200);
@@ -71,8 +71,10 @@ impl RunLock {
     ) -> Result<Self, LockError> {
         let failed = |source: io::Error| LockError::File { path: path.display().to_string(), source };
         if let Some(folder) = path.parent() {
-            use std::os::unix::fs::DirBuilderExt;
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+            make_own_folder(folder).map_err(|error| match error {
+                StoreError::Io { path, source, .. } => LockError::File { path, source },
+                other => failed(io::Error::other(other)),
+            })?;
         }
         let mut file = append_regular(path).map_err(failed)?;
         let mut waiting = Some(waiting);
@@ -101,10 +103,6 @@ impl RunLock {
             _ => Ok(Self { _file: file }),
         }
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl LockError {

@@ -28,7 +28,7 @@ pub use address::{dead_link, refuse_other_kinds};
 pub use both::BothStores;
 pub use dry::DryStore;
 pub use genuine::GenuineStore;
-pub use local::LocalStore;
+pub use local::{LocalStore, is_full};
 pub use locking::{Lockable, LockingStore, Mode, Overlay, Protection, Retention, Usage, Version, VersionId};
 pub use locking_memory::LockingMemory;
 pub use memory::MemoryStore;
