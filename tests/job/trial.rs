@@ -267,3 +267,24 @@ fn the_operators_example_works_as_written() {
         assert!(dump.contains(part), "{part}: {dump}");
     }
 }
+
+/// A run leaves the repository out; who sets it up is told before.
+#[test]
+fn a_source_in_the_repository_or_around_it_is_warned_of() {
+    let mut place = Place::with_mail(1);
+    let base = place.folder.path().display().to_string();
+    std::os::unix::fs::symlink(place.path("repo"), place.path("link")).expect("link is made");
+    for (name, path) in [("inside", "repo/packs"), ("all", ""), ("behind", "link"), ("beside", "mail")] {
+        place.rest += &format!("[[component]]\nname = \"{name}\"\npaths = [\"{base}/{path}\"]\n");
+    }
+    place.write_config();
+    let rows = text(&place.snap(&["config", "check"]).stdout);
+    let warned = |name: &str, what: &str| {
+        let own = |line: &&str| line.starts_with("WARNING") && line.contains(&format!("  {name} "));
+        rows.lines().filter(own).any(|line| line.contains(what))
+    };
+    assert!(warned("inside", "lies in the repository"), "{rows}");
+    assert!(warned("behind", "lies in the repository"), "{rows}");
+    assert!(warned("all", "contains the repository"), "{rows}");
+    assert!(!warned("beside", "the repository, ") && !warned("mail", "in the repository:"), "{rows}");
+}

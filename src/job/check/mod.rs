@@ -87,6 +87,7 @@ pub fn check(config: &Config, around: &Surroundings<'_>) -> Vec<Row> {
         excludes(component, &mut table);
         commands(component, &mut table);
         own_disk(config, component, around, &mut table);
+        own_repository(config, component, around, &mut table);
     }
     notices(config, &mut table);
     if let Some(sync) = &config.sync {
@@ -196,6 +197,26 @@ fn own_disk(config: &Config, component: &Component, around: &Surroundings<'_>, t
             );
             table.row(Level::Warning, component.name.get_ref(), detail);
         }
+    }
+}
+
+/// Warns of a source that is the repository, lies in it or contains it: a run leaves the repository out.
+fn own_repository(config: &Config, component: &Component, around: &Surroundings<'_>, table: &mut Table) {
+    if config.repository.is_remote() {
+        return;
+    }
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let repository = real(around.location);
+    for path in component.paths.iter().map(toml::Spanned::get_ref) {
+        let source = real(path);
+        let detail = match (source.starts_with(&repository), repository.starts_with(&source)) {
+            (true, _) => "lies in the repository: nothing of it is backed up; name another path",
+            (false, true) => {
+                "contains the repository, which is left out of the backup; exclude it, or name what is to be kept"
+            }
+            (false, false) => continue,
+        };
+        table.row(Level::Warning, component.name.get_ref(), format!("{} {detail}", path.display()));
     }
 }
 
