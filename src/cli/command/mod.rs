@@ -14,6 +14,7 @@ mod init;
 mod key;
 mod logged;
 mod ls;
+mod man;
 mod mount;
 mod notify;
 mod prune;
@@ -90,11 +91,9 @@ fn act(session: &Session, command: Command) -> Result<Exit, RepoError> {
             print(&text)
         }
         Command::Man => {
-            let mut text = Vec::new();
-            let rendered = clap_mangen::Man::new(Arguments::command()).render(&mut text);
-            rendered
+            let page = man::page()
                 .map_err(|e| RepoError::Source { path: "manual page".to_owned(), reason: e.to_string() })?;
-            print(&text)
+            print(page.as_bytes())
         }
     }
 }
