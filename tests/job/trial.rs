@@ -270,7 +270,7 @@ fn the_operators_example_works_as_written() {
 
 /// A run leaves the repository out; who sets it up is told before.
 #[test]
-fn a_source_in_the_repository_or_around_it_is_warned_of() {
+fn a_source_in_the_repository_or_around_it_is_told_by_config_check() {
     let mut place = Place::with_mail(1);
     let base = place.folder.path().display().to_string();
     std::os::unix::fs::symlink(place.path("repo"), place.path("link")).expect("link is made");
@@ -279,12 +279,12 @@ fn a_source_in_the_repository_or_around_it_is_warned_of() {
     }
     place.write_config();
     let rows = text(&place.snap(&["config", "check"]).stdout);
-    let warned = |name: &str, what: &str| {
-        let own = |line: &&str| line.starts_with("WARNING") && line.contains(&format!("  {name} "));
+    let told = |level: &str, name: &str, what: &str| {
+        let own = |line: &&str| line.starts_with(level) && line.contains(&format!("  {name} "));
         rows.lines().filter(own).any(|line| line.contains(what))
     };
-    assert!(warned("inside", "lies in the repository"), "{rows}");
-    assert!(warned("behind", "lies in the repository"), "{rows}");
-    assert!(warned("all", "contains the repository"), "{rows}");
-    assert!(!warned("beside", "the repository, ") && !warned("mail", "in the repository:"), "{rows}");
+    assert!(told("ERROR", "inside", "lies in the repository"), "{rows}");
+    assert!(told("ERROR", "behind", "lies in the repository"), "{rows}");
+    assert!(told("WARNING", "all", "contains the repository"), "{rows}");
+    assert!(!told("", "beside", "the repository, which"), "{rows}");
 }

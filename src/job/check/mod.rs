@@ -200,7 +200,7 @@ fn own_disk(config: &Config, component: &Component, around: &Surroundings<'_>, t
     }
 }
 
-/// Warns of a source that is the repository, lies in it or contains it: a run leaves the repository out.
+/// Tells of a source that is the repository, lies in it, which fails every night, or contains it, which is left out.
 fn own_repository(config: &Config, component: &Component, around: &Surroundings<'_>, table: &mut Table) {
     if config.repository.is_remote() {
         return;
@@ -209,14 +209,14 @@ fn own_repository(config: &Config, component: &Component, around: &Surroundings<
     let repository = real(around.location);
     for path in component.paths.iter().map(toml::Spanned::get_ref) {
         let source = real(path);
-        let detail = match (source.starts_with(&repository), repository.starts_with(&source)) {
-            (true, _) => "lies in the repository: nothing of it is backed up; name another path",
-            (false, true) => {
-                "contains the repository, which is left out of the backup; exclude it, or name what is to be kept"
+        let (level, detail) = match (source.starts_with(&repository), repository.starts_with(&source)) {
+            (true, _) => {
+                (Level::Error, "lies in the repository, which is never backed up into itself: name another")
             }
+            (false, true) => (Level::Warning, "contains the repository, which is left out of the backup"),
             (false, false) => continue,
         };
-        table.row(Level::Warning, component.name.get_ref(), format!("{} {detail}", path.display()));
+        table.row(level, component.name.get_ref(), format!("{} {detail}", path.display()));
     }
 }
 
