@@ -11,6 +11,18 @@ const CRONTAB: &str = "etc/cron.d/snap";
 /// Where the units lie, as they are shipped.
 const UNITS: &[&str] = &["etc/systemd/system", "usr/lib/systemd/system"];
 
+/// Programs that show which containers run, and which services.
+const SHOWING: &[(&str, &str)] =
+    &[("docker", "docker ps"), ("podman", "podman ps"), ("systemctl", "systemctl --failed")];
+
+/// Returns what shows which services run, below `root`, which is `/` but for tests; none if nothing is known to.
+pub fn services(root: &Path) -> Option<&'static str> {
+    let is_there = |program: &str| {
+        ["usr/bin", "usr/local/bin", "bin"].iter().any(|folder| root.join(folder).join(program).exists())
+    };
+    SHOWING.iter().find(|(program, _)| is_there(program)).map(|(_, command)| *command)
+}
+
 /// Returns how to see whether the schedule runs, below `root`, which is `/` but for tests.
 pub fn schedule(root: &Path) -> String {
     let has_systemd = root.join("run/systemd/system").is_dir();
@@ -47,6 +59,11 @@ mod tests {
             fs::write(path, "").unwrap();
         };
         assert_eq!(schedule(root.path()), "there is no /etc/cron.d/snap here; crontab -l");
+        assert_eq!(services(root.path()), None);
+        put("usr/bin/systemctl");
+        assert_eq!(services(root.path()), Some("systemctl --failed"));
+        put("usr/bin/docker");
+        assert_eq!(services(root.path()), Some("docker ps"));
         fs::create_dir_all(root.path().join("run/systemd/system")).unwrap();
         put("etc/cron.d/snap");
         assert_eq!(schedule(root.path()), "cat /etc/cron.d/snap; journalctl -t CRON -t CROND -g snap");

@@ -47,7 +47,10 @@ pub fn note(config: &Config, redactor: Redactor, (level, who, line): (Level, &st
 /// Logs how a verb ended, and mails it if somebody must see to it. Standard error is left to the caller.
 /// Never fails: there is nobody else to tell.
 pub fn tell(config: &Config, redactor: Redactor, ended: &Ended<'_>) {
-    let (log, _) = Log::open(&config.log, redactor, None, ended.began);
+    let (log, failure) = Log::open(&config.log, redactor, None, ended.began);
+    if let Some(failure) = failure {
+        tracing::warn!("logs cannot be written: {failure}");
+    }
     let seconds = ended.seconds();
     for finding in ended.findings {
         log.line(ended.level, ended.component, finding);

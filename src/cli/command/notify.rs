@@ -63,9 +63,10 @@ fn alarm(session: &Session, config: &Config, host: String) -> Result<Exit, RepoE
         Ok(found) => (found, String::new()),
         Err(what) => (Found::default(), what),
     };
-    // What another repository lacks is not known here.
+    // What another repository, or another machine, lacks is not known here.
+    let is_here = host == session.host();
     let ages = match (session.own_config(), session.state_directory()) {
-        (Ok(Some(_)), Ok(state)) => ages::look(config, &state, &host, now),
+        (Ok(Some(_)), Ok(state)) if is_here => ages::look(config, &state, &host, now),
         _ => Ages::default(),
     };
     let mut overdue = ages.overdue;

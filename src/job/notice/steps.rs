@@ -53,8 +53,10 @@ fn steps(facts: &Facts<'_>, failing: Failing) -> Vec<String> {
             again,
         ],
         Failing::Component => vec![
-            "Look at the reasons above: does the service run (docker ps), is the path there, may it be read?"
-                .to_owned(),
+            format!(
+                "Look at the reasons above: does the service run{}, is the path there, may it be read?",
+                here::services(Path::new("/")).map_or_else(String::new, |shows| format!(" ({shows})"))
+            ),
             "Try all commands and paths: snap config check --run".to_owned(),
             format!("{again}   (what is unchanged costs little)"),
         ],

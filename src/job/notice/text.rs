@@ -116,8 +116,8 @@ pub struct Facts<'f> {
     pub parts: &'f [PartReport],
     /// Tries that failed.
     pub failures: &'f [Failure],
-    /// Components that are suspect, accepted or not.
-    pub suspects: &'f [Suspected],
+    /// Components that are suspect, and that nobody has accepted.
+    pub suspects: Vec<&'f Suspected>,
     /// How the key files differ from what this machine remembers.
     pub key_errors: Vec<String>,
     /// How full the disk is.
@@ -239,7 +239,7 @@ fn complaint(failure: &Failure, body: &mut String) {
 }
 
 fn good_parts(facts: &Facts<'_>, body: &mut String) {
-    let is_suspect = |part: &PartReport| suspects::open(facts).any(|suspect| suspect.component == part.name);
+    let is_suspect = |part: &PartReport| facts.suspects.iter().any(|suspect| suspect.component == part.name);
     let whole = facts.parts.iter().filter(|part| part.status == Status::Complete && !is_suspect(part));
     let good: Vec<&PartReport> = whole.collect();
     if good.is_empty() {

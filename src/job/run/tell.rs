@@ -130,7 +130,7 @@ impl Night<'_> {
             snapshot: report.and_then(|report| report.snapshot).map(|id| id.to_string()),
             parts: report.map_or(&[], |report| report.parts.as_slice()),
             failures,
-            suspects: report.map_or(&[], |report| report.suspects.as_slice()),
+            suspects: report.map_or_else(Vec::new, |report| report.open_suspects().collect()),
             disk: self.disk(),
             mount: mount.unwrap_or(&self.order.location).to_str().unwrap_or("(its name is not text)"),
             snapshots: self.snapshots(),
