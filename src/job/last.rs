@@ -144,7 +144,7 @@ impl Last {
         let is_first = successes.len() == 1;
         match successes.last_mut() {
             Some(last) if at <= *last => (),
-            Some(last) if at - *last < DAY && !is_first => *last = at,
+            Some(last) if at.saturating_sub(*last) < DAY && !is_first => *last = at,
             _ => successes.push(at),
         }
         let more = successes.len().saturating_sub(SUCCESSES_MAX);

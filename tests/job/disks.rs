@@ -53,7 +53,7 @@ fn a_disk_that_fills_up_during_the_run_harms_no_earlier_snapshot() {
 }
 
 #[test]
-fn a_disk_that_is_eighty_percent_full_is_warned_of_and_the_run_goes_on() {
+fn a_disk_that_is_eighty_percent_full_is_mailed_once_at_each_further_step_and_the_runs_go_on() {
     let Some((place, disk)) = on_disk(48, "min_free = \"1MiB\"") else { return };
     let about = rustix::fs::statvfs(disk.path()).expect("is asked");
     let usable = (about.f_blocks - about.f_bfree + about.f_bavail) * about.f_frsize;
@@ -72,6 +72,20 @@ fn a_disk_that_is_eighty_percent_full_is_warned_of_and_the_run_goes_on() {
         "snap prune",
     ]);
     assert!(place.log("snap.log").contains("[WARNING] [INIT] the disk under"), "{}", place.log("snap.log"));
+    place.forget_mails();
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    assert!(place.mails().is_empty(), "it was told");
+    fs::remove_file(disk.path().join("filler")).expect("room is made");
+    disk.fill(usable / 12); // 91.7 %
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    let mail = place.only_mail();
+    assert!(mail.subject == "[WARNING] Backup Disk Capacity at 92%", "{}", mail.subject);
+    place.forget_mails();
+    fs::remove_file(disk.path().join("filler")).expect("room is made");
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    disk.fill(usable / 6);
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    assert_eq!(place.mails().len(), 1, "it had room meanwhile");
 }
 
 #[test]

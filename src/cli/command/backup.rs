@@ -381,8 +381,9 @@ pub fn show(session: &Session, report: &Report, report_lacks: bool) -> Result<()
         out.line(format_args!("  {rows} left out, such as {}; -v lists them", first.unwrap_or_default()))?;
     }
     if !report.lacks.is_empty() {
+        let where_all = if report_lacks { "as listed above" } else { "as the log says" };
         out.line(format_args!(
-            "  {} could not be backed up, as listed above",
+            "  {} could not be backed up, {where_all}",
             counted(report.lacks.len() as u64, "entry", "entries")
         ))?;
     }

@@ -189,8 +189,9 @@ fn own_disk(config: &Config, component: &Component, around: &Surroundings<'_>, t
     }
     let device = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
     let Some(own) = device(around.location) else { return };
+    let repository = real(around.location);
     for path in component.paths.iter().map(toml::Spanned::get_ref) {
-        if device(path) == Some(own) {
+        if device(path) == Some(own) && !real(path).starts_with(&repository) {
             let detail = format!(
                 "{} lies on the disk of the repository: one broken disk takes both; keep a copy elsewhere ([sync], or snap clone)",
                 path.display()
@@ -200,12 +201,16 @@ fn own_disk(config: &Config, component: &Component, around: &Surroundings<'_>, t
     }
 }
 
+/// Returns a path without links, or as it is where nothing is there.
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Tells of a source that is the repository, lies in it, which fails every night, or contains it, which is left out.
 fn own_repository(config: &Config, component: &Component, around: &Surroundings<'_>, table: &mut Table) {
     if config.repository.is_remote() {
         return;
     }
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let repository = real(around.location);
     for path in component.paths.iter().map(toml::Spanned::get_ref) {
         let source = real(path);
