@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::tz::TimeZone;
 use serde_json::Value;
@@ -79,8 +80,25 @@ impl Write for Output {
     }
 }
 
+/// Lines for standard error that are held back until it is known whether somebody was told; none if nothing is.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// Holds back what [`tell`] says until [`release`]: cron mails each line of it.
+pub fn hold() {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+}
+
+/// Shows what was held back, or lets it go; from now on nothing is held back.
+pub fn release(is_shown: bool) {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+    held.into_iter().flatten().filter(|_| is_shown).for_each(tell);
+}
+
 /// Writes one line to standard error, whatever is in it: see [`text::one_line`].
 pub fn tell(line: impl std::fmt::Display) {
+    if let Some(held) = HELD.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        return held.push(line.to_string());
+    }
     let _ = writeln!(io::stderr(), "{}", text::one_line(&line.to_string())); // nobody is left to tell
 }
 

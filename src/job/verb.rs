@@ -45,8 +45,8 @@ pub fn note(config: &Config, redactor: Redactor, (level, who, line): (Level, &st
 }
 
 /// Logs how a verb ended, and mails it if somebody must see to it. Standard error is left to the caller.
-/// Never fails: there is nobody else to tell.
-pub fn tell(config: &Config, redactor: Redactor, ended: &Ended<'_>) {
+/// Never fails: there is nobody else to tell. Returns whether a mail was taken that says what is wrong.
+pub fn tell(config: &Config, redactor: Redactor, ended: &Ended<'_>) -> bool {
     let (log, failure) = Log::open(&config.log, redactor, None, ended.began);
     if let Some(failure) = failure {
         tracing::warn!("logs cannot be written: {failure}");
@@ -58,10 +58,10 @@ pub fn tell(config: &Config, redactor: Redactor, ended: &Ended<'_>) {
     let words = format!("{}: {} in {}", ended.command, ended.status, clock::length(seconds));
     log.line(ended.level, ended.component, words);
     if ended.level < Level::Error || !ended.is_mailed {
-        return;
+        return false;
     }
     let facts = Facts { log: log.lines(Level::Debug), ..ended.facts(config) };
-    let _ = notice::tell(&config.notify, &notice::verb(ended.title, &facts, ended.findings), &log);
+    notice::tell(&config.notify, &notice::verb(ended.title, &facts, ended.findings), &log)
 }
 
 impl Ended<'_> {

@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
-use crate::cli::command::configured::{redactor, tell_of_unusable};
+use crate::cli::command::configured::{is_held, redactor, tell_of_unusable};
 use crate::cli::exit::Exit;
-use crate::cli::report::reported;
+use crate::cli::report::{self, reported};
 use crate::cli::session::{Session, host_name, typed};
 use crate::job::clock::now;
 use crate::job::config::Level;
@@ -74,10 +74,16 @@ pub fn watched(
     if session.global.repo.is_none() && !is_at_hand {
         tell_of_unusable(session, &command);
     }
+    if is_held(&session.global) {
+        report::hold();
+    }
     let result = work();
     let config = match session.own_config() {
         Ok(Some(config)) => config,
-        _ => return result.map(|worked| reported(worked.exit, worked.shown)),
+        _ => {
+            report::release(true);
+            return result.map(|worked| reported(worked.exit, worked.shown));
+        }
     };
     let (exit, findings, success) = match &result {
         Ok(worked) => (worked.exit, worked.findings.clone(), worked.success),
@@ -110,7 +116,8 @@ pub fn watched(
         findings: &findings,
         is_mailed: !is_at_hand,
     };
-    verb::tell(config, redactor(config), &ended);
+    let is_told = verb::tell(config, redactor(config), &ended);
+    report::release(!is_told);
     if let Ok(state) = session.state_directory() {
         let run =
             LastRun { ended: now().seconds, exit: exit as u8, seconds: started.elapsed().as_secs_f64() };
@@ -120,5 +127,9 @@ pub fn watched(
             verb::tell_cost(config, redactor(config), &state, store, bill, &ended);
         }
     }
-    result.map(|worked| reported(worked.exit, worked.shown))
+    match result {
+        // Whoever gets cron's mail as well has read it.
+        Err(_) if is_told && is_held(&session.global) => Ok(exit),
+        result => result.map(|worked| reported(worked.exit, worked.shown)),
+    }
 }
