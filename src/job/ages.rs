@@ -167,7 +167,7 @@ mod tests {
     fn where_nothing_can_be_remembered_that_is_said_and_nothing_is_silent_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         let taken = folder.path().join("taken");
-        std::fs::write(&taken, b"no folder").unwrap();
+        std::fs::File::create(&taken).unwrap();
         let found = look(&config(ALL), &taken, "mx1", at(0));
         assert_eq!((found.overdue.len(), found.troubles.len()), (0, 3), "{found:?}");
         assert!(found.troubles[0].starts_with("when sync last succeeded cannot be remembered"));

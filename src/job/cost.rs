@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(costs.before(at(35)).map(|(month, amount)| (month, amount.cost)), Some(("2026-01", 30.0)));
         assert_eq!(costs.before(at(0)), None);
         assert_eq!(sync(folder.path(), 36, 45.0), None, "told on the day before");
-        std::fs::write(&costs.path, b"{").unwrap();
+        std::fs::File::create(&costs.path).unwrap();
         assert_eq!(sync(folder.path(), 37, 45.0), Some((10.0, false)), "what is lost is told once more");
     }
 

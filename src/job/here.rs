@@ -56,7 +56,7 @@ mod tests {
         let put = |path: &str| {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
+            fs::File::create(path).unwrap();
         };
         assert_eq!(schedule(root.path()), "there is no /etc/cron.d/snap here; crontab -l");
         assert_eq!(services(root.path()), None);

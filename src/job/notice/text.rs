@@ -366,7 +366,7 @@ pub fn capacity(facts: &Facts<'_>, disk: &Disk, limit_percent: u8, kept: &[KeptO
     let _ = writeln!(body, "Capacity:     {}", bytes(disk.capacity_bytes));
     let _ = writeln!(body, "Used:         {} ({percent}%)", bytes(disk.used_bytes));
     let _ = writeln!(body, "Available:    {}", bytes(disk.available_bytes));
-    let all = facts.snapshots.map_or_else(|| "not known".to_owned(), |count| number(count));
+    let all = facts.snapshots.map_or_else(|| "not known".to_owned(), number);
     let _ = writeln!(body, "Snapshots:    {all}");
     for row in kept {
         let _ = writeln!(
