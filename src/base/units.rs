@@ -36,8 +36,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "is not a length of time such as 10s, 30m, 26h or 30d".to_owned())
 }
 
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+
 /// Returns a length of time as [`parse_duration`] reads it.
 pub fn show_duration(length: Duration) -> String {
+    let seconds = length.as_secs();
+    if length.subsec_nanos() == 0 && seconds > DAY && seconds.is_multiple_of(DAY) {
+        return format!("{}d", seconds / DAY); // 960h says little
+    }
     SignedDuration::try_from(length).map_or_else(|_| "for ever".to_owned(), |length| format!("{length:#}"))
 }
 
@@ -81,7 +88,15 @@ mod tests {
 
     #[test]
     fn lengths_of_time_are_read_back_as_they_are_shown() {
-        let lengths = [("2d", 172_800_000), ("26h", 93_600_000), ("1m 30s", 90_000), ("0s", 0), ("10ms", 10)];
+        assert_eq!(show_duration(Duration::from_secs(40 * DAY)), "40d");
+        let lengths = [
+            ("2d", 172_800_000),
+            ("24h", 86_400_000),
+            ("26h", 93_600_000),
+            ("1m 30s", 90_000),
+            ("0s", 0),
+            ("10ms", 10),
+        ];
         for (text, millis) in lengths {
             let length = Duration::from_millis(millis);
             assert_eq!(parse_duration(text), Ok(length));

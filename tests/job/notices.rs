@@ -260,7 +260,7 @@ fn backups_that_have_not_happened_raise_an_alarm() {
     place.notify = String::new();
     place.write_config();
     assert_eq!(stale(&place), Some(1));
-    place.only_mail().says(&["older than 72h"]);
+    place.only_mail().says(&["older than 3d"]);
 }
 
 /// Under a timer nobody reads standard error: what can be read of the file says whom to tell.

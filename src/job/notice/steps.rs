@@ -23,9 +23,9 @@ pub fn section(facts: &Facts<'_>, body: &mut String) {
     }
 }
 
-/// Returns how to see whether the schedule runs.
-pub fn schedule() -> String {
-    here::schedule(Path::new("/"))
+/// Returns the step that looks whether the schedule runs.
+pub fn runs() -> String {
+    format!("Does the schedule run? {}", here::schedule(Path::new("/")))
 }
 
 /// Returns what to do about one kind of trouble.
@@ -67,7 +67,8 @@ fn steps(facts: &Facts<'_>, failing: Failing) -> Vec<String> {
             format!("See that the disk does not fill up meanwhile: df -h {mount}"),
         ],
         Failing::Missed => vec![
-            format!("See why nothing was backed up: the logs of those days; {}", schedule()),
+            runs(),
+            "See in the logs of those days why nothing was backed up".to_owned(),
             "If it is meant to run less often, say how old a backup may be: notify.max_age in the configuration".to_owned(),
             "Look at what there is: snap snapshots".to_owned(),
         ],
@@ -86,12 +87,12 @@ fn steps(facts: &Facts<'_>, failing: Failing) -> Vec<String> {
             again,
         ],
         Failing::SyncAge => vec![
-            format!("Does its schedule run? {}", schedule()),
+            runs(),
             "See whether the bucket is reached and the credentials are right: snap sync --dry-run".to_owned(),
             "Bring the copy up to date: snap sync   (locks that are not renewed run out)".to_owned(),
         ],
         Failing::CheckAge => vec![
-            format!("Does its schedule run? {}", schedule()),
+            runs(),
             "Read every pack: snap check --read-packs".to_owned(),
         ],
         Failing::RetentionAge => vec![

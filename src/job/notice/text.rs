@@ -416,7 +416,7 @@ pub fn stale(
     for cause in besides {
         let _ = writeln!(body, "  {}", cause.what);
     }
-    let _ = writeln!(body, "\nWhat to do\n  1. Does the schedule run? {}", steps::schedule());
+    let _ = writeln!(body, "\nWhat to do\n  1. {}", steps::runs());
     body.push_str(
         "  2. Look at the logs of the last runs, and try everything harmlessly: snap config check --run\n",
     );
