@@ -10,12 +10,12 @@ use crate::cli::command::configured::{echo, is_held, redactor, tell_of_unusable}
 use crate::cli::exit::Exit;
 use crate::cli::report::{Output, reported};
 use crate::cli::session::{Session, host_name, typed};
-use crate::job::ages::{self, Ages, Overdue};
+use crate::job::ages::{self, Overdue};
 use crate::job::clock::{now, shown};
 use crate::job::config::{Config, Level, Span};
 use crate::job::last::Subject;
 use crate::job::log::{Log, day_name};
-use crate::job::notice::{self, Cause, Facts, Failing, Stale};
+use crate::job::notice::{self, Cause, Facts, Failing, Mail, Stale};
 use crate::job::preflight;
 use crate::job::run::RETENTION;
 use crate::job::stale::stale;
@@ -59,82 +59,23 @@ fn alarm(session: &Session, config: &Config, host: String) -> Result<Exit, RepoE
     if is_held(&session.global) {
         log.hold();
     }
-    let (mut found, trouble) = match look(session, config, max_age, now, &host) {
-        Ok(found) => (found, String::new()),
-        Err(what) => (Found::default(), what),
-    };
-    // What another repository, or another machine, lacks is not known here.
-    let is_here = host == session.host();
-    let ages = match (session.own_config(), session.state_directory()) {
-        (Ok(Some(_)), Ok(state)) if is_here => ages::look(config, &state, &host, now),
-        _ => Ages::default(),
-    };
-    let mut overdue = ages.overdue;
-    overdue
-        .retain(|overdue| !(found.is_retention_told && matches!(overdue.subject, Subject::Retention { .. })));
-    let is_well = found.rows.is_empty() && trouble.is_empty() && found.unretained.is_none();
-    if is_well && overdue.is_empty() && ages.troubles.is_empty() {
-        log.info(
-            "NOTIFY",
-            format!("no component's backup is older than {max_age}, and nothing else is overdue"),
-        );
+    let mut found = look(session, config, max_age, now, &host)
+        .unwrap_or_else(|trouble| Found { trouble, ..Found::default() });
+    found.add_ages(session, config, now, &host);
+    if found.is_well() {
+        let what = format!("no component's backup is older than {max_age}, and nothing else is overdue");
+        log.info("NOTIFY", what);
         return Ok(Exit::Done);
     }
-    if !trouble.is_empty() {
-        log.error("NOTIFY", format!("how old the backups are is not known: {trouble}"));
-    }
-    for row in &found.rows {
-        let last = row.last.map_or_else(|| "never".to_owned(), shown);
-        let why = row.suspicion.as_ref().map_or_else(String::new, |why| format!("; it is suspect: {why}"));
-        log.error(
-            "NOTIFY",
-            format!("{}: last backed up whole {last}: older than {max_age}{why}", row.component),
-        );
-    }
-    if let Some(since) = found.unretained {
-        log.error("NOTIFY", format!("old snapshots have not been removed since {}", shown(since)));
-    }
-    let lines = overdue.iter().map(Overdue::line).chain(ages.troubles.iter().cloned());
-    lines.for_each(|line| log.error("NOTIFY", line));
-    let is_due = |overdue: &Overdue| {
-        let told = found.told.as_ref();
-        told.is_none_or(|told| told.is_due(&overdue.called(), now))
-    };
-    let is_overdue_told = ages.troubles.is_empty() && !overdue.iter().any(is_due);
-    // The runs that go on mail what is suspect, and what retention can't do, themselves, every week.
-    let are_rows_told = trouble.is_empty() && found.rows.iter().all(|row| row.suspicion.is_some());
-    if are_rows_told && is_overdue_told {
+    found.log(max_age, &log);
+    if found.are_rows_told() && found.is_overdue_told(now) {
         log.release(!config.notify.has_mail());
         return Ok(Exit::Partial);
     }
-    let mut causes: Vec<Cause> = overdue.iter().map(Overdue::cause).collect();
-    causes.extend(ages.troubles.into_iter().map(|what| Cause {
-        title: "State Cannot Be Written".to_owned(),
-        failing: Failing::Other,
-        what,
-    }));
-    let mail = match are_rows_told {
-        false => {
-            let whose = (config.notify.name(), host.as_str());
-            notice::stale(whose, now, &max_age.to_string(), &found.rows, &trouble, &causes)
-        }
-        true => notice::found(&Facts {
-            name: config.notify.name(),
-            host: &host,
-            repository: &config.repository.path.get_ref().display().to_string(),
-            command: &typed(),
-            began: now,
-            status: "nothing was run",
-            causes: &causes,
-            log: log.lines(Level::Debug),
-            log_file: config.log.directory.join(day_name(now)).display().to_string(),
-            ..Facts::default()
-        }),
-    };
-    let is_sent = notice::tell(&config.notify, &mail, &log);
+    let is_sent = notice::tell(&config.notify, &found.mail(config, max_age, now, &host, &log), &log);
     log.release(!is_sent);
     if let Some(told) = found.told.as_mut().filter(|_| is_sent) {
-        overdue.iter().for_each(|overdue| told.told(&overdue.called(), now));
+        found.overdue.iter().for_each(|overdue| told.told(&overdue.called(), now));
         if let Err(e) = told.write() {
             let what = "what was mailed cannot be remembered, and will be mailed again";
             log.warning("NOTIFY", format!("{what}: {e}"));
@@ -146,14 +87,99 @@ fn alarm(session: &Session, config: &Config, host: String) -> Result<Exit, RepoE
 /// What is not as it should be.
 #[derive(Default)]
 struct Found {
+    /// Why nothing is known of the repository; empty if it is.
+    trouble: String,
     /// Components that are too old.
     rows: Vec<Stale>,
     /// Since when old snapshots have not been removed, if that is three nights or more.
     unretained: Option<Time>,
     /// Whether the runs themselves tell that old snapshots are not removed.
     is_retention_told: bool,
+    /// What is overdue beside the backup.
+    overdue: Vec<Overdue>,
+    /// Why nothing is known of the rest of that.
+    troubles: Vec<String>,
     /// Who was told of what goes on; none if the repository can't be read.
     told: Option<Told>,
+}
+
+impl Found {
+    /// Looks what is overdue beside the backup, here: of another repository, or another machine, nothing is known.
+    fn add_ages(&mut self, session: &Session, config: &Config, now: Time, host: &str) {
+        let (Ok(Some(_)), Ok(state)) = (session.own_config(), session.state_directory()) else { return };
+        if host != session.host() {
+            return;
+        }
+        let ages = ages::look(config, &state, host, now);
+        let is_told = |subject: &Subject| {
+            self.is_retention_told && matches!(subject, Subject::Retention { .. }) // by the runs themselves
+        };
+        self.overdue = ages.overdue.into_iter().filter(|overdue| !is_told(&overdue.subject)).collect();
+        self.troubles = ages.troubles;
+    }
+
+    fn is_well(&self) -> bool {
+        self.trouble.is_empty()
+            && self.rows.is_empty()
+            && self.unretained.is_none()
+            && self.overdue.is_empty()
+            && self.troubles.is_empty()
+    }
+
+    /// Logs all of it.
+    fn log(&self, max_age: Span, log: &Log) {
+        let error = |line: String| log.error("NOTIFY", line);
+        if !self.trouble.is_empty() {
+            error(format!("how old the backups are is not known: {}", self.trouble));
+        }
+        for row in &self.rows {
+            let last = row.last.map_or_else(|| "never".to_owned(), shown);
+            let why =
+                row.suspicion.as_ref().map_or_else(String::new, |why| format!("; it is suspect: {why}"));
+            error(format!("{}: last backed up whole {last}: older than {max_age}{why}", row.component));
+        }
+        if let Some(since) = self.unretained {
+            error(format!("old snapshots have not been removed since {}", shown(since)));
+        }
+        self.overdue.iter().map(Overdue::line).chain(self.troubles.iter().cloned()).for_each(error);
+    }
+
+    /// Returns whether the runs that go on mail what there is of components themselves, every week: what is suspect.
+    fn are_rows_told(&self) -> bool {
+        self.trouble.is_empty() && self.rows.iter().all(|row| row.suspicion.is_some())
+    }
+
+    /// Returns whether somebody was told lately of all that is overdue.
+    fn is_overdue_told(&self, now: Time) -> bool {
+        let is_due =
+            |overdue: &Overdue| self.told.as_ref().is_none_or(|told| told.is_due(&overdue.called(), now));
+        self.troubles.is_empty() && !self.overdue.iter().any(is_due)
+    }
+
+    fn mail(&self, config: &Config, max_age: Span, now: Time, host: &str, log: &Log) -> Mail {
+        let mut causes: Vec<Cause> = self.overdue.iter().map(Overdue::cause).collect();
+        causes.extend(self.troubles.iter().map(|what| Cause {
+            title: "State Cannot Be Written".to_owned(),
+            failing: Failing::Other,
+            what: what.clone(),
+        }));
+        if !self.are_rows_told() {
+            let whose = (config.notify.name(), host);
+            return notice::stale(whose, now, &max_age.to_string(), &self.rows, &self.trouble, &causes);
+        }
+        notice::found(&Facts {
+            name: config.notify.name(),
+            host,
+            repository: &config.repository.path.get_ref().display().to_string(),
+            command: &typed(),
+            began: now,
+            status: "nothing was run",
+            causes: &causes,
+            log: log.lines(Level::Debug),
+            log_file: config.log.directory.join(day_name(now)).display().to_string(),
+            ..Facts::default()
+        })
+    }
 }
 
 /// Returns what is too old, or why that is not known.
@@ -174,6 +200,7 @@ fn look(session: &Session, config: &Config, max_age: Span, now: Time, host: &str
         unretained: since.filter(|since| is_three_nights(*since, now)),
         is_retention_told: since.is_some(),
         told: Some(told),
+        ..Found::default()
     })
 }
 
