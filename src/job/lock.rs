@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::base::progress::Progress;
-use crate::store::{StoreError, append_regular, is_full, make_own_folder};
+use crate::store::{StoreError, is_full, make_own_folder, open_own_file};
 
 /// Time between two looks at a lock that is waited for.
 const TICK: Duration = Duration::from_millis(200);
@@ -76,7 +76,7 @@ impl RunLock {
                 other => failed(io::Error::other(other)),
             })?;
         }
-        let mut file = append_regular(path).map_err(failed)?;
+        let mut file = open_own_file(path).map_err(failed)?;
         let mut waiting = Some(waiting);
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -119,7 +119,7 @@ impl HolderNotice {
     /// Returns what notes that somebody was told of the run `holder`, which holds the lock at `path`. None if
     /// somebody was, or is being told just now, or if it has only begun.
     pub fn claim(path: &Path, holder: &str) -> Option<Self> {
-        let mut file = append_regular(&path.with_extension("told")).ok()?;
+        let mut file = open_own_file(&path.with_extension("told")).ok()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
         let told = read_holder(&mut file).ok()?;
         (holder != JUST_BEGUN && told != holder).then_some(Self(file))

@@ -19,6 +19,7 @@ use crate::base::time::Time;
 use crate::base::units::counted;
 use crate::job::clock;
 use crate::job::config::{self, Level};
+use crate::store::give_to_owner_of_folder;
 
 /// Lines of a run that are kept for notices and the manifest: so many of its beginning, and of its end.
 const LINES_MAX: usize = 1000;
@@ -256,6 +257,7 @@ impl Files {
             let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
             let file =
                 file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)).map(|()| file));
+            let file = file.inspect(|file| give_to_owner_of_folder(&path, file));
             file.map_err(|e| failed(&path, e))
         };
         Ok(Self { main: open(MAIN)?, errors: open(ERRORS)?, day: open(&day_name(now))? })

@@ -13,7 +13,7 @@ use crate::job::last::Last;
 use crate::job::mount::Disk;
 use crate::op::backup::PartReport;
 use crate::stage::snapshot::Status;
-use crate::store::{append_regular, put_own_file};
+use crate::store::{open_own_file, put_own_file};
 
 /// When all components were last backed up whole.
 const LAST_SUCCESS: &str = "snap_last_success_timestamp_seconds";
@@ -84,7 +84,7 @@ pub fn write_verbs(path: &Path, state: &Path, lasts: &[(&'static str, Last)], no
 
 /// Waits until nobody else writes numbers: what a run has just written would be lost. None where there can be no lock.
 fn lock(state: &Path) -> Option<File> {
-    let file = append_regular(&state.join("metrics.lock")).ok()?;
+    let file = open_own_file(&state.join("metrics.lock")).ok()?;
     flock(&file, FlockOperation::LockExclusive).ok()?;
     Some(file)
 }

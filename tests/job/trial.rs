@@ -189,6 +189,42 @@ fn a_whole_night_runs_as_the_configured_user() {
     assert!(refused.starts_with("ERROR"), "that user's own home directory has no .my.cnf: {refused}");
 }
 
+/// Root tries things out before the first night of the user who is configured, and between two nights.
+#[test]
+fn what_root_does_by_hand_is_in_no_way_of_the_configured_user() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: takes root, to become another user");
+        return;
+    }
+    let (mut place, program) = place_of_daemon();
+    place.run += "\nuser = \"daemon\"";
+    place.rest += "[check]\nmax_age = \"10d\"\n[retention]\ndaily = \"30d\"\n";
+    place.notify = format!("metrics_file = \"{}\"", place.path("snap.prom").display());
+    place.write_config();
+    fs::create_dir_all(place.path("log")).expect("folder is made");
+    for own in ["repo", "state", "log", "mails", "mail", "home", "config.toml", "bin"] {
+        give_to_daemon(&place.path(own));
+    }
+    chown(place.folder.path(), Some(1), Some(1)).expect("owner is set");
+    assert!(place.snap(&["check", "-q", "--read-packs"]).status.success());
+    assert!(place.snap(&["notify", "-q", "--stale"]).status.code() == Some(1), "there is no backup yet");
+    place.forget_mails();
+    for _ in 0..2 {
+        let night = as_daemon(&place, &program, &["backup", "-q", "--daily"]);
+        assert_eq!((night.status.code(), text(&night.stderr)), (Some(0), String::new()));
+        assert!(place.snap(&["check", "-q", "--read-packs"]).status.success());
+    }
+    let numbers = fs::read_to_string(place.path("snap.prom")).expect("numbers read");
+    assert!(numbers.contains("snap_check_last_success_timestamp_seconds "), "the night knows it: {numbers}");
+    assert!(place.mails().is_empty());
+    let record = fs::read_dir(place.path("state")).expect("lists").map(|it| it.expect("reads").path());
+    let record: Vec<PathBuf> =
+        record.filter(|path| path.display().to_string().contains("last-check")).collect();
+    let record = fs::read_to_string(&record[0]).expect("reads");
+    assert!(record.contains("\"successes\":["), "{record}");
+    assert!(!record.contains("\"successes\":[]"), "a night has not forgotten it: {record}");
+}
+
 #[test]
 fn the_operators_example_works_as_written() {
     let place = Place::new();
