@@ -23,6 +23,7 @@ use crate::stage::frame::RawFrame;
 use crate::stage::index::{Cache, CacheError, EachFragment, Update};
 use crate::stage::snapshot::Manifest;
 use crate::stage::tree::Stream;
+use crate::store::give_to_owner_of;
 
 /// Frames that wait for a free sealer, for each sealer.
 const FRAMES_WAITING: usize = 1;
@@ -305,6 +306,9 @@ pub fn commit(
         };
         let update = Update { added: &added, gone: &BTreeSet::new(), from_scratch: false };
         let _ = Cache::update(path, repository.id(), &update);
+        if let Some(folder) = path.parent() {
+            give_to_owner_of(folder, path);
+        }
     }
     Ok((id, bytes))
 }

@@ -32,7 +32,7 @@ pub use local::{LocalStore, is_full};
 pub use locking::{Lockable, LockingStore, Mode, Overlay, Protection, Retention, Usage, Version, VersionId};
 pub use locking_memory::LockingMemory;
 pub use memory::MemoryStore;
-pub use own::{give_to_owner_of_folder, make_own_folder, open_own_file, put_own_file};
+pub use own::{give_to_owner_of, give_to_owner_of_folder, make_own_folder, open_own_file, put_own_file};
 pub use regular::{append_regular, open_regular, read_regular};
 pub use s3::{Lease, S3Keys, S3Location, S3Options, S3Store, SCHEME as S3_SCHEME};
 

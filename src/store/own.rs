@@ -1,10 +1,11 @@
 //! This machine's own small files, which lie outside every repository: each is replaced whole, durably.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::geteuid;
 
 use crate::store::local::{DurableFolders, make_folder};
@@ -36,6 +37,19 @@ pub fn give_to_owner_of_folder(path: &Path, made: &File) {
     let is_named = (named.dev(), named.ino()) == (opened.dev(), opened.ino()); // no link leads to it
     if geteuid().is_root() && folder.uid() != 0 && is_new && is_named {
         let _ = fchown(made, Some(folder.uid()), Some(folder.gid())); // a share may know no owners
+    }
+}
+
+/// Gives a folder that root has just made, or a file that nobody else could reach meanwhile, to the owner of the folder
+/// `parent`, in which it lies or will, as [`give_to_owner_of_folder`] does.
+pub fn give_to_owner_of(parent: &Path, made: &Path) {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let (Ok(parent), Ok(opened)) = (parent.metadata(), open(made, flags, Mode::empty())) else { return };
+    let opened = File::from(opened);
+    let is_single = |about: &Metadata| about.is_dir() || about.is_file() && about.nlink() == 1;
+    let is_of_root = opened.metadata().is_ok_and(|about| about.uid() == 0 && is_single(&about));
+    if geteuid().is_root() && parent.uid() != 0 && is_of_root {
+        let _ = fchown(&opened, Some(parent.uid()), Some(parent.gid())); // a share may know no owners
     }
 }
 

@@ -209,11 +209,22 @@ fn what_root_does_by_hand_is_in_no_way_of_the_configured_user() {
     assert!(place.snap(&["check", "-q", "--read-packs"]).status.success());
     assert!(place.snap(&["notify", "-q", "--stale"]).status.code() == Some(1), "there is no backup yet");
     place.forget_mails();
+    assert!(place.snap(&["backup", "-q"]).status.success(), "root's run is the first");
     for _ in 0..2 {
         let night = as_daemon(&place, &program, &["backup", "-q", "--daily"]);
         assert_eq!((night.status.code(), text(&night.stderr)), (Some(0), String::new()));
         assert!(place.snap(&["check", "-q", "--read-packs"]).status.success());
+        // A run of root's makes folders and files in the repository, which that user goes on with.
+        fs::write(place.path("mail/cur/1767000001.M9.mx:2,S"), vec![7; 3000]).expect("is written");
+        chown(place.path("mail/cur/1767000001.M9.mx:2,S"), Some(1), Some(1)).expect("owner is set");
+        assert!(place.snap(&["backup", "-q", "--weekly"]).status.success());
     }
+    let mut owners = Command::new("find");
+    owners.args([place.path("repo"), place.path("state"), place.path("log")]);
+    let of_root = text(&owners.args(["-user", "root"]).output().expect("find runs").stdout);
+    assert_eq!(of_root, "", "what that user could not read");
+    let dump = as_daemon(&place, &program, &["check", "--read-data"]);
+    assert!(dump.status.success(), "{}", text(&dump.stderr));
     let numbers = fs::read_to_string(place.path("snap.prom")).expect("numbers read");
     assert!(numbers.contains("snap_check_last_success_timestamp_seconds "), "the night knows it: {numbers}");
     assert!(place.mails().is_empty());
