@@ -304,3 +304,67 @@ fn a_copy_of_another_repository_heals_nothing() {
     let said = ended(&machine.snap(&["check", "--repair-from", "other"]), 2);
     assert!(said.contains("name a copy of this one"), "{said}");
 }
+
+/// Writes a configuration with a stand-in for sendmail, and these amounts a month.
+fn configure(machine: &Machine, budget: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let home = machine.home.path().display().to_string();
+    let script = format!("#!/bin/sh\ncat >{home}/mails/$$\n");
+    fs::create_dir_all(machine.path("mails")).expect("folder is made");
+    fs::write(machine.path("sendmail"), script).expect("writes");
+    fs::set_permissions(machine.path("sendmail"), fs::Permissions::from_mode(0o755)).expect("mode is set");
+    let text = format!(
+        "[repository]\npath = \"{home}/repository\"\n[[component]]\nname = \"mail\"\npaths = [\"{home}/source/mail\"]\n[notify]\nfrom = \"backup@example.org\"\nto = [\"admin@example.org\"]\nsendmail = [\"{home}/sendmail\"]\nmetrics_file = \"{home}/snap.prom\"\n[log]\ndirectory = \"{home}/log\"\nsyslog = false\n[sync]\nstore = \"{}\"\nbudget = {budget}\n",
+        machine.bucket.location()
+    );
+    fs::write(machine.path("config.toml"), text).expect("writes");
+}
+
+/// Returns the mails so far, and forgets them.
+fn mails(machine: &Machine) -> Vec<String> {
+    let entries =
+        fs::read_dir(machine.path("mails")).expect("lists").map(|entry| entry.expect("reads").path());
+    let taken = entries.map(|path| {
+        let text = fs::read_to_string(&path).expect("mail reads");
+        fs::remove_file(path).expect("mail goes");
+        text
+    });
+    taken.collect()
+}
+
+#[test]
+fn a_bucket_that_costs_more_than_a_level_is_mailed_once_a_month_and_a_sync_shows_in_the_numbers() {
+    let Some(machine) = Machine::new() else { return };
+    let repository = machine.path("repository").display().to_string();
+    machine.run(&["--repo", &repository, "init", "--encryption", "none"]);
+    machine.run(&["--repo", &repository, "backup", "source/mail"]);
+    let sync = |budget: &str| {
+        configure(&machine, budget);
+        let output = machine.snap(&["--repo", &repository, "--config", "config.toml", "sync", "-q"]);
+        assert_eq!(ended(&output, 0), "", "cron has nothing to mail");
+        mails(&machine)
+    };
+    let told = sync("[0.001, 1000000]");
+    assert_eq!(told.len(), 1, "{told:?}");
+    let mail = told.concat();
+    for part in [
+        "Subject: [WARNING] Mailserver Bucket Costs ",
+        "yen a month",
+        &machine.bucket.location(),
+        "Before:      nothing is known of an earlier month",
+        "X-Priority: 3",
+    ] {
+        assert!(mail.contains(part), "no {part:?} in {mail}");
+    }
+    assert_eq!(sync("[0.001, 1000000]"), Vec::<String>::new(), "it was told this month");
+    let told = sync("[0.001, 0.002]");
+    assert!(told.len() == 1 && told[0].contains("Subject: [CRITICAL] Mailserver Bucket Costs "), "{told:?}");
+    assert!(told[0].contains("X-Priority: 1"), "{told:?}");
+    assert_eq!(sync("[0.001, 0.002]"), Vec::<String>::new());
+    let numbers = fs::read_to_string(machine.path("snap.prom")).expect("numbers read");
+    for name in ["snap_sync_last_success_timestamp_seconds 1", "snap_sync_last_run_exit_status 0"] {
+        assert!(numbers.contains(name), "{numbers}");
+    }
+    let log = fs::read_to_string(machine.path("log/snap.log")).expect("log reads");
+    assert_eq!(log.matches("[CRITICAL] [SYNC]").count(), 1, "{log}");
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use indicatif::{DecimalBytes, HumanCount};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 /// Reads a size such as `16KiB`, in bytes. Units are binary: KiB, MiB, GiB, TiB, or their first letter.
@@ -35,9 +36,31 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "is not a length of time such as 10s, 30m, 26h or 30d".to_owned())
 }
 
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+
 /// Returns a length of time as [`parse_duration`] reads it.
 pub fn show_duration(length: Duration) -> String {
+    let seconds = length.as_secs();
+    if length.subsec_nanos() == 0 && seconds > DAY && seconds.is_multiple_of(DAY) {
+        return format!("{}d", seconds / DAY); // 960h says little
+    }
     SignedDuration::try_from(length).map_or_else(|_| "for ever".to_owned(), |length| format!("{length:#}"))
+}
+
+/// Returns a number of bytes with a unit: decimal ones, kB, MB, GB, everywhere.
+pub fn show_bytes(count: u64) -> String {
+    DecimalBytes(count).to_string()
+}
+
+/// Returns a number with its thousands apart.
+pub fn number(count: u64) -> String {
+    HumanCount(count).to_string()
+}
+
+/// Returns `1 file`, `2 files`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(count), if count == 1 { one } else { many })
 }
 
 #[cfg(test)]
@@ -53,8 +76,27 @@ mod tests {
     }
 
     #[test]
+    fn one_is_singular_and_bytes_are_decimal() {
+        assert_eq!(counted(1, "file", "files"), "1 file");
+        assert_eq!(counted(0, "file", "files"), "0 files");
+        assert_eq!(counted(1200, "file", "files"), "1,200 files");
+        assert_eq!(
+            [show_bytes(456), show_bytes(6210), show_bytes(10_200_000_000)],
+            ["456 B", "6.21 kB", "10.20 GB"]
+        );
+    }
+
+    #[test]
     fn lengths_of_time_are_read_back_as_they_are_shown() {
-        let lengths = [("2d", 172_800_000), ("26h", 93_600_000), ("1m 30s", 90_000), ("0s", 0), ("10ms", 10)];
+        assert_eq!(show_duration(Duration::from_secs(40 * DAY)), "40d");
+        let lengths = [
+            ("2d", 172_800_000),
+            ("24h", 86_400_000),
+            ("26h", 93_600_000),
+            ("1m 30s", 90_000),
+            ("0s", 0),
+            ("10ms", 10),
+        ];
         for (text, millis) in lengths {
             let length = Duration::from_millis(millis);
             assert_eq!(parse_duration(text), Ok(length));

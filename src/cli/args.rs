@@ -275,7 +275,8 @@ pub struct Notify {
     /// Send a test mail to everybody who is to be told
     #[arg(long)]
     pub test: bool,
-    /// Send an alarm if a component's newest whole backup is older than max_age, and end with status 1
+    /// Send an alarm if a component's newest whole backup is older than max_age, or a sync, a check or the retention is
+    /// overdue, and end with status 1
     #[arg(long)]
     pub stale: bool,
     /// Look at the backups of this machine [default: run.host, or the host name]

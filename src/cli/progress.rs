@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::base::progress::Progress;
+use crate::base::units::counted;
 use crate::cli::args::Global;
 
 /// Time between two looks at the counters.
@@ -72,8 +73,10 @@ impl Drop for Display {
 fn turn(bar: &ProgressBar, progress: &Progress) {
     let seen = progress.seen();
     let template = match seen.bytes_total {
-        0 => "{prefix} {spinner} {msg} files, {bytes}, {binary_bytes_per_sec}, {elapsed}",
-        _ => "{prefix} [{bar:25}] {msg} files, {bytes}/{total_bytes}, {binary_bytes_per_sec}, {eta} left",
+        0 => "{prefix} {spinner} {msg}, {decimal_bytes}, {decimal_bytes_per_sec}, {elapsed}",
+        _ => {
+            "{prefix} [{bar:25}] {msg}, {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left"
+        }
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
@@ -81,7 +84,7 @@ fn turn(bar: &ProgressBar, progress: &Progress) {
     if seen.bytes_total > 0 {
         bar.set_length(seen.bytes_total.max(seen.bytes));
     }
-    bar.set_message(seen.files.to_string());
+    bar.set_message(counted(seen.files, "file", "files"));
     bar.set_position(seen.bytes);
     bar.tick();
 }

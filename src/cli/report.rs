@@ -1,19 +1,30 @@
 //! How things are shown: text for people, one JSON object a line for programs.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use indicatif::{HumanBytes, HumanCount};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use crate::base::entry::{Entry, Kind, quoted};
 use crate::base::text;
 use crate::base::time::Time;
+use crate::cli::exit::Exit;
 use crate::repo::RepoError;
 use crate::repo::select;
 use crate::stage::snapshot::Lack;
 
+pub use crate::base::units::{counted, number, show_bytes as bytes};
 pub use crate::repo::select::rfc3339;
+
+/// Whether this process does something of which its output is only the report.
+static DOES_WORK: AtomicBool = AtomicBool::new(false);
+
+/// Says that this process does something of which its output is only the report: that nobody takes that ends nothing.
+pub fn does_work() {
+    DOES_WORK.store(true, Ordering::Relaxed);
+}
 
 /// Standard output, which may be a closed pipe.
 pub struct Output {
@@ -29,7 +40,7 @@ impl Output {
     /// Writes one line, whatever is in it: see [`text::one_line`].
     ///
     /// # Errors
-    /// [`RepoError::Source`] if nobody takes it.
+    /// [`RepoError::Output`] if nobody takes it.
     pub fn line(&mut self, line: impl std::fmt::Display) -> Result<(), RepoError> {
         writeln!(self, "{}", text::one_line(&line.to_string())).map_err(failed)
     }
@@ -69,36 +80,51 @@ impl Write for Output {
     }
 }
 
+/// Lines for standard error that are held back until it is known whether somebody was told; none if nothing is.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// Holds back what [`tell`] says until [`release`]: cron mails each line of it.
+pub fn hold() {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+}
+
+/// Shows what was held back, or lets it go; from now on nothing is held back.
+pub fn release(is_shown: bool) {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+    held.into_iter().flatten().filter(|_| is_shown).for_each(tell);
+}
+
 /// Writes one line to standard error, whatever is in it: see [`text::one_line`].
 pub fn tell(line: impl std::fmt::Display) {
+    if let Some(held) = HELD.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        return held.push(line.to_string());
+    }
     let _ = writeln!(io::stderr(), "{}", text::one_line(&line.to_string())); // nobody is left to tell
 }
 
-/// Ends the program as if by SIGPIPE if nobody listens any more.
+/// Ends the program as if by SIGPIPE if nobody listens any more, and its output was all that it is for.
 fn heard<T>(written: io::Result<T>) -> io::Result<T> {
-    if written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+    let is_closed = written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+    if is_closed && !DOES_WORK.load(Ordering::Relaxed) {
         std::process::exit(141);
     }
     written
 }
 
-fn failed(error: io::Error) -> RepoError {
-    RepoError::Source { path: "standard output".to_owned(), reason: error.to_string() }
+/// Returns how a command ends whose work is done, and ended so, when its report was `shown`: that this could not be
+/// written undoes nothing, and is said.
+pub fn reported(exit: Exit, shown: Result<(), RepoError>) -> Exit {
+    let Err(error) = shown else { return exit };
+    let how = match exit {
+        Exit::Done => "the work is done; only its report could not be written",
+        _ => "the work has ended, not all of it well; its report could not be written",
+    };
+    tell(format_args!("snap: {how}: {}", error.chain()));
+    if exit == Exit::Done { Exit::Partial } else { exit }
 }
 
-/// Returns a number of bytes with a unit.
-pub fn bytes(count: u64) -> String {
-    HumanBytes(count).to_string()
-}
-
-/// Returns a number with its thousands apart.
-pub fn number(count: u64) -> String {
-    HumanCount(count).to_string()
-}
-
-/// Returns `1 file`, `2 files`.
-pub fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{} {}", number(count), if count == 1 { one } else { many })
+fn failed(source: io::Error) -> RepoError {
+    RepoError::Output { source }
 }
 
 /// Returns a moment as people read it here: `2026-01-05 03:00:12`.
@@ -217,11 +243,5 @@ mod tests {
         assert_eq!(mode(0o2644), "rw-r-Sr--");
         assert_eq!(mode(0o1777), "rwxrwxrwt");
         assert_eq!(mode(0o1000), "--------T");
-    }
-
-    #[test]
-    fn one_is_singular() {
-        assert_eq!(counted(1, "file", "files"), "1 file");
-        assert_eq!(counted(1200, "file", "files"), "1,200 files");
     }
 }

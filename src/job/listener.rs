@@ -2,10 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use indicatif::{DecimalBytes, HumanCount};
-
 use crate::base::entry::quoted;
-use crate::base::units::show_duration;
+use crate::base::units::{counted, show_bytes, show_duration};
 use crate::job::clock::length;
 use crate::job::config::Level;
 use crate::job::log::Log;
@@ -37,22 +35,19 @@ impl<'l> JobListener<'l> {
         let (log, name) = (self.log, part.name.as_str());
         let seconds = part.duration_ms / 1000;
         let numbers = format!(
-            "{} read, {} added; {} files, {}; {}",
-            DecimalBytes(part.bytes_read),
-            DecimalBytes(part.bytes_added),
-            HumanCount(part.files),
-            DecimalBytes(part.bytes),
+            "{} read, {} added; {}, {}; {}",
+            show_bytes(part.bytes_read),
+            show_bytes(part.bytes_added),
+            counted(part.files, "file", "files"),
+            show_bytes(part.bytes),
             length(seconds)
         );
         let tries = if part.attempts == 1 { "try" } else { "tries" };
         match part.status {
             Status::Complete => log.info(name, &numbers),
             Status::Partial => {
-                let count = HumanCount(part.lacks.len() as u64);
-                log.error(
-                    name,
-                    format!("{count} of its entries are lacking after {} {tries}", part.attempts),
-                );
+                let lacking = counted(part.lacks.len() as u64, "entry is", "entries are");
+                log.error(name, format!("{lacking} lacking after {} {tries}", part.attempts));
                 for (number, lack) in part.lacks.iter().enumerate() {
                     let level = if number < LACKS_SHOWN { Level::Error } else { Level::Debug };
                     log.line(level, name, format!("not backed up: {}: {}", quoted(&lack.path), lack.reason));

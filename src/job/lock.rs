@@ -1,6 +1,6 @@
 //! One configured run at a time: a lock that says who holds it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::base::progress::Progress;
-use crate::store::append_regular;
+use crate::store::{StoreError, is_full, make_own_folder, open_own_file};
 
 /// Time between two looks at a lock that is waited for.
 const TICK: Duration = Duration::from_millis(200);
@@ -71,10 +71,12 @@ impl RunLock {
     ) -> Result<Self, LockError> {
         let failed = |source: io::Error| LockError::File { path: path.display().to_string(), source };
         if let Some(folder) = path.parent() {
-            use std::os::unix::fs::DirBuilderExt;
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+            make_own_folder(folder).map_err(|error| match error {
+                StoreError::Io { path, source, .. } => LockError::File { path, source },
+                other => failed(io::Error::other(other)),
+            })?;
         }
-        let mut file = append_regular(path).map_err(failed)?;
+        let mut file = open_own_file(path).map_err(failed)?;
         let mut waiting = Some(waiting);
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -103,10 +105,6 @@ impl RunLock {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 impl LockError {
     /// Returns whether the disk of the state directory is full.
     pub fn is_full(&self) -> bool {
@@ -121,7 +119,7 @@ impl HolderNotice {
     /// Returns what notes that somebody was told of the run `holder`, which holds the lock at `path`. None if
     /// somebody was, or is being told just now, or if it has only begun.
     pub fn claim(path: &Path, holder: &str) -> Option<Self> {
-        let mut file = append_regular(&path.with_extension("told")).ok()?;
+        let mut file = open_own_file(&path.with_extension("told")).ok()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
         let told = read_holder(&mut file).ok()?;
         (holder != JUST_BEGUN && told != holder).then_some(Self(file))

@@ -9,15 +9,17 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::civil::Date;
 
 use crate::base::redact::Redactor;
 use crate::base::text::one_line;
 use crate::base::time::Time;
+use crate::base::units::counted;
 use crate::job::clock;
 use crate::job::config::{self, Level};
+use crate::store::give_to_owner_of_folder;
 
 /// Lines of a run that are kept for notices and the manifest: so many of its beginning, and of its end.
 const LINES_MAX: usize = 1000;
@@ -45,6 +47,10 @@ struct State {
     last: VecDeque<(Level, String)>,
     left_out: u64,
     worst: Option<Level>,
+    /// Lines for standard error that are held back until it is known whether somebody was told; none if nothing is.
+    held: Option<Vec<String>>,
+    /// Why the files can't be written any more.
+    broken: Option<String>,
 }
 
 impl State {
@@ -82,14 +88,46 @@ impl Log {
         echo: Option<Level>,
         now: Time,
     ) -> (Self, Option<String>) {
-        let log = Self::without_files(config, redactor, echo);
+        let mut log = Self::without_files(config, redactor, echo);
         match Files::open(&config.directory, now) {
             Ok(files) => {
-                let state = Mutex::new(State { files: Some(files), ..State::default() });
-                (Self { state, ..log }, None)
+                log.state = Mutex::new(State { files: Some(files), ..State::default() });
+                (log, None)
             }
             Err(failure) => (log, Some(failure)),
         }
+    }
+
+    /// Holds back what would go to standard error until [`Self::release`]: cron mails each line of it.
+    pub fn hold(&self) {
+        self.locked().held.get_or_insert_default();
+    }
+
+    /// Shows what was held back, or lets it go; from now on nothing is held back.
+    pub fn release(&self, is_shown: bool) {
+        for line in self.locked().held.take().into_iter().flatten().filter(|_| is_shown) {
+            let _ = writeln!(io::stderr(), "{line}"); // nobody is left to tell
+        }
+    }
+
+    /// Returns why the files can't be written any more; none if they can.
+    pub fn broken(&self) -> Option<String> {
+        self.locked().broken.clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a line on standard error, or holds it back; not more of them than a run keeps.
+    fn show(&self, line: &str) {
+        let mut state = self.locked();
+        if let Some(held) = state.held.as_mut().filter(|held| held.len() < LINES_MAX) {
+            return held.push(line.to_owned());
+        }
+        drop(state);
+        self.release(true);
+        let _ = writeln!(io::stderr(), "{line}"); // nobody is left to tell
     }
 
     /// Returns a log that takes lines for standard error, syslog and notices alone.
@@ -114,12 +152,12 @@ impl Log {
         let component = plain(&component.to_uppercase());
         let line = format!("[{stamp}] [{}] [{component}] {text}", level.word());
         if self.echo.is_some_and(|echo| level >= echo) {
-            let _ = writeln!(io::stderr(), "{line}"); // nobody is left to tell
+            self.show(&line);
         }
         if level == Level::Critical {
             self.to_syslog(&format!("[{component}] {text}"));
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.locked();
         let written = state.files.as_mut().map_or(Ok(()), |files| files.write(level, self.level, &line));
         state.keep(level, line, is_news);
         if let Err(e) = written {
@@ -128,6 +166,7 @@ impl Log {
             let text = format!("[{stamp}] [ERROR] [MAIN] the logs cannot be written any more: {e}");
             let _ = writeln!(io::stderr(), "{text}");
             state.keep(Level::Error, text, true);
+            state.broken = Some(e.to_string());
         }
     }
 
@@ -158,18 +197,20 @@ impl Log {
 
     /// Returns the worst level so far; what somebody was told of lately does not count.
     pub fn worst(&self) -> Level {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.worst.unwrap_or(Level::Debug)
+        self.locked().worst.unwrap_or(Level::Debug)
     }
 
     /// Returns the lines of this run of `least` level; of a long run those of its beginning and its end.
     pub fn lines(&self, least: Level) -> Vec<String> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.locked();
         let wanted = |lines: &mut dyn Iterator<Item = &(Level, String)>| {
             lines.filter(|(level, _)| *level >= least).map(|(_, line)| line.clone()).collect::<Vec<_>>()
         };
         let mut lines = wanted(&mut state.first.iter());
-        lines.extend((state.left_out > 0).then(|| format!("({} lines left out here)", state.left_out)));
+        lines.extend(
+            (state.left_out > 0)
+                .then(|| format!("({} left out here)", counted(state.left_out, "line", "lines"))),
+        );
         lines.extend(wanted(&mut state.last.iter()));
         lines
     }
@@ -201,6 +242,12 @@ impl Log {
     }
 }
 
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.release(true); // it ended before anybody was told
+    }
+}
+
 impl Files {
     fn open(directory: &Path, now: Time) -> Result<Self, String> {
         let failed = |path: &Path, e: io::Error| format!("{}: {e}", path.display());
@@ -210,6 +257,7 @@ impl Files {
             let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
             let file =
                 file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)).map(|()| file));
+            let file = file.inspect(|file| give_to_owner_of_folder(&path, file));
             file.map_err(|e| failed(&path, e))
         };
         Ok(Self { main: open(MAIN)?, errors: open(ERRORS)?, day: open(&day_name(now))? })
@@ -227,23 +275,28 @@ impl Files {
     }
 }
 
-/// Removes logs of single days that are older than they are kept. Returns how many went.
+/// Removes logs of single days that are older than they are kept, but as many of the newest as there are days for which
+/// they are kept: a night whose clock is years ahead costs the oldest one. Returns how many went.
 ///
 /// # Errors
 /// As reading the directory and removing a file.
 pub fn remove_old(config: &config::Log, now: Time) -> io::Result<u64> {
     let kept_days = i64::try_from(config.keep.seconds() / 86_400).unwrap_or(i64::MAX);
     let today = clock::local(now).date();
-    let mut removed = 0;
+    let mut logs: Vec<(Date, PathBuf)> = Vec::new();
     for entry in fs::read_dir(&config.directory)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let day = name.to_str().and_then(day_of);
-        let age = day.and_then(|day| today.since(day).ok()).map(|age| i64::from(age.get_days()));
-        if age.is_some_and(|days| days > kept_days) {
-            fs::remove_file(entry.path())?;
-            removed += 1;
-        }
+        let day = entry.file_name().to_str().and_then(day_of);
+        logs.extend(day.filter(|day| *day < today).map(|day| (day, entry.path())));
+    }
+    logs.sort_unstable_by(|one, other| other.cmp(one)); // the newest first
+    let age = |day: Date| today.since(day).map_or(0, |age| i64::from(age.get_days()));
+    let is_old = |day: Date| age(day) > kept_days;
+    let newest = usize::try_from(kept_days).unwrap_or(usize::MAX);
+    let mut removed = 0;
+    for (_, path) in logs.into_iter().skip(newest).filter(|(day, _)| is_old(*day)) {
+        fs::remove_file(path)?;
+        removed += 1;
     }
     Ok(removed)
 }
@@ -301,22 +354,56 @@ mod tests {
         assert_eq!((log.worst(), log.lines(Level::Error).len()), (Level::Error, 1));
     }
 
+    /// Makes a log of each of so many days before `today`, from `from` days ago on; returns their names.
+    fn days(folder: &Path, today: Date, from: i64, count: i64) -> Vec<String> {
+        let day = |ago: i64| today.checked_sub(jiff::Span::new().days(ago)).expect("is a day");
+        let names: Vec<String> = (from..from + count).map(|ago| format!("snap-{}.log", day(ago))).collect();
+        names.iter().for_each(|name| drop(File::create(folder.join(name)).expect("file is made")));
+        names
+    }
+
     #[test]
     fn logs_of_days_long_past_go_and_nothing_else() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let names =
-            ["snap-2025-08-09.log", "snap-2025-08-10.log", MAIN, ERRORS, "snap-2025-99-01.log", "other.log"];
-        for name in names {
-            File::create(folder.path().join(name)).expect("file is made");
-        }
         let now = Time::new(1_762_516_800, 0); // noon of 2025-11-07, UTC
-        let mut config = config(folder.path(), Level::Info);
-        config.keep = config::Span(std::time::Duration::from_secs(89 * 86_400));
         let day = clock::local(now).date();
         assert_eq!(day.to_string(), "2025-11-07");
-        assert_eq!(remove_old(&config, now).expect("removes"), 1);
-        assert!(!folder.path().join(names[0]).exists());
-        assert!(names[1..].iter().all(|name| folder.path().join(name).exists()));
+        let mut config = config(folder.path(), Level::Info);
+        config.keep = config::Span(std::time::Duration::from_secs(89 * 86_400));
+        let logs = days(folder.path(), day, 0, 92);
+        let others = ["snap-2031-01-01.log", MAIN, ERRORS, "snap-2025-99-01.log", "other.log"];
+        others.iter().for_each(|name| drop(File::create(folder.path().join(name)).expect("file is made")));
+        assert_eq!(remove_old(&config, now).expect("removes"), 2);
+        assert!(logs[90..].iter().all(|name| !folder.path().join(name).exists()));
+        let stays = |name: &str| folder.path().join(name).exists();
+        assert!(logs[..90].iter().all(|name| stays(name)) && others.iter().all(|name| stays(name)));
+    }
+
+    #[test]
+    fn nights_of_a_clock_that_is_years_ahead_cost_the_oldest_logs_one_each() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let now = Time::new(1_762_516_800, 0);
+        let config = config(folder.path(), Level::Info);
+        let logs = days(folder.path(), clock::local(now).date(), 0, 90);
+        let ahead = |nights: i64| Time::new(now.seconds + (3650 + nights) * 86_400, 0);
+        days(folder.path(), clock::local(ahead(0)).date(), 0, 1);
+        assert_eq!(remove_old(&config, ahead(0)).expect("removes"), 0);
+        days(folder.path(), clock::local(ahead(1)).date(), 0, 1);
+        assert_eq!(remove_old(&config, ahead(1)).expect("removes"), 1);
+        assert!(logs[..89].iter().all(|name| folder.path().join(name).exists()));
+        assert_eq!(remove_old(&config, now).expect("removes"), 0, "and when it is right again");
+    }
+
+    #[test]
+    fn what_is_held_back_goes_when_somebody_was_told() {
+        let log =
+            Log::without_files(&config(Path::new("/"), Level::Info), Redactor::default(), Some(Level::Error));
+        log.hold();
+        log.error("mysql", "failed");
+        log.info("main", "is not shown");
+        assert_eq!(log.locked().held.as_ref().map(Vec::len), Some(1));
+        log.release(false);
+        assert!(log.locked().held.is_none());
     }
 
     #[test]
@@ -344,6 +431,7 @@ mod tests {
         log.info("main", "all is well");
         assert_eq!(log.worst(), Level::Error);
         assert!(log.lines(Level::Error)[0].contains("cannot be written any more"));
+        assert!(log.broken().is_some());
     }
 
     #[test]

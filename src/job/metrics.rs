@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::base::time::Time;
+use crate::job::last::Last;
 use crate::job::mount::Disk;
 use crate::op::backup::PartReport;
 use crate::stage::snapshot::Status;
-use crate::store::put_own_file;
+use crate::store::{open_own_file, put_own_file};
 
 /// When all components were last backed up whole.
 const LAST_SUCCESS: &str = "snap_last_success_timestamp_seconds";
@@ -45,16 +48,72 @@ pub struct Numbers<'n> {
     pub snapshots: Option<u64>,
     /// How full the disk is, if that is known.
     pub disk: Option<Disk>,
+    /// What is remembered of verbs beside the backup, by their names.
+    pub lasts: Vec<(&'static str, Last)>,
 }
 
-/// Replaces the file as a whole; times of the last success are taken over from the old one.
+/// Replaces the file as a whole; times of the last success are taken over from the old one. `state` is this machine's
+/// state directory, which says who writes.
 ///
 /// # Errors
 /// As writing, syncing and renaming; the old file stays then.
-pub fn write(path: &Path, numbers: &Numbers<'_>) -> io::Result<()> {
+pub fn write(path: &Path, state: &Path, numbers: &Numbers<'_>) -> io::Result<()> {
+    let _lock = lock(state);
     let old = fs::read_to_string(path).unwrap_or_default(); // none yet, or one that is not ours
-    let text = text(numbers, &samples(&old));
-    put_own_file(path, text.as_bytes(), 0o644)
+    let mut out = text(numbers, &samples(&old));
+    verbs(&numbers.lasts, numbers.ended, &mut out);
+    put_own_file(path, out.0.as_bytes(), 0o644)
+}
+
+/// Replaces the numbers of verbs beside the backup, and leaves the others as they are.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_verbs(path: &Path, state: &Path, lasts: &[(&'static str, Last)], now: Time) -> io::Result<()> {
+    let _lock = lock(state);
+    let old = fs::read_to_string(path).unwrap_or_default();
+    let is_replaced = |line: &&str| {
+        let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+        lasts.iter().any(|(verb, _)| name.starts_with(&format!("snap_{verb}_")))
+    };
+    let mut out =
+        Text(old.lines().filter(|line| !is_replaced(line)).map(|line| format!("{line}\n")).collect());
+    verbs(lasts, now, &mut out);
+    put_own_file(path, out.0.as_bytes(), 0o644)
+}
+
+/// Waits until nobody else writes numbers: what a run has just written would be lost. None where there can be no lock.
+fn lock(state: &Path) -> Option<File> {
+    let file = open_own_file(&state.join("metrics.lock")).ok()?;
+    flock(&file, FlockOperation::LockExclusive).ok()?;
+    Some(file)
+}
+
+/// Writes the numbers of verbs beside the backup.
+fn verbs(lasts: &[(&'static str, Last)], now: Time, out: &mut Text) {
+    for (verb, last) in lasts {
+        let mut row = |name: &str, help: &str, value: Option<String>| {
+            out.metric(&format!("snap_{verb}_{name}"), help, value.map(|value| (String::new(), value)));
+        };
+        let success = last.success(now).map(|at| at.seconds.to_string());
+        let run = last.run();
+        row("last_success_timestamp_seconds", &format!("When {verb} last succeeded."), success);
+        row(
+            "last_run_timestamp_seconds",
+            &format!("When {verb} last ended."),
+            run.map(|run| run.ended.to_string()),
+        );
+        row(
+            "last_run_exit_status",
+            &format!("Exit status of the last {verb}."),
+            run.map(|run| run.exit.to_string()),
+        );
+        row(
+            "last_run_duration_seconds",
+            &format!("How long the last {verb} took."),
+            run.map(|run| run.seconds.to_string()),
+        );
+    }
 }
 
 /// Returns the samples of an exposition: name with labels → value.
@@ -88,7 +147,7 @@ fn label(part: &str) -> String {
     format!("{{component=\"{name}\"}}")
 }
 
-fn text(numbers: &Numbers<'_>, old: &BTreeMap<String, String>) -> String {
+fn text(numbers: &Numbers<'_>, old: &BTreeMap<String, String>) -> Text {
     let mut out = Text(String::new());
     let ended = numbers.ended.seconds.to_string();
     out.one("snap_last_run_timestamp_seconds", "When the last run ended.", &ended);
@@ -116,7 +175,7 @@ fn text(numbers: &Numbers<'_>, old: &BTreeMap<String, String>) -> String {
         out.one("snap_disk_available_bytes", "Free space of the backup disk.", disk.available_bytes);
     }
     parts(numbers, old, &ended, &mut out);
-    out.0
+    out
 }
 
 fn parts(numbers: &Numbers<'_>, old: &BTreeMap<String, String>, ended: &str, out: &mut Text) {
@@ -160,6 +219,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::job::last::{LastRun, Subject, Success};
 
     fn part(name: &str, status: Status) -> PartReport {
         PartReport {
@@ -188,7 +248,7 @@ mod tests {
             parts: &good,
             ..Numbers::default()
         };
-        write(&path, &numbers).expect("is written");
+        write(&path, folder.path(), &numbers).expect("is written");
         let bad = [part("mail", Status::Complete), part("mysql", Status::Failed)];
         let numbers = Numbers {
             ended: Time::new(200, 0),
@@ -197,7 +257,7 @@ mod tests {
             parts: &bad,
             ..Numbers::default()
         };
-        write(&path, &numbers).expect("is written");
+        write(&path, folder.path(), &numbers).expect("is written");
         let now = samples(&fs::read_to_string(&path).expect("reads"));
         assert_eq!(now[LAST_SUCCESS], "100");
         assert_eq!(now["snap_last_run_exit_status"], "1");
@@ -205,10 +265,37 @@ mod tests {
         assert_eq!(now[&format!("{COMPONENT_LAST_SUCCESS}{{component=\"mysql\"}}")], "100");
         assert_eq!(now["snap_component_complete{component=\"mysql\"}"], "0");
         let unverified = Numbers { ended: Time::new(300, 0), exit: 1, parts: &good, ..Numbers::default() };
-        write(&path, &unverified).expect("is written");
+        write(&path, folder.path(), &unverified).expect("is written");
         let now = samples(&fs::read_to_string(&path).expect("reads"));
         assert_eq!(now[&format!("{COMPONENT_LAST_SUCCESS}{{component=\"mail\"}}")], "200");
         assert_eq!(fs::metadata(&path).expect("is there").permissions().mode() & 0o777, 0o644);
-        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1, "no temporary file is left");
+        let left: Vec<_> = fs::read_dir(folder.path()).expect("lists").map(|it| it.expect("reads")).collect();
+        assert_eq!(left.len(), 2, "the numbers and the lock, and no temporary file: {left:?}");
+    }
+    #[test]
+    fn a_sync_replaces_its_own_numbers_and_no_others() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("snap.prom");
+        let subject = Subject::sync("s3://copies/mail");
+        let mut last = Last::read(folder.path(), Path::new("/r"), &subject);
+        let run = LastRun { ended: 100, exit: 0, seconds: 2.5 };
+        last.ran(run, Success::Whole);
+        let numbers =
+            Numbers { ended: Time::new(150, 0), lasts: vec![("sync", last.clone())], ..Numbers::default() };
+        write(&path, folder.path(), &numbers).expect("is written");
+        last.ran(LastRun { ended: 200, exit: 2, ..run }, Success::None);
+        write_verbs(&path, folder.path(), &[("sync", last)], Time::new(200, 0)).expect("is written");
+        let text = fs::read_to_string(&path).expect("reads");
+        let now = samples(&text);
+        assert_eq!(now["snap_last_run_timestamp_seconds"], "150");
+        assert_eq!(now["snap_sync_last_success_timestamp_seconds"], "100");
+        assert_eq!(
+            (
+                now["snap_sync_last_run_exit_status"].as_str(),
+                now["snap_sync_last_run_timestamp_seconds"].as_str()
+            ),
+            ("2", "200")
+        );
+        assert_eq!(text.matches("# TYPE snap_sync_last_run_exit_status").count(), 1, "{text}");
     }
 }

@@ -3,9 +3,13 @@
 //! [`config`] says what is wanted; [`run`] does it, and tells [`log`], [`notice`], [`ping`] and
 //! [`metrics`] what came of it. Besides `cli`, this floor alone reads the clock.
 
+pub mod ages;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod cost;
+pub mod here;
+pub mod last;
 pub mod listener;
 pub mod lock;
 pub mod log;

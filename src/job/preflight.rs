@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use indicatif::DecimalBytes;
-
+use crate::base::units::show_bytes;
 use crate::job::config::{self, Level};
 use crate::job::mount::{Disk, is_mount_point};
 use crate::job::notice::Failing;
@@ -69,8 +68,8 @@ pub fn space(repository: &config::Repository, location: &Path, disk: &Disk) -> V
     if disk.available_bytes < repository.min_free.0 {
         let what = format!(
             "not enough space under {shown}: {} available, {} needed (min_free); 'snap prune --now' gives back what no snapshot needs",
-            DecimalBytes(disk.available_bytes),
-            DecimalBytes(repository.min_free.0)
+            show_bytes(disk.available_bytes),
+            show_bytes(repository.min_free.0)
         );
         findings.push(Finding::critical(Failing::Space, what));
     }
@@ -96,8 +95,8 @@ pub fn forecast(snapshots: &[Snapshot], disk: &Disk) -> Option<Finding> {
     (largest > disk.available_bytes).then(|| {
         let what = format!(
             "{} available, and one of the last {NIGHTS} runs took {}: this one may not fit",
-            DecimalBytes(disk.available_bytes),
-            DecimalBytes(largest)
+            show_bytes(disk.available_bytes),
+            show_bytes(largest)
         );
         Finding::warning(Failing::Space, what)
     })

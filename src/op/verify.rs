@@ -10,6 +10,7 @@ use crate::base::content::refs;
 use crate::base::entry::{Entry, Kind, quoted};
 use crate::base::id::{PackId, SnapshotId};
 use crate::base::progress::Progress;
+use crate::base::units::counted;
 use crate::repo::browse::{Place, Step, Visitor, find, walk};
 use crate::repo::index::Index;
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
@@ -130,8 +131,10 @@ fn verify_component(
     problems.into_iter().for_each(|problem| report.problem(problem));
     if (files, bytes) != (component.files, component.bytes) {
         report.problem(format!(
-            "component {name}: {files} files of {bytes} bytes are there, expected {} of {} bytes",
-            component.files, component.bytes
+            "component {name}: {} of {bytes} bytes there, expected {} of {} bytes",
+            counted(files, "file", "files"),
+            component.files,
+            component.bytes
         ));
     }
     report.files += files;

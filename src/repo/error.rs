@@ -201,6 +201,12 @@ pub enum RepoError {
         /// Why.
         reason: String,
     },
+    /// Nobody takes what is written to standard output. What was done before stays done.
+    #[error("standard output")]
+    Output {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// What was asked for would remove too much, or rests on what cannot be known. Nothing was changed.
     #[error("refused: {what}")]
     Refused {

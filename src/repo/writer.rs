@@ -23,6 +23,7 @@ use crate::stage::frame::RawFrame;
 use crate::stage::index::{Cache, CacheError, EachFragment, Update};
 use crate::stage::snapshot::Manifest;
 use crate::stage::tree::Stream;
+use crate::store::give_to_owner_of;
 
 /// Threads that are left to those who give chunks and to the packs, when more sealers than one begin: where few are to be
 /// had, each step of a run needs one before any has two.
@@ -309,6 +310,9 @@ pub fn commit(
         };
         let update = Update { added: &added, gone: &BTreeSet::new(), from_scratch: false };
         let _ = Cache::update(path, repository.id(), &update);
+        if let Some(folder) = path.parent() {
+            give_to_owner_of(folder, path);
+        }
     }
     Ok((id, bytes))
 }

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
-use crate::store::regular::{append_regular, open_regular};
+use crate::store::own::{give_to_owner_of, give_to_owner_of_folder, open_own_file};
+use crate::store::regular::open_regular;
 use crate::store::strangers::{UPLOAD_PREFIX, is_upload, strangers};
 use crate::store::{Folder, Found, Lock, LockMode, Name, NoLock, Store, StoreError, Upload};
 
@@ -75,15 +76,16 @@ pub fn make_folder(folder: &Path, durable: &DurableFolders) -> Result<(), StoreE
     }
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => {}
+        Ok(()) => give_to_owner_of(parent, folder),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound && folder != parent => {
             make_folder(parent, durable)?;
             match fs::DirBuilder::new().mode(0o700).create(folder) {
+                Ok(()) => give_to_owner_of(parent, folder),
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(io_error(folder, "create", e));
                 }
-                _ => {}
+                Err(_) => {}
             }
         }
         Err(e) => return Err(io_error(folder, "create", e)),
@@ -194,6 +196,7 @@ impl Store for LocalStore {
                 .tempfile_in(&folder)
                 .map_err(|e| io_error(&folder, "create a file in", e))?;
             let (file, path) = temporary.keep().map_err(|e| io_error(&folder, "keep a file in", e.error))?;
+            give_to_owner_of_folder(&path, &file);
             // A sweep may have taken the file for a dead run's before the lock was on it.
             let is_locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
             let links = file.metadata().map_err(|e| io_error(&path, "read", e))?.nlink();
@@ -287,7 +290,7 @@ impl Store for LocalStore {
 
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Lock>, StoreError> {
         let path = self.root.join(LOCK);
-        let open = || append_regular(&path);
+        let open = || open_own_file(&path);
         let writable = match open() {
             // Not one file more fits. What a dead run has left makes room for it.
             Err(e) if is_full(&e) && self.sweep_uploads().is_ok_and(|gone| gone > 0) => open(),

@@ -28,11 +28,11 @@ pub use address::{dead_link, refuse_other_kinds};
 pub use both::BothStores;
 pub use dry::DryStore;
 pub use genuine::GenuineStore;
-pub use local::LocalStore;
+pub use local::{LocalStore, is_full};
 pub use locking::{Lockable, LockingStore, Mode, Overlay, Protection, Retention, Usage, Version, VersionId};
 pub use locking_memory::LockingMemory;
 pub use memory::MemoryStore;
-pub use own::{make_own_folder, put_own_file};
+pub use own::{give_to_owner_of, give_to_owner_of_folder, make_own_folder, open_own_file, put_own_file};
 pub use regular::{append_regular, open_regular, read_regular};
 pub use s3::{Lease, S3Keys, S3Location, S3Options, S3Store, SCHEME as S3_SCHEME};
 

@@ -1,11 +1,13 @@
 //! Disks that are full, nearly full, gone, or can't be written.
 
 use std::fs;
+use std::io::Write;
+use std::process::Command;
 
 use crate::common::repo::{deliver, differences, maildir, picture};
 use crate::common::{self, Noise};
 use crate::disk::Disk;
-use crate::place::Place;
+use crate::place::{Place, ended, is_written, text, wait_until};
 
 /// A place whose repository lies on a small disk of its own, with one snapshot.
 fn on_disk(mib: u64, more: &str) -> Option<(Place, Disk)> {
@@ -51,7 +53,7 @@ fn a_disk_that_fills_up_during_the_run_harms_no_earlier_snapshot() {
 }
 
 #[test]
-fn a_disk_that_is_eighty_percent_full_is_warned_of_and_the_run_goes_on() {
+fn a_disk_that_is_eighty_percent_full_is_mailed_once_at_each_further_step_and_the_runs_go_on() {
     let Some((place, disk)) = on_disk(48, "min_free = \"1MiB\"") else { return };
     let about = rustix::fs::statvfs(disk.path()).expect("is asked");
     let usable = (about.f_blocks - about.f_bfree + about.f_bavail) * about.f_frsize;
@@ -70,6 +72,20 @@ fn a_disk_that_is_eighty_percent_full_is_warned_of_and_the_run_goes_on() {
         "snap prune",
     ]);
     assert!(place.log("snap.log").contains("[WARNING] [INIT] the disk under"), "{}", place.log("snap.log"));
+    place.forget_mails();
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    assert!(place.mails().is_empty(), "it was told");
+    fs::remove_file(disk.path().join("filler")).expect("room is made");
+    disk.fill(usable / 12); // 91.7 %
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    let mail = place.only_mail();
+    assert!(mail.subject == "[WARNING] Backup Disk Capacity at 92%", "{}", mail.subject);
+    place.forget_mails();
+    fs::remove_file(disk.path().join("filler")).expect("room is made");
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    disk.fill(usable / 6);
+    assert_eq!(place.backup(&["--daily"]).0, 0);
+    assert_eq!(place.mails().len(), 1, "it had room meanwhile");
 }
 
 #[test]
@@ -113,4 +129,41 @@ fn a_night_on_a_disk_with_no_byte_left_says_what_helps_and_that_helps() {
     assert!(pruned["deleted"]["bytes"].as_u64().expect("a number") > 4 << 20, "{pruned}");
     assert_eq!(place.backup(&["--daily"]).0, 0);
     place.json(&["check", "--read-data"]);
+}
+
+/// A log disk that is full says nothing to whoever reads logs.
+#[test]
+fn a_log_disk_that_fills_up_in_mid_run_is_an_error_that_is_mailed_and_the_backup_is_made() {
+    let mut place = Place::with_mail(3);
+    let log = place.path("log");
+    fs::create_dir(&log).expect("folder is made");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&log).status();
+    if !mounted.expect("mount runs").success() {
+        eprintln!("skipped: file systems can't be mounted here (root is needed)");
+        return;
+    }
+    let (begun, go) = place.add_waiting_dump();
+    let run = place.spawn(&["backup", "--daily", "-q"]);
+    wait_until("the run is under way", || is_written(&begun));
+    common::disk::fill_up(&log);
+    for entry in fs::read_dir(&log).expect("lists") {
+        // What is left of a log's last page would take a line or two.
+        let mut file = fs::OpenOptions::new().append(true).open(entry.expect("reads").path()).expect("opens");
+        while file.write_all(b"x").is_ok() {}
+    }
+    fs::write(&go, b"").expect("file is made");
+    let output = ended(run);
+    let error = text(&output.stderr);
+    let mail = place.only_mail();
+    let snapshots = place.snapshots();
+    let next = place.snap(&["backup", "--daily", "-q"]);
+    assert!(Command::new("umount").arg("-l").arg(&log).status().expect("umount runs").success());
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("the logs cannot be written any more: No space left on device"), "{error}");
+    assert!(mail.subject.starts_with("[ALERT] Mailserver Backup Has No Log - 20"), "{}", mail.subject);
+    mail.says(&["its log could not be written", "Status:      failed in part", "df -h", "Succeeded\n  mail"]);
+    assert_eq!(snapshots[0]["components"].as_array().map(Vec::len), Some(2), "{snapshots:?}");
+    assert_eq!(next.status.code(), Some(1), "and so does the next one: {}", text(&next.stderr));
+    assert_eq!(place.snapshots().len(), 2);
+    assert_eq!(place.backup(&["--daily"]).0, 0);
 }

@@ -11,6 +11,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod ages;
 mod config;
 mod database;
 mod disks;
@@ -30,5 +31,6 @@ mod suspects;
 mod trial;
 mod upgrade;
 mod whose;
+mod words;
 
 use common::disk;

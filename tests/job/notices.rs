@@ -250,7 +250,7 @@ fn backups_that_have_not_happened_raise_an_alarm() {
     assert_eq!(stale(&place), Some(1));
     let mail = place.only_mail();
     assert!(mail.subject.starts_with("[ALERT] Mailserver Backup Is Stale - 20"), "{}", mail.subject);
-    mail.says(&["older than 26h", "mysql: last backed up whole never", "systemctl list-timers"]);
+    mail.says(&["older than 26h", "mysql: last backed up whole never", "Does the schedule run? "]);
     assert!(!mail.body.contains("mail: last"), "{}", mail.body);
     place.forget_mails();
     fs::remove_dir_all(&place.repo).expect("repository goes");
@@ -260,7 +260,7 @@ fn backups_that_have_not_happened_raise_an_alarm() {
     place.notify = String::new();
     place.write_config();
     assert_eq!(stale(&place), Some(1));
-    place.only_mail().says(&["older than 72h"]);
+    place.only_mail().says(&["older than 3d"]);
 }
 
 /// Under a timer nobody reads standard error: what can be read of the file says whom to tell.
@@ -307,14 +307,15 @@ fn a_sync_that_fails_is_logged_and_mailed() {
         free_port()
     );
     place.write_config();
-    let sync = |arguments: &[&str]| {
+    let synced = |arguments: &[&str]| {
         let keys = [
             ("AWS_ACCESS_KEY_ID", "AKIATEST"),
             ("AWS_SECRET_ACCESS_KEY", "secret"),
             ("AWS_MAX_ATTEMPTS", "1"),
         ];
-        place.command(arguments).envs(keys).output().expect("program runs").status.code()
+        place.command(arguments).envs(keys).output().expect("program runs")
     };
+    let sync = |arguments: &[&str]| synced(arguments).status.code();
     assert_eq!(sync(&["sync", "-q"]), Some(2));
     let mail = place.only_mail();
     assert!(mail.subject.starts_with("[ALERT] Mailserver Sync Failed - 20"), "{}", mail.subject);
@@ -328,6 +329,15 @@ fn a_sync_that_fails_is_logged_and_mailed() {
     place.forget_mails();
     assert_eq!(sync(&["sync", "-q", "--dry-run"]), Some(2));
     assert!(place.mails().is_empty(), "who tries it is at hand");
+    let quiet = synced(&["sync", "-q"]);
+    assert_eq!(
+        (quiet.status.code(), text(&quiet.stderr)),
+        (Some(2), String::new()),
+        "cron has nothing to mail"
+    );
+    fs::remove_file(place.path("bin/sendmail")).expect("program goes");
+    let said = text(&synced(&["sync", "-q"]).stderr);
+    assert!(said.contains("snap: s3://copies/mail: cannot"), "nobody took the mail: {said}");
 }
 
 #[test]
@@ -345,7 +355,12 @@ fn a_check_is_logged_and_damage_is_mailed() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, bytes).expect("is written");
-    assert_eq!(place.snap(&["check", "-q", "--read-packs"]).status.code(), Some(3));
+    let quiet = place.snap(&["check", "-q", "--read-packs"]);
+    assert_eq!(
+        (quiet.status.code(), text(&quiet.stderr)),
+        (Some(3), String::new()),
+        "cron has nothing to mail"
+    );
     let mail = place.only_mail();
     assert!(mail.subject.starts_with("[ALERT] Mailserver Check Found Damage - 20"), "{}", mail.subject);
     mail.says(&[
@@ -355,6 +370,9 @@ fn a_check_is_logged_and_damage_is_mailed() {
         "Run it again: snap check --read-packs",
     ]);
     assert!(place.log("snap-error.log").contains("[ERROR] [VERIFY]"), "{}", place.log("snap-error.log"));
+    fs::remove_file(place.path("bin/sendmail")).expect("program goes");
+    let said = text(&place.snap(&["check", "-q", "--read-packs"]).stderr);
+    assert!(said.contains("damaged: packs/"), "nobody took the mail: {said}");
 }
 
 #[test]

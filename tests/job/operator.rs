@@ -166,7 +166,7 @@ fn old_snapshots_are_removed_after_30_days() {
         "the first of October is 36 days old"
     );
     assert!(
-        place.log("snap.log").contains("[INFO] [PRUNE] 1 snapshots removed, 5 kept"),
+        place.log("snap.log").contains("[INFO] [PRUNE] 1 snapshot removed, 5 kept"),
         "{}",
         place.log("snap.log")
     );

@@ -59,6 +59,39 @@ fn the_service_is_hardened_and_may_write_where_it_must() {
     }
 }
 
+/// The units point to a manual page: it is installed before them, and says what their commands mean.
+#[test]
+fn the_manual_page_that_units_point_to_is_installed_and_has_every_command() {
+    let install = "snap man > /usr/local/share/man/man1/snap.1";
+    for page in ["README.md", "docs/operations.md"] {
+        assert!(fs::read_to_string(page).expect("reads").contains(install), "{page}");
+    }
+    for entry in fs::read_dir("scripts/systemd").expect("lists") {
+        let path = entry.expect("reads").path();
+        let unit = fs::read_to_string(&path).expect("reads");
+        let is_service = path.extension().is_some_and(|end| end == "service");
+        assert_eq!(unit.contains("\nDocumentation=man:snap(1)\n"), is_service, "{}", path.display());
+    }
+    let place = Place::new();
+    let page = text(&place.snap(&["man"]).stdout);
+    assert!(page.contains("\n.TH snap 1 "), "{page}");
+    for part in ["SNAP BACKUP", "SNAP SYNC", "SNAP KEY ADD", "\\-\\-read\\-packs", "\\-\\-stale"] {
+        assert!(page.contains(part), "no {part}");
+    }
+    let elsewhere: Vec<&str> =
+        page.lines().filter(|line| line.contains("snap\\-") && line.contains("(1)")).collect();
+    assert!(elsewhere.is_empty(), "pages that are not there: {elsewhere:?}");
+    let path = place.path("snap.1");
+    fs::write(&path, &page).expect("is written");
+    match Command::new("man").arg("--warnings").arg("-l").arg(&path).env("MANPAGER", "cat").output() {
+        Ok(shown) => {
+            let said = text(&shown.stderr);
+            assert!(shown.status.success() && said.is_empty(), "{said}");
+        }
+        Err(_) => eprintln!("not shown: man is not here"),
+    }
+}
+
 #[test]
 fn logrotate_takes_its_file_and_rotates_the_logs() {
     let place = Place::with_mail(1);

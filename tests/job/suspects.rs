@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::place::{Place, ended, text, wait_until};
 
 /// Returns whether the program can be run at another time; says why not.
-fn can_fake_time() -> bool {
+pub fn can_fake_time() -> bool {
     let is_there = Command::new("faketime").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !is_there {
         eprintln!("skipped: faketime is not here (scripts/set-up test)");
@@ -30,7 +30,7 @@ fn at(place: &Place, day: u32, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(place: &Place, day: u32, arguments: &[&str]) -> Output {
+pub fn run(place: &Place, day: u32, arguments: &[&str]) -> Output {
     let output = at(place, day, arguments).output().expect("faketime is there");
     let error = text(&output.stderr);
     assert!(!error.contains("panicked"), "{error}");
@@ -39,13 +39,13 @@ fn run(place: &Place, day: u32, arguments: &[&str]) -> Output {
 }
 
 /// Runs the night of a day; returns its exit status and the subjects of the mails it sent.
-fn night(place: &Place, day: u32) -> (Option<i32>, Vec<String>) {
+pub fn night(place: &Place, day: u32) -> (Option<i32>, Vec<String>) {
     let output = run(place, day, &["backup", "--daily"]);
     (output.status.code(), subjects(place))
 }
 
 /// Returns the subjects of the mails so far, up to the date, and forgets them.
-fn subjects(place: &Place) -> Vec<String> {
+pub fn subjects(place: &Place) -> Vec<String> {
     let subjects = place.mails().iter().map(|mail| mail.subject.clone()).collect::<Vec<_>>();
     place.forget_mails();
     let short = |subject: String| subject.split(" - ").next().unwrap_or_default().to_owned();
@@ -53,7 +53,7 @@ fn subjects(place: &Place) -> Vec<String> {
 }
 
 /// Makes a place that keeps daily snapshots for so long: `70h` are three nights, however long programs take to start.
-fn with_retention(messages: usize, daily: &str) -> Place {
+pub fn with_retention(messages: usize, daily: &str) -> Place {
     let mut place = Place::with_mail(messages);
     place.rest += &format!("[retention]\ndaily = \"{daily}\"\n");
     place.write_config();

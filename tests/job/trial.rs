@@ -189,6 +189,53 @@ fn a_whole_night_runs_as_the_configured_user() {
     assert!(refused.starts_with("ERROR"), "that user's own home directory has no .my.cnf: {refused}");
 }
 
+/// Root tries things out before the first night of the user who is configured, and between two nights.
+#[test]
+fn what_root_does_by_hand_is_in_no_way_of_the_configured_user() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: takes root, to become another user");
+        return;
+    }
+    let (mut place, program) = place_of_daemon();
+    place.run += "\nuser = \"daemon\"";
+    place.rest += "[check]\nmax_age = \"10d\"\n[retention]\ndaily = \"30d\"\n";
+    place.notify = format!("metrics_file = \"{}\"", place.path("snap.prom").display());
+    place.write_config();
+    fs::create_dir_all(place.path("log")).expect("folder is made");
+    for own in ["repo", "state", "log", "mails", "mail", "home", "config.toml", "bin"] {
+        give_to_daemon(&place.path(own));
+    }
+    chown(place.folder.path(), Some(1), Some(1)).expect("owner is set");
+    assert!(place.snap(&["check", "-q", "--read-packs"]).status.success());
+    assert!(place.snap(&["notify", "-q", "--stale"]).status.code() == Some(1), "there is no backup yet");
+    place.forget_mails();
+    assert!(place.snap(&["backup", "-q"]).status.success(), "root's run is the first");
+    for _ in 0..2 {
+        let night = as_daemon(&place, &program, &["backup", "-q", "--daily"]);
+        assert_eq!((night.status.code(), text(&night.stderr)), (Some(0), String::new()));
+        assert!(place.snap(&["check", "-q", "--read-packs"]).status.success());
+        // A run of root's makes folders and files in the repository, which that user goes on with.
+        fs::write(place.path("mail/cur/1767000001.M9.mx:2,S"), vec![7; 3000]).expect("is written");
+        chown(place.path("mail/cur/1767000001.M9.mx:2,S"), Some(1), Some(1)).expect("owner is set");
+        assert!(place.snap(&["backup", "-q", "--weekly"]).status.success());
+    }
+    let mut owners = Command::new("find");
+    owners.args([place.path("repo"), place.path("state"), place.path("log")]);
+    let of_root = text(&owners.args(["-user", "root"]).output().expect("find runs").stdout);
+    assert_eq!(of_root, "", "what that user could not read");
+    let dump = as_daemon(&place, &program, &["check", "--read-data"]);
+    assert!(dump.status.success(), "{}", text(&dump.stderr));
+    let numbers = fs::read_to_string(place.path("snap.prom")).expect("numbers read");
+    assert!(numbers.contains("snap_check_last_success_timestamp_seconds "), "the night knows it: {numbers}");
+    assert!(place.mails().is_empty());
+    let record = fs::read_dir(place.path("state")).expect("lists").map(|it| it.expect("reads").path());
+    let record: Vec<PathBuf> =
+        record.filter(|path| path.display().to_string().contains("last-check")).collect();
+    let record = fs::read_to_string(&record[0]).expect("reads");
+    assert!(record.contains("\"successes\":["), "{record}");
+    assert!(!record.contains("\"successes\":[]"), "a night has not forgotten it: {record}");
+}
+
 #[test]
 fn the_operators_example_works_as_written() {
     let place = Place::new();
@@ -266,4 +313,25 @@ fn the_operators_example_works_as_written() {
     for part in ["CREATE DATABASE", "EVENT `tidy`", "-- Dump completed"] {
         assert!(dump.contains(part), "{part}: {dump}");
     }
+}
+
+/// A run leaves the repository out; who sets it up is told before.
+#[test]
+fn a_source_in_the_repository_or_around_it_is_told_by_config_check() {
+    let mut place = Place::with_mail(1);
+    let base = place.folder.path().display().to_string();
+    std::os::unix::fs::symlink(place.path("repo"), place.path("link")).expect("link is made");
+    for (name, path) in [("inside", "repo/packs"), ("all", ""), ("behind", "link"), ("beside", "mail")] {
+        place.rest += &format!("[[component]]\nname = \"{name}\"\npaths = [\"{base}/{path}\"]\n");
+    }
+    place.write_config();
+    let rows = text(&place.snap(&["config", "check"]).stdout);
+    let told = |level: &str, name: &str, what: &str| {
+        let own = |line: &&str| line.starts_with(level) && line.contains(&format!("  {name} "));
+        rows.lines().filter(own).any(|line| line.contains(what))
+    };
+    assert!(told("ERROR", "inside", "lies in the repository"), "{rows}");
+    assert!(told("ERROR", "behind", "lies in the repository"), "{rows}");
+    assert!(told("WARNING", "all", "contains the repository"), "{rows}");
+    assert!(!told("", "beside", "the repository, which"), "{rows}");
 }

@@ -10,11 +10,11 @@ use serde_json::json;
 use crate::base::entry::{is_plain_name, quoted};
 use crate::base::patterns::{is_comment, lines, matcher};
 use crate::base::progress::Progress;
-use crate::cli::command::configured;
 use crate::cli::command::tag::{NO_TAG, is_tag};
+use crate::cli::command::{configured, key};
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
-use crate::cli::report::{Output, bytes, counted, lacks, local, number, short, show_lacks};
+use crate::cli::report::{Output, bytes, counted, lacks, local, number, reported, short, show_lacks};
 use crate::cli::session::{Session, parse_time, user_name};
 use crate::cli::sources::Backup;
 use crate::job::clock::now;
@@ -52,16 +52,26 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
     let display = Display::start(&session.global, "backup", &session.progress);
     let report = backup(&repository, request);
     drop((display, lock));
-    let report = report?;
-    warn(&report);
-    show_suspects(&report);
-    let are_keys_right = tell_of_keys(&report);
-    show(session, &report)?;
-    Ok(if report.is_whole() && are_keys_right { Exit::Done } else { Exit::Partial })
+    end(session, &report?)
 }
 
-/// Says what somebody should look at.
-pub fn warn(report: &Report) {
+/// Says what was done, and what somebody should look at; returns how the command ends.
+///
+/// # Errors
+/// [`RepoError::Output`] if nothing was written, and nobody takes the report.
+pub fn end(session: &Session, report: &Report) -> Result<Exit, RepoError> {
+    warn(report);
+    show_suspects(report);
+    let are_keys_right = key::tell(&report.sealed_to) == Exit::Done;
+    let exit = if report.is_whole() && are_keys_right { Exit::Done } else { Exit::Partial };
+    let shown = show(session, report, true);
+    match report.snapshot {
+        Some(_) => Ok(reported(exit, shown)),
+        None => shown.map(|()| exit),
+    }
+}
+
+fn warn(report: &Report) {
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
@@ -71,8 +81,8 @@ pub fn warn(report: &Report) {
 }
 
 /// Says which components are suspect, and what to do.
-pub fn show_suspects(report: &Report) {
-    for suspect in report.suspects.iter().filter(|suspect| !suspect.is_accepted) {
+fn show_suspects(report: &Report) {
+    for suspect in report.open_suspects() {
         let name = quoted(suspect.component.as_bytes());
         for line in suspect.lines() {
             tracing::error!("{name} is suspect: {line}");
@@ -87,14 +97,6 @@ pub fn show_suspects(report: &Report) {
             None => tracing::error!("{name}: the last whole snapshot is {whole} of {at}"),
         }
     }
-}
-
-/// Says to whom content is sealed where that is new, and how `keys/` differs; returns whether it does not.
-pub fn tell_of_keys(report: &Report) -> bool {
-    report.sealed_to.news().iter().for_each(|line| tracing::warn!("{line}"));
-    let key_errors = report.key_errors();
-    key_errors.iter().for_each(|line| tracing::error!("{line}"));
-    key_errors.is_empty()
 }
 
 /// Opens the repository, for a dry run so that nothing can be written.
@@ -286,11 +288,11 @@ fn absolute(path: &Path) -> Result<PathBuf, RepoError> {
     }
 }
 
-/// Says what was done.
+/// Says what was done; what is lacking if that has not been said.
 ///
 /// # Errors
 /// [`RepoError::Source`] if nobody takes it.
-pub fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
+pub fn show(session: &Session, report: &Report, report_lacks: bool) -> Result<(), RepoError> {
     let totals = &report.manifest.totals;
     let mut out = Output::new();
     if session.global.json {
@@ -330,7 +332,9 @@ pub fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
         }))?;
         return out.finish();
     }
-    show_lacks(&report.lacks, "not backed up");
+    if report_lacks {
+        show_lacks(&report.lacks, "not backed up");
+    }
     if session.global.verbose > 0 {
         show_lacks(&report.skipped, "left out");
     }
@@ -377,8 +381,9 @@ pub fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
         out.line(format_args!("  {rows} left out, such as {}; -v lists them", first.unwrap_or_default()))?;
     }
     if !report.lacks.is_empty() {
+        let where_all = if report_lacks { "as listed above" } else { "as the log says" };
         out.line(format_args!(
-            "  {} could not be backed up, as listed above",
+            "  {} could not be backed up, {where_all}",
             counted(report.lacks.len() as u64, "entry", "entries")
         ))?;
     }

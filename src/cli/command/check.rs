@@ -8,13 +8,14 @@ use serde_json::json;
 
 use crate::base::entry::quoted;
 use crate::cli::args::Check;
-use crate::cli::command::watched::{TOLD, Verb, first, watched};
+use crate::cli::command::watched::{TOLD, Verb, Worked, first, watched};
 use crate::cli::exit::{self, Exit};
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, number, short, tell};
 use crate::cli::s3::{copy_at, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
+use crate::job::last::Success;
 use crate::op::check::{Report, Request, Subset, check, unopened};
 use crate::op::heal::heal;
 use crate::repo::config::{CONFIG_BYTES_MAX, Config};
@@ -33,7 +34,7 @@ pub fn run(session: &Session, options: &Check) -> Result<Exit, RepoError> {
 }
 
 /// Does it; returns what must be seen to, a line each, as people are shown it.
-fn examine(session: &Session, options: &Check) -> Result<(Exit, Vec<String>), RepoError> {
+fn examine(session: &Session, options: &Check) -> Result<Worked, RepoError> {
     let started = std::time::Instant::now();
     let subset: Option<Subset> = options
         .subset
@@ -54,8 +55,8 @@ fn examine(session: &Session, options: &Check) -> Result<(Exit, Vec<String>), Re
     let repository = match repository {
         Err(RepoError::KeysDamaged { damaged, .. }) => {
             let report = unopened(&damaged);
-            show(session, &request, &report, started.elapsed().as_secs_f64())?;
-            return Ok((Exit::Damage, told(&request, &report)));
+            let shown = show(session, &request, &report, started.elapsed().as_secs_f64());
+            return Ok(worked((Exit::Damage, shown), &request, &report));
         }
         opened => opened?,
     };
@@ -69,7 +70,7 @@ fn examine(session: &Session, options: &Check) -> Result<(Exit, Vec<String>), Re
     });
     drop((display, lock));
     let (report, stopped) = checked?;
-    show(session, &request, &report, started.elapsed().as_secs_f64())?;
+    let shown = show(session, &request, &report, started.elapsed().as_secs_f64());
     if let Some(error) = &stopped {
         exit::report(error);
     }
@@ -77,7 +78,19 @@ fn examine(session: &Session, options: &Check) -> Result<(Exit, Vec<String>), Re
         Some(RepoError::Interrupted) => Exit::Interrupted,
         _ => status(&request, &report),
     };
-    Ok((status, told(&request, &report)))
+    Ok(worked((status, shown), &request, &report))
+}
+
+fn worked((exit, shown): (Exit, Result<(), RepoError>), request: &Request<'_>, report: &Report) -> Worked {
+    // A pack lies in the same part for ever; which packs are some percent of them, nobody remembers.
+    let success = match request.subset {
+        _ if !report.is_sound() || !request.read_packs || exit == Exit::Interrupted => Success::None,
+        None => Success::Whole,
+        Some(Subset::Part { number, of }) => Success::Part(number, of),
+        Some(Subset::Percent(percent)) if percent >= 100.0 => Success::Whole,
+        Some(Subset::Percent(_)) => Success::None,
+    };
+    Worked { exit, findings: told(request, report), success, bill: None, shown }
 }
 
 /// Rounds of healing: what one brings may tell what else is missing.

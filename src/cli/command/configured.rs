@@ -1,10 +1,13 @@
 //! `snap backup` without a PATH: the configured components, with all that belongs to a nightly run.
 
+use std::io::IsTerminal;
+
 use crate::base::redact::Redactor;
 use crate::cli::args::Global;
-use crate::cli::command::backup::{excludes, open, request, show, show_suspects, tell_of_keys, warn};
+use crate::cli::command::backup::{end, excludes, open, request, show};
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
+use crate::cli::report::reported;
 use crate::cli::session::{Session, host_name, typed};
 use crate::cli::sources::Backup;
 use crate::job::config::{Config, Level};
@@ -59,20 +62,21 @@ pub fn run(session: &Session, options: Backup) -> Result<Exit, RepoError> {
         wait: options.wait,
         lock_wait: session.global.lock_wait,
         echo: echo(&session.global),
+        is_held: is_held(&session.global),
     };
     let display = Display::start(&session.global, "backup", &session.progress);
     let outcome = run::run(&order);
     drop(display);
-    if let Some(report) = &outcome.report {
-        show(session, report)?;
-    }
-    Ok(match outcome.ending {
+    let exit = match outcome.ending {
         Ending::Done => Exit::Done,
         Ending::Partial => Exit::Partial,
         Ending::Fatal => Exit::Fatal,
         Ending::Locked => Exit::Locked,
         Ending::Interrupted => Exit::Interrupted,
-    })
+    };
+    // What is lacking is in the log's lines, and in the mail.
+    let shown = outcome.report.as_ref().map_or(Ok(()), |report| show(session, report, false));
+    Ok(reported(exit, shown))
 }
 
 /// Returns the components that are named, each with the option that names it.
@@ -100,12 +104,7 @@ fn dry_run(session: &Session, config: &Config, options: &Backup) -> Result<Exit,
     let display = Display::start(&session.global, "backup", &session.progress);
     let report = backup(&repository, request);
     drop(display);
-    let report = report?;
-    show_suspects(&report);
-    warn(&report);
-    let are_keys_right = tell_of_keys(&report);
-    show(session, &report)?;
-    Ok(if report.is_whole() && are_keys_right { Exit::Done } else { Exit::Partial })
+    end(session, &report?)
 }
 
 fn read_threads(config: &Config, options: &Backup, threads: usize) -> usize {
@@ -132,6 +131,13 @@ fn with_variables(mut redactor: Redactor) -> Redactor {
         }
     }
     redactor
+}
+
+/// Returns whether lines for standard error are held back until a mail was sent: with -q, unless somebody reads them as
+/// they come, or the journal keeps them. Cron mails them.
+pub fn is_held(global: &Global) -> bool {
+    let is_read = std::io::stderr().is_terminal() || std::env::var_os("JOURNAL_STREAM").is_some();
+    global.quiet && !is_read
 }
 
 /// Returns the least level of log lines that are shown on standard error.

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::base::entry::quoted;
 use crate::cli::args::History;
 use crate::cli::exit::Exit;
-use crate::cli::report::{Output, bytes, local, number, rfc3339, short};
+use crate::cli::report::{Output, bytes, counted, local, number, rfc3339, short};
 use crate::cli::session::Session;
 use crate::op::diff::{Change, diff};
 use crate::op::history::{Counter, Held};
@@ -127,12 +127,15 @@ fn show(session: &Session, rows: &[Row<'_>]) -> Result<(), RepoError> {
             None => String::new(),
         };
         let held = match (files, size) {
-            (Some(files), Some(size)) => format!("{:>10} files  {:>11}", number(files), bytes(size)),
+            (Some(files), Some(size)) => {
+                let noun = if files == 1 { "file" } else { "files" };
+                format!("{:>10} {noun:<5}  {:>11}", number(files), bytes(size))
+            }
             _ => format!("{:>29}", "not there"),
         };
         let mut remarks = vec![row.state.clone()];
         if let Some(lost) = row.held.map(|held| held.unreadable).filter(|lost| *lost > 0) {
-            remarks.push(format!("{} directories cannot be read", number(lost)));
+            remarks.push(format!("{} cannot be read", counted(lost, "directory", "directories")));
         }
         if last_whole == Some(at) {
             remarks.push("<- the last whole one".to_owned());

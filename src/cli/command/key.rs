@@ -11,6 +11,7 @@ use crate::cli::session::Session;
 use crate::job::clock::now;
 use crate::op::key;
 use crate::repo::keys::{KeyBody, KeyInfo};
+use crate::repo::recipients::SealedTo;
 use crate::repo::{RepoError, Repository};
 use crate::store::{Lock, LockMode};
 
@@ -83,8 +84,9 @@ pub fn run(session: &Session, command: Key) -> Result<Exit, RepoError> {
         Key::Enroll => {
             repository.enroll()?;
             out.line(format_args!("this machine can back up: {}", repository.secret_file().display()))?;
+            let exit = settle(&repository);
             out.finish()?;
-            return Ok(settle(&repository));
+            return Ok(exit);
         }
         Key::Accept => {
             let _lock = session.lock(&repository)?;
@@ -111,6 +113,11 @@ pub fn settle(repository: &Repository) -> Exit {
             return Exit::Partial;
         }
     };
+    tell(&sealed_to)
+}
+
+/// Says to whom content is sealed where that is new, and how `keys/` differs from what this machine remembers.
+pub fn tell(sealed_to: &SealedTo) -> Exit {
     sealed_to.news().iter().for_each(|line| tracing::warn!("{line}"));
     let differences = sealed_to.differences();
     differences.iter().for_each(|line| tracing::error!("{line}"));

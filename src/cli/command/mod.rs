@@ -14,6 +14,7 @@ mod init;
 mod key;
 mod logged;
 mod ls;
+mod man;
 mod mount;
 mod notify;
 mod prune;
@@ -32,9 +33,9 @@ use std::io::IsTerminal;
 use clap::CommandFactory;
 
 use crate::base::text::one_line;
-use crate::cli::args::{Arguments, Command};
+use crate::cli::args::{Arguments, Command, Key};
 use crate::cli::exit::Exit;
-use crate::cli::report::Output;
+use crate::cli::report::{self, Output};
 use crate::cli::session::Session;
 use crate::repo::RepoError;
 
@@ -48,41 +49,72 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
     if leaves_work(&arguments.command) {
         session.heed_signals();
     }
-    match arguments.command {
-        Command::Init(options) => init::run(&session, &options),
-        Command::Backup(options) => backup::run(&session, options),
-        Command::Snapshots(options) => snapshots::run(&session, &options),
-        Command::Ls(options) => ls::run(&session, &options),
-        Command::Find(options) => find::run(&session, &options),
-        Command::History(options) => history::run(&session, &options),
-        Command::Diff(options) => diff::run(&session, &options),
-        Command::Cat(options) => cat::run(&session, &options),
-        Command::Restore(options) => restore::run(&session, options),
-        Command::Mount(options) => mount::run(&session, &options),
-        Command::Check(options) => check::run(&session, &options),
-        Command::Prune(options) => prune::run(&session, options),
-        Command::Tag(options) => tag::run(&session, &options),
-        Command::Key(options) => key::run(&session, options),
-        Command::Stats => stats::run(&session),
-        Command::RebuildIndex => rebuild_index::run(&session),
-        Command::Sync(options) => sync::run(&session, &options),
-        Command::Clone(options) => clone::run(&session, &options),
-        Command::Unlock => unlock::run(&session),
-        Command::Config(options) => config::run(&session, &options),
-        Command::Notify(options) => notify::run(&session, &options),
-        Command::Support(options) => support::run(&session, &options),
+    let does_work = does_work(&arguments.command);
+    // Who hears nothing of a mount is to find none that is left behind.
+    if does_work || matches!(arguments.command, Command::Mount(_)) {
+        report::does_work();
+    }
+    match act(&session, arguments.command) {
+        // Its own status is lost with its report.
+        Err(error @ RepoError::Output { .. }) if does_work => Ok(report::reported(Exit::Done, Err(error))),
+        ended => ended,
+    }
+}
+
+fn act(session: &Session, command: Command) -> Result<Exit, RepoError> {
+    match command {
+        Command::Init(options) => init::run(session, &options),
+        Command::Backup(options) => backup::run(session, options),
+        Command::Snapshots(options) => snapshots::run(session, &options),
+        Command::Ls(options) => ls::run(session, &options),
+        Command::Find(options) => find::run(session, &options),
+        Command::History(options) => history::run(session, &options),
+        Command::Diff(options) => diff::run(session, &options),
+        Command::Cat(options) => cat::run(session, &options),
+        Command::Restore(options) => restore::run(session, options),
+        Command::Mount(options) => mount::run(session, &options),
+        Command::Check(options) => check::run(session, &options),
+        Command::Prune(options) => prune::run(session, options),
+        Command::Tag(options) => tag::run(session, &options),
+        Command::Key(options) => key::run(session, options),
+        Command::Stats => stats::run(session),
+        Command::RebuildIndex => rebuild_index::run(session),
+        Command::Sync(options) => sync::run(session, &options),
+        Command::Clone(options) => clone::run(session, &options),
+        Command::Unlock => unlock::run(session),
+        Command::Config(options) => config::run(session, &options),
+        Command::Notify(options) => notify::run(session, &options),
+        Command::Support(options) => support::run(session, &options),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "snap", &mut text);
             print(&text)
         }
         Command::Man => {
-            let mut text = Vec::new();
-            let rendered = clap_mangen::Man::new(Arguments::command()).render(&mut text);
-            rendered
+            let page = man::page()
                 .map_err(|e| RepoError::Source { path: "manual page".to_owned(), reason: e.to_string() })?;
-            print(&text)
+            print(page.as_bytes())
         }
+    }
+}
+
+/// Returns whether a command changes something, so that its output is only the report of that.
+fn does_work(command: &Command) -> bool {
+    match command {
+        Command::Init(_)
+        | Command::Tag(_)
+        | Command::RebuildIndex
+        | Command::Clone(_)
+        | Command::Unlock
+        | Command::Support(_)
+        | Command::Check(_) => true,
+        Command::Backup(options) => !options.dry_run,
+        Command::Restore(options) => !options.dry_run,
+        Command::Prune(options) => !options.dry_run,
+        Command::Sync(options) => !options.dry_run,
+        Command::Key(command) => !matches!(command, Key::List | Key::Export),
+        Command::Notify(options) => options.test,
+        _ => false,
     }
 }
 

@@ -4,13 +4,19 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 
 use crate::base::id::SnapshotId;
+use crate::cli::command::configured::redactor;
+use crate::cli::command::notify::own_key;
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
-use crate::cli::report::{Output, bytes, counted, local, rfc3339, short};
+use crate::cli::report::{Output, bytes, counted, local, reported, rfc3339, short};
 use crate::cli::retention::Prune;
 use crate::cli::session::Session;
 use crate::job::clock::now;
+use crate::job::last::{LastRun, Subject, Success};
 use crate::job::retention;
+use crate::job::run::{RETENTION, rules};
+use crate::job::told::Told;
+use crate::job::verb;
 use crate::op::prune::{Amount, Fate, Judged, Policy, Report, Request, TagSpan, prune};
 use crate::repo::{RepoError, Repository};
 
@@ -24,7 +30,7 @@ pub fn run(session: &Session, options: Prune) -> Result<Exit, RepoError> {
     if options.unlock {
         repository.unlock(&session.secrets)?;
     }
-    let policy = policy(session, &options)?;
+    let (policy, is_configured) = policy(session, &options)?;
     let mut request = Request::new(policy, now(), TimeZone::system(), &session.progress);
     request.forget = to_forget(session, &repository, &options)?;
     request.grace = options.grace;
@@ -37,14 +43,42 @@ pub fn run(session: &Session, options: Prune) -> Result<Exit, RepoError> {
     let display = Display::start(&session.global, "prune", &session.progress);
     let report = prune(&repository, &request);
     drop(display);
+    let seconds = started.elapsed().as_secs_f64();
+    if is_configured && !request.dry_run {
+        remember(session, &repository, report.as_ref().map_or_else(Exit::of, |_| Exit::Done), seconds);
+    }
     let report = report?;
-    show(session, &request, &report, started.elapsed().as_secs_f64())?;
-    Ok(Exit::Done)
+    let shown = show(session, &request, &report, seconds);
+    Ok(match request.dry_run {
+        true => shown.map(|()| Exit::Done)?,
+        false => reported(Exit::Done, shown),
+    })
+}
+
+/// Remembers how the configured retention was carried out by hand: as a night's own counts. That it can't be remembered
+/// is said.
+fn remember(session: &Session, repository: &Repository, exit: Exit, seconds: f64) {
+    let (Ok(Some(config)), Ok(state)) = (session.own_config(), session.state_directory()) else { return };
+    let (host, now) = (session.host(), now());
+    let success = if exit == Exit::Done { Success::Whole } else { Success::None };
+    let run = LastRun { ended: now.seconds, exit: exit as u8, seconds };
+    let subject = Subject::retention(config, &host);
+    verb::remember(config, redactor(config), &state, &subject, (run, success));
+    let Ok(snapshots) = repository.snapshots() else { return };
+    if exit == Exit::Done {
+        let (_, key) = own_key(config, &host, &snapshots.all);
+        let mut told = Told::read(&state, repository.id(), &key);
+        told.end(|what| what == RETENTION);
+        told.carried_out(&rules(&config.retention));
+        if let Err(e) = told.write() {
+            tracing::warn!("that it was done cannot be remembered: {e}");
+        }
+    }
 }
 
 /// Returns what the rules on the command line keep; without any, and with no snapshot named to go,
-/// what the configured ones keep.
-fn policy(session: &Session, options: &Prune) -> Result<Policy, RepoError> {
+/// what the configured ones keep, and that it is those.
+fn policy(session: &Session, options: &Prune) -> Result<(Policy, bool), RepoError> {
     let rule = |(tag, span): &(String, jiff::Span)| TagSpan { tag: tag.clone(), span: *span };
     let given = Policy {
         keep_last: options.keep_last,
@@ -57,10 +91,10 @@ fn policy(session: &Session, options: &Prune) -> Result<Policy, RepoError> {
         tag_spans: options.keep_tagged.iter().map(rule).collect(),
     };
     if !given.is_empty() || !options.forget.is_empty() {
-        return Ok(given);
+        return Ok((given, false));
     }
     let configured = session.own_config()?.and_then(|config| retention::policy(&config.retention));
-    Ok(configured.unwrap_or(given))
+    Ok(configured.map_or((given, false), |policy| (policy, true)))
 }
 
 /// Returns the snapshots that are named, manifests that can't be read among them.

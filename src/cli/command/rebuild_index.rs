@@ -4,9 +4,9 @@ use serde_json::json;
 
 use crate::cli::exit::Exit;
 use crate::cli::progress::Display;
-use crate::cli::report::{Output, counted};
+use crate::cli::report::{Output, counted, reported};
 use crate::cli::session::Session;
-use crate::op::rebuild_index::rebuild_index;
+use crate::op::rebuild_index::{Report, rebuild_index};
 use crate::repo::RepoError;
 
 /// Makes the cache anew.
@@ -20,6 +20,11 @@ pub fn run(session: &Session) -> Result<Exit, RepoError> {
     let report = rebuild_index(&repository, &session.progress);
     drop((display, lock));
     let report = report?;
+    let exit = if report.problems.is_empty() { Exit::Done } else { Exit::Damage };
+    Ok(reported(exit, show(session, &report)))
+}
+
+fn show(session: &Session, report: &Report) -> Result<(), RepoError> {
     let mut out = Output::new();
     if session.global.json {
         out.line(json!({
@@ -40,6 +45,5 @@ pub fn run(session: &Session) -> Result<Exit, RepoError> {
             }
         }
     }
-    out.finish()?;
-    Ok(if report.problems.is_empty() { Exit::Done } else { Exit::Damage })
+    out.finish()
 }

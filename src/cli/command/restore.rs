@@ -9,7 +9,7 @@ use crate::cli::command::asking::Asking;
 use crate::cli::command::backup::patterns;
 use crate::cli::command::logged::logged;
 use crate::cli::exit::Exit;
-use crate::cli::report::{Output, bytes, counted, lacks, number, short, show_lacks};
+use crate::cli::report::{Output, bytes, counted, lacks, number, reported, short, show_lacks};
 use crate::cli::session::{Session, split_place};
 use crate::op::restore::{Configured, FRAME_CACHE_BYTES, Overwrite, Report, Request, restore, unfinished};
 use crate::repo::RepoError;
@@ -80,8 +80,12 @@ fn restored(session: &Session, options: Restore) -> Result<Exit, RepoError> {
     let report = report
         .map_err(|error| choice.explain(&request.path, error))
         .map_err(|error| session.with_elsewhere(error, &reader, &choice.snapshot, &request.path))?;
-    show(session, &request, &choice, &report, started.elapsed().as_secs_f64())?;
-    Ok(if report.is_whole() && !choice.is_short() { Exit::Done } else { Exit::Partial })
+    let exit = if report.is_whole() && !choice.is_short() { Exit::Done } else { Exit::Partial };
+    let shown = show(session, &request, &choice, &report, started.elapsed().as_secs_f64());
+    match request.dry_run {
+        true => shown.map(|()| exit),
+        false => Ok(reported(exit, shown)),
+    }
 }
 
 /// Returns the folders of this machine that the program needs, and what they are.
@@ -170,11 +174,11 @@ fn show(
         request.target.display()
     ))?;
     out.line(format_args!(
-        "  files   {}, {}; {}, {} links and special files",
+        "  files   {}, {}; {}, {}",
         number(report.files),
         bytes(report.bytes),
         counted(report.directories, "directory", "directories"),
-        number(report.others)
+        counted(report.others, "link or special file", "links and special files")
     ))?;
     if report.unchanged > 0 {
         out.line(format_args!(

@@ -39,9 +39,9 @@ pub fn run(session: &Session) -> Result<Exit, RepoError> {
         };
         out.line(format_args!("repository  {} in {}", repository.id(), repository.store().location()))?;
         out.line(format_args!(
-            "snapshots   {}, with {} files and {} in all",
+            "snapshots   {}, with {} and {} in all",
             number(report.snapshots),
-            number(report.files),
+            counted(report.files, "file", "files"),
             bytes(report.bytes_logical)
         ))?;
         out.line(format_args!(

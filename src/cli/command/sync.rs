@@ -1,18 +1,21 @@
 //! `snap sync`
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::cli::command::watched::{Verb, first, watched};
+use crate::cli::command::watched::{Verb, Worked, first, watched};
 use crate::cli::exit::Exit;
 use crate::cli::offsite::Sync;
 use crate::cli::progress::Display;
-use crate::cli::report::{Output, bytes, counted, local, rfc3339, short, tell};
+use crate::cli::report::{Output, bytes, counted, local, reported, rfc3339, short, tell};
 use crate::cli::s3::{connect, is_s3, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
 use crate::job::config;
+use crate::job::cost::{Amount, Bill};
+use crate::job::last::Success;
 use crate::op::sync::{Budget, Options, Report, Request, sync};
 use crate::repo::RepoError;
 use crate::store::{LockingStore, refuse_other_kinds};
@@ -22,19 +25,26 @@ use crate::store::{LockingStore, refuse_other_kinds};
 /// # Errors
 /// As [`sync`].
 pub fn run(session: &Session, given: &Sync) -> Result<Exit, RepoError> {
-    match given.dry_run {
-        true => bring(session, given).map(|(exit, _)| exit),
-        false => watched(session, Verb::Sync, || bring(session, given)),
+    if given.dry_run {
+        return bring(session, given).map(|worked| reported(worked.exit, worked.shown));
     }
+    let store = store(session, given).map(|store| store.display().to_string()).unwrap_or_default();
+    watched(session, Verb::Sync(&store), || bring(session, given))
 }
 
-/// Does it; returns what must be seen to, a line each.
-fn bring(session: &Session, given: &Sync) -> Result<(Exit, Vec<String>), RepoError> {
-    let started = std::time::Instant::now();
+/// Returns the bucket: the one that was named, else the configured one.
+fn store(session: &Session, given: &Sync) -> Result<PathBuf, RepoError> {
     let configured = session.own_config()?.and_then(|config| config.sync.as_ref());
     let store = given.store.clone().or_else(|| configured.map(|sync| sync.store.clone().into()));
     let reason = "name one: 'snap sync s3://bucket/prefix', or [sync] in the configuration".to_owned();
-    let store = store.ok_or(RepoError::Source { path: "no bucket".to_owned(), reason })?;
+    store.ok_or(RepoError::Source { path: "no bucket".to_owned(), reason })
+}
+
+/// Does it; returns what must be seen to, a line each.
+fn bring(session: &Session, given: &Sync) -> Result<Worked, RepoError> {
+    let started = std::time::Instant::now();
+    let configured = session.own_config()?.and_then(|config| config.sync.as_ref());
+    let store = store(session, given)?;
     if !is_s3(&store) {
         let path = store.display().to_string();
         let of_directory = "is not on S3: locks are a bucket's; a second directory is made with 'snap clone'";
@@ -56,9 +66,21 @@ fn bring(session: &Session, given: &Sync) -> Result<(Exit, Vec<String>), RepoErr
     let report = sync(&repository, &remote, &request);
     drop((display, lock));
     let report = report?;
-    show(session, &options, &report, started.elapsed().as_secs_f64())?;
-    let exit = if report.is_well() || options.dry_run { Exit::Done } else { Exit::Partial };
-    Ok((exit, findings(&report)))
+    let is_done = report.is_well() || options.dry_run;
+    let exit = if is_done { Exit::Done } else { Exit::Partial };
+    let shown = show(session, &options, &report, started.elapsed().as_secs_f64());
+    let amount = Amount { cost: report.cost.total(), stored_bytes: report.bytes_stored };
+    Ok(Worked {
+        exit,
+        shown,
+        findings: findings(&report),
+        success: if report.is_well() { Success::Whole } else { Success::None },
+        bill: Some(Bill {
+            amount,
+            currency: options.prices.currency.clone(),
+            levels: options.budget.levels.clone(),
+        }),
+    })
 }
 
 fn findings(report: &Report) -> Vec<String> {
@@ -107,7 +129,7 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
     for problem in &report.problems {
         tell(format_args!("ERROR: {}: {}", problem.path, problem.what));
     }
-    if let Some(level) = report.exceeded {
+    if let (Some(level), false) = (report.exceeded, session.global.quiet) {
         let currency = &options.prices.currency;
         let cost = report.cost.total();
         tell(format_args!(

@@ -1,23 +1,50 @@
 //! Verbs that timers run beside the backup: whoever is to be told hears how they ended.
 
 use std::io::IsTerminal;
+use std::time::Instant;
 
-use crate::cli::command::configured::{redactor, tell_of_unusable};
+use crate::cli::command::configured::{is_held, redactor, tell_of_unusable};
 use crate::cli::exit::Exit;
+use crate::cli::report::{self, reported};
 use crate::cli::session::{Session, host_name, typed};
 use crate::job::clock::now;
 use crate::job::config::Level;
+use crate::job::cost::Bill;
+use crate::job::last::{LastRun, Subject, Success};
 use crate::job::notice::Failing;
 use crate::job::verb::{self, Ended};
 use crate::repo::RepoError;
 
-/// A verb.
+/// A verb, and what it works on.
 #[derive(Clone, Copy)]
-pub enum Verb {
-    /// `sync`
-    Sync,
+pub enum Verb<'v> {
+    /// `sync`, to a store.
+    Sync(&'v str),
     /// `check`
     Check,
+}
+
+impl Verb<'_> {
+    fn subject(self) -> Subject {
+        match self {
+            Self::Sync(store) => Subject::sync(store),
+            Self::Check => Subject::Check,
+        }
+    }
+}
+
+/// What a verb has done.
+pub struct Worked {
+    /// How it ended.
+    pub exit: Exit,
+    /// What must be seen to, a line each.
+    pub findings: Vec<String>,
+    /// What counts when somebody asks how long ago it was done.
+    pub success: Success,
+    /// What a bucket costs.
+    pub bill: Option<Bill>,
+    /// What came of showing the report.
+    pub shown: Result<(), RepoError>,
 }
 
 /// Lines that a mail has of what must be seen to, at most; the program's output has all.
@@ -38,26 +65,32 @@ pub fn first(lines: impl Iterator<Item = String>, total: usize, where_all: &str)
 /// What `work` returns.
 pub fn watched(
     session: &Session,
-    verb: Verb,
-    work: impl FnOnce() -> Result<(Exit, Vec<String>), RepoError>,
+    verb: Verb<'_>,
+    work: impl FnOnce() -> Result<Worked, RepoError>,
 ) -> Result<Exit, RepoError> {
-    let began = now();
+    let (began, started) = (now(), Instant::now());
     let is_at_hand = std::io::stderr().is_terminal();
     let command = typed();
     if session.global.repo.is_none() && !is_at_hand {
         tell_of_unusable(session, &command);
     }
+    if is_held(&session.global) {
+        report::hold();
+    }
     let result = work();
     let config = match session.own_config() {
         Ok(Some(config)) => config,
-        _ => return result.map(|(exit, _)| exit),
+        _ => {
+            report::release(true);
+            return result.map(|worked| reported(worked.exit, worked.shown));
+        }
     };
-    let (exit, findings) = match &result {
-        Ok((exit, findings)) => (*exit, findings.clone()),
-        Err(error) => (Exit::of(error), vec![error.chain()]),
+    let (exit, findings, success) = match &result {
+        Ok(worked) => (worked.exit, worked.findings.clone(), worked.success),
+        Err(error) => (Exit::of(error), vec![error.chain()], Success::None),
     };
     let (component, title, failing) = match (verb, exit) {
-        (Verb::Sync, _) => ("SYNC", "Sync Failed", Failing::Sync),
+        (Verb::Sync(_), _) => ("SYNC", "Sync Failed", Failing::Sync),
         (Verb::Check, Exit::Damage) => ("VERIFY", "Check Found Damage", Failing::Damage),
         (Verb::Check, _) => ("VERIFY", "Check Failed", Failing::Other),
     };
@@ -83,6 +116,20 @@ pub fn watched(
         findings: &findings,
         is_mailed: !is_at_hand,
     };
-    verb::tell(config, redactor(config), &ended);
-    result.map(|(exit, _)| exit)
+    let is_told = verb::tell(config, redactor(config), &ended);
+    report::release(!is_told);
+    if let Ok(state) = session.state_directory() {
+        let run =
+            LastRun { ended: now().seconds, exit: exit as u8, seconds: started.elapsed().as_secs_f64() };
+        verb::remember(config, redactor(config), &state, &verb.subject(), (run, success));
+        let bill = result.as_ref().ok().and_then(|worked| worked.bill.as_ref());
+        if let (Verb::Sync(store), Some(bill)) = (verb, bill) {
+            verb::tell_cost(config, redactor(config), &state, store, bill, &ended);
+        }
+    }
+    match result {
+        // Whoever gets cron's mail as well has read it.
+        Err(_) if is_told && is_held(&session.global) => Ok(exit),
+        result => result.map(|worked| reported(worked.exit, worked.shown)),
+    }
 }

@@ -12,6 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::base::entry::quoted;
 use crate::base::patterns::is_comment;
+use crate::base::units::counted;
 use crate::job::config::{self, Component, Config, Level};
 use crate::job::mount::Disk;
 use crate::job::notice::greet;
@@ -86,6 +87,7 @@ pub fn check(config: &Config, around: &Surroundings<'_>) -> Vec<Row> {
         excludes(component, &mut table);
         commands(component, &mut table);
         own_disk(config, component, around, &mut table);
+        own_repository(config, component, around, &mut table);
     }
     notices(config, &mut table);
     if let Some(sync) = &config.sync {
@@ -187,14 +189,39 @@ fn own_disk(config: &Config, component: &Component, around: &Surroundings<'_>, t
     }
     let device = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
     let Some(own) = device(around.location) else { return };
+    let repository = real(around.location);
     for path in component.paths.iter().map(toml::Spanned::get_ref) {
-        if device(path) == Some(own) {
+        if device(path) == Some(own) && !real(path).starts_with(&repository) {
             let detail = format!(
                 "{} lies on the disk of the repository: one broken disk takes both; keep a copy elsewhere ([sync], or snap clone)",
                 path.display()
             );
             table.row(Level::Warning, component.name.get_ref(), detail);
         }
+    }
+}
+
+/// Returns a path without links, or as it is where nothing is there.
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Tells of a source that is the repository, lies in it, which fails every night, or contains it, which is left out.
+fn own_repository(config: &Config, component: &Component, around: &Surroundings<'_>, table: &mut Table) {
+    if config.repository.is_remote() {
+        return;
+    }
+    let repository = real(around.location);
+    for path in component.paths.iter().map(toml::Spanned::get_ref) {
+        let source = real(path);
+        let (level, detail) = match (source.starts_with(&repository), repository.starts_with(&source)) {
+            (true, _) => {
+                (Level::Error, "lies in the repository, which is never backed up into itself: name another")
+            }
+            (false, true) => (Level::Warning, "contains the repository, which is left out of the backup"),
+            (false, false) => continue,
+        };
+        table.row(level, component.name.get_ref(), format!("{} {detail}", path.display()));
     }
 }
 
@@ -213,7 +240,7 @@ fn snapshots(config: &Config, around: &Surroundings<'_>, repository: &Repository
     let nights = (0..all.len()).filter(of_own).filter(|at| whose.is_night(*at)).count();
     let older = match own.older {
         0 => String::new(),
-        older => format!("; takes {older} older snapshots as its own"),
+        older => format!("; takes {} as its own", counted(older as u64, "older snapshot", "older snapshots")),
     };
     let others = whose.keys().iter().filter(|key| **key != own.key).map(ToString::to_string);
     let others: Vec<String> = others.collect();
@@ -221,7 +248,11 @@ fn snapshots(config: &Config, around: &Surroundings<'_>, repository: &Repository
         true => String::new(),
         false => format!("; others here: {}", others.join(", ")),
     };
-    table.row(Level::Info, "snapshots", format!("{count} of {}, {nights} nights{older}{others}", own.key));
+    table.row(
+        Level::Info,
+        "snapshots",
+        format!("{count} of {}, {}{older}{others}", own.key, counted(nights as u64, "night", "nights")),
+    );
     if let Some(what) = own.remark() {
         table.row(Level::Warning, "run.name", what);
     }

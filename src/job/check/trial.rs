@@ -8,10 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use indicatif::{DecimalBytes, HumanCount};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::base::progress::Progress;
+use crate::base::units::{counted, number, show_bytes};
 use crate::job::check::Table;
 use crate::job::clock::length;
 use crate::job::config::{Component, Config, Level};
@@ -75,7 +75,7 @@ fn dump(mut stream: Stream, progress: &Progress) -> Result<String, String> {
             None => failure.reason,
         }
     })?;
-    Ok(format!("{} in {}", DecimalBytes(bytes), length(started.elapsed().as_secs())))
+    Ok(format!("{} in {}", show_bytes(bytes), length(started.elapsed().as_secs())))
 }
 
 /// Returns the program and the container of a `docker exec`, or podman's.
@@ -127,10 +127,10 @@ fn readable(component: &Component, path: &Path, progress: &Progress) -> Result<S
     let mut look = Look { excludes: &excludes, progress, files: 0, refused: 0, named: Vec::new() };
     look.below(path, root);
     if look.refused == 0 {
-        return Ok(format!("{}: {} files can be read", path.display(), HumanCount(look.files)));
+        return Ok(format!("{}: {} can be read", path.display(), counted(look.files, "file", "files")));
     }
     let more = look.refused.saturating_sub(look.named.len() as u64);
-    let more = if more > 0 { format!("; and {} more", HumanCount(more)) } else { String::new() };
+    let more = if more > 0 { format!("; and {} more", number(more)) } else { String::new() };
     Err(format!("cannot be read: {}{more}", look.named.join("; ")))
 }
 

@@ -18,7 +18,7 @@ use crate::store::refuse_other_kinds;
 pub use component::{Component, Hook, Stream};
 pub use error::ConfigError;
 pub use salvage::Salvage;
-pub use sections::{Level, Log, Notify, On, Repository, Retention, Run, Scan, Sync, Syslog};
+pub use sections::{Check, Level, Log, Notify, On, Repository, Retention, Run, Scan, Sync, Syslog};
 pub use values::{Bytes, Share, Span};
 
 /// Where the configuration lies, unless said otherwise.
@@ -53,6 +53,8 @@ pub struct Config {
     pub log: Log,
     /// `[sync]`
     pub sync: Option<Sync>,
+    /// `[check]`
+    pub check: Option<Check>,
     /// `[scan]`
     pub scan: Option<Scan>,
 }
@@ -168,7 +170,15 @@ impl Config {
                 "must be longer than nothing: all but the last good ones would go".to_owned(),
             ));
         }
-        None
+        let ages = [
+            ("sync.max_age", self.sync.as_ref().map(|sync| sync.max_age)),
+            ("check.max_age", self.check.as_ref().map(|check| check.max_age)),
+            ("retention.max_age", self.retention.max_age),
+        ];
+        let none = ages.into_iter().find(|(_, age)| age.is_some_and(|age| age.seconds() == 0));
+        none.map(|(key, _)| {
+            (key, "must be longer than nothing: there would be an alarm every night".to_owned())
+        })
     }
 
     /// Returns what of this configuration tells which snapshots are its own; `machine` is this machine's name.

@@ -87,6 +87,8 @@ pub struct Retention {
     pub daily: Option<Span>,
     /// Those tagged `weekly`.
     pub weekly: Option<Span>,
+    /// How long ago it may have been carried out last.
+    pub max_age: Option<Span>,
 }
 
 /// When a mail is sent.
@@ -310,6 +312,13 @@ pub struct Sync {
     /// What is charged.
     #[serde(default)]
     pub prices: Prices,
+    /// How long ago the last sync that succeeded may be.
+    #[serde(default = "three_days")]
+    pub max_age: Span,
+}
+
+fn three_days() -> Span {
+    Span(Duration::from_secs(3 * DAY))
 }
 
 fn thirty() -> u32 {
@@ -318,6 +327,20 @@ fn thirty() -> u32 {
 
 fn twenty_three() -> u32 {
     23
+}
+
+/// `[check]`: how often all packs are to be read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Check {
+    /// How long ago the last check of all packs that found no damage may be.
+    pub max_age: Span,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self { max_age: Span(Duration::from_secs(40 * DAY)) }
+    }
 }
 
 /// `[scan]`: the search for malware. Read now, used by `snap scan`.

@@ -1,5 +1,7 @@
 //! Mails: what a person needs to know to act, and the ways to send it.
 
+mod cost;
+mod steps;
 mod suspects;
 mod text;
 mod transport;
@@ -16,12 +18,14 @@ use crate::job::log::Log;
 use crate::job::notice::transport::{Program, ProgramError};
 use crate::stage::command::Command;
 
+pub use cost::cost;
 pub use text::{
-    Facts, Failing, Failure, KeptOfTag, Stale, capacity, failure, stale, still_running, success, test, verb,
+    Cause, Facts, Failing, Failure, KeptOfTag, Stale, capacity, failure, found, stale, still_running,
+    success, test, verb,
 };
 
 /// How the subject of a mail begins that somebody must act on.
-const URGENT: &str = "[ALERT]";
+const URGENT: &[&str] = &["[ALERT]", "[CRITICAL]"];
 
 /// Time that sending one mail may take.
 const SENDING_MAX: Duration = Duration::from_secs(60);
@@ -94,6 +98,13 @@ pub fn tell(notify: &Notify, mail: &Mail, log: &Log) -> bool {
     sent.is_ok()
 }
 
+/// Shows a mail on standard error, without the secrets that the log knows: nobody took it, and cron may mail it.
+pub fn show(mail: &Mail, log: &Log) {
+    use std::io::Write;
+    let body = text_lines(&log.redact(&mail.body)).into_owned();
+    let _ = writeln!(std::io::stderr(), "{}\n\n{body}", log.clean(&mail.subject)); // nobody is left to tell
+}
+
 /// Returns whether the server answers; nothing is sent.
 ///
 /// # Errors
@@ -117,7 +128,7 @@ fn message(notify: &Notify, mail: &Mail) -> Result<Message, NoticeError> {
     // So that no holiday notice answers (RFC 3834), and that what is urgent is seen as such (RFC 4021).
     let urgent = [("X-Priority", "1 (Highest)"), ("Importance", "high"), ("Priority", "urgent")];
     let usual = [("X-Priority", "3 (Normal)"), ("Importance", "normal"), ("Priority", "normal")];
-    let priority = if mail.subject.starts_with(URGENT) { urgent } else { usual };
+    let priority = if URGENT.iter().any(|word| mail.subject.starts_with(word)) { urgent } else { usual };
     for (name, value) in [("Auto-Submitted", "auto-generated")].into_iter().chain(priority) {
         let name = HeaderName::new_from_ascii_str(name);
         builder = builder.raw_header(HeaderValue::new(name, value.to_owned()));

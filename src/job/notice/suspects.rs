@@ -4,20 +4,14 @@ use std::fmt::Write;
 
 use crate::job::clock::shown;
 use crate::job::notice::Facts;
-use crate::op::backup::Suspected;
-
-/// Returns the suspects that nobody has accepted.
-pub fn open<'f>(facts: &Facts<'f>) -> impl Iterator<Item = &'f Suspected> + Clone {
-    facts.suspects.iter().filter(|suspect| !suspect.is_accepted)
-}
 
 /// Writes what speaks against each.
 pub fn section(facts: &Facts<'_>, body: &mut String) {
-    if open(facts).next().is_none() {
+    if facts.suspects.is_empty() {
         return;
     }
     body.push_str("\nSuspect\n");
-    for suspect in open(facts) {
+    for suspect in &facts.suspects {
         let _ = writeln!(body, "  {}", suspect.component);
         for line in suspect.lines() {
             let _ = writeln!(body, "    {line}");
@@ -33,8 +27,9 @@ pub fn section(facts: &Facts<'_>, body: &mut String) {
 
 /// Returns what to do, step by step.
 pub fn steps(facts: &Facts<'_>) -> Vec<String> {
-    let Some(first) = open(facts).next() else { return Vec::new() };
-    let names = || open(facts).map(|suspect| format!(" --accept {}", suspect.component)).collect::<String>();
+    let Some(first) = facts.suspects.first() else { return Vec::new() };
+    let names = facts.suspects.iter().map(|suspect| format!(" --accept {}", suspect.component));
+    let names: String = names.collect();
     let snapshot = facts.snapshot.as_deref().unwrap_or("latest");
     vec![
         "Look at the source: is its disk mounted (findmnt, df), is the path still the right one?".to_owned(),
@@ -43,7 +38,7 @@ pub fn steps(facts: &Facts<'_>) -> Vec<String> {
             "What was there comes back from the last whole snapshot: snap restore {} --component {} --target DIR",
             first.last_whole, first.component
         ),
-        format!("If it is right so, say so, and it counts as whole: snap tag {snapshot}{}", names()),
+        format!("If it is right so, say so, and it counts as whole: snap tag {snapshot}{names}"),
         "If it will often be so: max_shrink or suspect of the component in the configuration".to_owned(),
     ]
 }

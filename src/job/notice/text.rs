@@ -2,12 +2,11 @@
 
 use std::fmt::Write;
 
-use indicatif::{DecimalBytes, HumanCount};
-
 use crate::base::time::Time;
+use crate::base::units::{counted, number, show_bytes as bytes};
 use crate::job::clock::{day, length, shown};
 use crate::job::mount::Disk;
-use crate::job::notice::{Mail, suspects};
+use crate::job::notice::{Mail, steps, suspects};
 use crate::op::backup::{PartReport, Suspected};
 use crate::stage::snapshot::Status;
 
@@ -43,6 +42,18 @@ pub enum Failing {
     Suspect,
     /// Old snapshots are not removed.
     Retention,
+    /// Nobody has tried to remove old snapshots for too long.
+    RetentionAge,
+    /// The copy in the bucket was not brought up to date for too long.
+    SyncAge,
+    /// The packs were not read for too long.
+    CheckAge,
+    /// The disk is nearly full.
+    Capacity,
+    /// The bucket costs more than it should.
+    Cost,
+    /// The logs can't be written any more.
+    Log,
     /// There was no backup for some nights.
     Missed,
     /// What was written does not verify.
@@ -58,6 +69,24 @@ pub enum Failing {
     /// Anything else.
     #[default]
     Other,
+}
+
+impl Facts<'_> {
+    /// Returns the folder where the logs lie.
+    pub fn log_folder(&self) -> &str {
+        self.log_file.rsplit_once('/').map_or(self.log_file.as_str(), |(folder, _)| folder)
+    }
+}
+
+/// Something that somebody must see to, whatever became of the backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// What the subject says: `Sync Is Overdue`.
+    pub title: String,
+    /// What kind of trouble it is.
+    pub failing: Failing,
+    /// What is wrong, in one line.
+    pub what: String,
 }
 
 /// What is known of a run.
@@ -87,8 +116,8 @@ pub struct Facts<'f> {
     pub parts: &'f [PartReport],
     /// Tries that failed.
     pub failures: &'f [Failure],
-    /// Components that are suspect, accepted or not.
-    pub suspects: &'f [Suspected],
+    /// Components that are suspect, and that nobody has accepted.
+    pub suspects: Vec<&'f Suspected>,
     /// How the key files differ from what this machine remembers.
     pub key_errors: Vec<String>,
     /// How full the disk is.
@@ -97,6 +126,10 @@ pub struct Facts<'f> {
     pub mount: &'f str,
     /// Snapshots kept.
     pub snapshots: Option<u64>,
+    /// Whether this is about something that failed, and not only about what was found besides.
+    pub has_failed: bool,
+    /// What was found besides: each with a title, what is said, and steps of its own.
+    pub causes: &'f [Cause],
     /// Lines of the log.
     pub log: Vec<String>,
     /// Where all of the log is.
@@ -125,10 +158,6 @@ pub struct Stale {
     pub last: Option<Time>,
     /// Why it is not whole although it was backed up lately: it is suspect.
     pub suspicion: Option<String>,
-}
-
-fn bytes(count: u64) -> String {
-    DecimalBytes(count).to_string()
 }
 
 fn head(facts: &Facts<'_>, body: &mut String) {
@@ -210,7 +239,7 @@ fn complaint(failure: &Failure, body: &mut String) {
 }
 
 fn good_parts(facts: &Facts<'_>, body: &mut String) {
-    let is_suspect = |part: &PartReport| suspects::open(facts).any(|suspect| suspect.component == part.name);
+    let is_suspect = |part: &PartReport| facts.suspects.iter().any(|suspect| suspect.component == part.name);
     let whole = facts.parts.iter().filter(|part| part.status == Status::Complete && !is_suspect(part));
     let good: Vec<&PartReport> = whole.collect();
     if good.is_empty() {
@@ -221,84 +250,12 @@ fn good_parts(facts: &Facts<'_>, body: &mut String) {
     for part in good {
         let _ = writeln!(
             body,
-            "  {:<width$}  {} in {} files, {} added",
+            "  {:<width$}  {} in {}, {} added",
             part.name,
             bytes(part.bytes),
-            HumanCount(part.files),
+            counted(part.files, "file", "files"),
             bytes(part.bytes_added)
         );
-    }
-}
-
-fn actions(facts: &Facts<'_>, body: &mut String) {
-    body.push_str("\nWhat to do\n");
-    let again = format!("Run it again: {}", facts.command);
-    let mount = facts.mount;
-    let steps: Vec<String> = match facts.failing {
-        Failing::Mount => vec![
-            "Look whether the disk is plugged in and seen: lsblk, dmesg | tail".to_owned(),
-            format!("Mount it: mount {mount}   (and look into /etc/fstab why it was not)"),
-            again,
-        ],
-        Failing::Space => vec![
-            "Give back what no snapshot needs; this works on a disk with no byte left: snap prune --now".to_owned(),
-            format!("See what takes the space: df -h {mount}; df -i {mount}; snap stats"),
-            "Let old snapshots go, or shorten [retention] in the configuration: snap prune --dry-run, then snap prune --now"
-                .to_owned(),
-            "Or take a larger disk: copy the repository, its files never change".to_owned(),
-            again,
-        ],
-        Failing::Verify => vec![
-            "Do not rely on this snapshot; the earlier ones are untouched.".to_owned(),
-            "See what is damaged: snap check --read-packs".to_owned(),
-            format!("Look at the disk: dmesg | tail; smartctl -a on the disk under {mount}"),
-            again,
-        ],
-        Failing::Component => vec![
-            "Look at the reasons above: does the service run (docker ps), is the path there, may it be read?"
-                .to_owned(),
-            "Try all commands and paths: snap config check --run".to_owned(),
-            format!("{again}   (what is unchanged costs little)"),
-        ],
-        Failing::Suspect => [suspects::steps(facts), vec![again]].concat(),
-        Failing::Retention => vec![
-            "See what would go and what is in the way: snap prune --dry-run".to_owned(),
-            "If more would go than half, and that is meant: snap prune --force".to_owned(),
-            format!("See that the disk does not fill up meanwhile: df -h {mount}"),
-        ],
-        Failing::Missed => vec![
-            "See why nothing was backed up: the logs of those days; systemctl list-timers snap-daily.timer; grep snap /var/log/cron".to_owned(),
-            "If it is meant to run less often, say how old a backup may be: notify.max_age in the configuration".to_owned(),
-            "Look at what there is: snap snapshots".to_owned(),
-        ],
-        Failing::Configuration => {
-            vec!["Mend what is named above, and see that it is right: snap config check --run".to_owned(), again]
-        }
-        Failing::Damage => vec![
-            "Restore and mount go on: all that is not named is whole. Remove nothing by hand".to_owned(),
-            "Bring back what is damaged from another copy: snap check --read-packs --repair-from s3://BUCKET/PREFIX, or a directory".to_owned(),
-            "Look at the disk: dmesg | tail; smartctl -a on the disk below it".to_owned(),
-            again,
-        ],
-        Failing::Sync => vec![
-            "See whether the bucket is reached and the credentials are right: snap sync --dry-run".to_owned(),
-            "Do not wait: locks that are not renewed run out. A sync that succeeds says until when each snapshot is locked".to_owned(),
-            again,
-        ],
-        Failing::Keys => vec![
-            "The snapshot is good: content is sealed to those whom this machine remembers.".to_owned(),
-            "Who changed keys/ in the repository? See what is there: snap key list".to_owned(),
-            "If it was you, on another machine: snap key accept. Else put back a good copy of keys/".to_owned(),
-            again,
-        ],
-        Failing::Other => vec![
-            "Look at the reason above and at the log below.".to_owned(),
-            "Try everything harmlessly: snap config check --run".to_owned(),
-            again,
-        ],
-    };
-    for (number, step) in steps.iter().enumerate() {
-        let _ = writeln!(body, "  {}. {step}", number + 1);
     }
 }
 
@@ -306,7 +263,7 @@ fn log(facts: &Facts<'_>, body: &mut String) {
     body.push_str("\nLog\n");
     let skipped = facts.log.len().saturating_sub(LOG_LINES);
     if skipped > 0 {
-        let _ = writeln!(body, "  ({skipped} lines before)");
+        let _ = writeln!(body, "  ({} before)", counted(skipped as u64, "line", "lines"));
     }
     for line in facts.log.iter().skip(skipped) {
         let _ = writeln!(body, "  {line}");
@@ -318,6 +275,7 @@ fn log(facts: &Facts<'_>, body: &mut String) {
 pub fn failure(facts: &Facts<'_>) -> Mail {
     let (was, title) = match facts.failing {
         Failing::Suspect => ("was made, and is suspect", "Backup Is Suspect"),
+        Failing::Log => ("was made, and its log could not be written", "Backup Has No Log"),
         _ => ("has failed", "Backup Failed"),
     };
     let mut body = format!("The backup of {} on {} {was}.\n\n", facts.name, facts.host);
@@ -329,10 +287,27 @@ pub fn failure(facts: &Facts<'_>) -> Mail {
     suspects::section(facts, &mut body);
     failed_parts(facts, &mut body);
     keys(facts, &mut body);
+    besides(facts, &mut body);
     good_parts(facts, &mut body);
-    actions(facts, &mut body);
+    steps::section(facts, &mut body);
     log(facts, &mut body);
     Mail { subject: format!("[ALERT] {} {title} - {}", facts.name, day(facts.began)), body }
+}
+
+fn besides(facts: &Facts<'_>, body: &mut String) {
+    if !facts.causes.is_empty() {
+        body.push_str("\nFound besides\n");
+    }
+    for cause in facts.causes {
+        let _ = writeln!(body, "  {}", cause.what);
+    }
+}
+
+/// Returns the one mail about what a run found that did not fail, `facts.causes`: one at least.
+pub fn found(facts: &Facts<'_>) -> Mail {
+    let titles: Vec<&str> = facts.causes.iter().map(|cause| cause.title.as_str()).collect();
+    let findings: Vec<String> = facts.causes.iter().map(|cause| cause.what.clone()).collect();
+    verb(&titles.join(", "), facts, &findings)
 }
 
 /// Returns the mail about a verb beside the backup, such as `Sync Failed`, and what it found.
@@ -343,7 +318,7 @@ pub fn verb(title: &str, facts: &Facts<'_>, findings: &[String]) -> Mail {
     for finding in findings {
         let _ = writeln!(body, "  {finding}");
     }
-    actions(facts, &mut body);
+    steps::section(facts, &mut body);
     log(facts, &mut body);
     Mail { subject: format!("[ALERT] {} {title} - {}", facts.name, day(facts.began)), body }
 }
@@ -391,14 +366,14 @@ pub fn capacity(facts: &Facts<'_>, disk: &Disk, limit_percent: u8, kept: &[KeptO
     let _ = writeln!(body, "Capacity:     {}", bytes(disk.capacity_bytes));
     let _ = writeln!(body, "Used:         {} ({percent}%)", bytes(disk.used_bytes));
     let _ = writeln!(body, "Available:    {}", bytes(disk.available_bytes));
-    let all = facts.snapshots.map_or_else(|| "not known".to_owned(), |count| HumanCount(count).to_string());
+    let all = facts.snapshots.map_or_else(|| "not known".to_owned(), number);
     let _ = writeln!(body, "Snapshots:    {all}");
     for row in kept {
         let _ = writeln!(
             body,
             "  {:<11} {}; the newest holds {}, all of them have added {} to the disk",
             format!("{}:", row.tag),
-            HumanCount(row.count),
+            number(row.count),
             bytes(row.newest_bytes),
             bytes(row.stored_bytes)
         );
@@ -419,7 +394,14 @@ pub fn capacity(facts: &Facts<'_>, disk: &Disk, limit_percent: u8, kept: &[KeptO
 
 /// Returns the mail about backups that have not happened for too long. `trouble` says why nothing
 /// is known at all; empty if all is known.
-pub fn stale(name: &str, host: &str, now: Time, max_age: &str, stale: &[Stale], trouble: &str) -> Mail {
+pub fn stale(
+    (name, host): (&str, &str),
+    now: Time,
+    max_age: &str,
+    stale: &[Stale],
+    trouble: &str,
+    besides: &[Cause],
+) -> Mail {
     let mut body = format!("The backup of {name} on {host} is older than {max_age}.\n\n");
     if !trouble.is_empty() {
         let _ = writeln!(body, "The repository could not be read: {trouble}\n");
@@ -431,7 +413,10 @@ pub fn stale(name: &str, host: &str, now: Time, max_age: &str, stale: &[Stale], 
             let _ = writeln!(body, "    it is suspect since: {what}");
         }
     }
-    body.push_str("\nWhat to do\n  1. Does cron or the timer run? systemctl list-timers snap-daily.timer; grep snap /var/log/cron\n");
+    for cause in besides {
+        let _ = writeln!(body, "  {}", cause.what);
+    }
+    let _ = writeln!(body, "\nWhat to do\n  1. {}", steps::runs());
     body.push_str(
         "  2. Look at the logs of the last runs, and try everything harmlessly: snap config check --run\n",
     );

@@ -1,12 +1,15 @@
 //! What goes on from night to night: components that are suspect, a retention that can't be carried out, nights that
-//! were missed. Told by mail at once, then every week.
+//! were missed, what is overdue beside the backup, a disk that fills up. Told by mail at once, then every week.
 
 use crate::base::time::Time;
+use crate::job::ages::{self, Overdue};
 use crate::job::clock::{self, shown};
 use crate::job::config::Retention;
+use crate::job::last::{Last, LastRun, Subject, Success};
 use crate::job::missed::{Missed, missed};
-use crate::job::notice::Failing;
+use crate::job::notice::{Cause, Failing};
 use crate::job::run::Night;
+use crate::job::run::stop::Ending;
 use crate::job::told::{Told, is_three_nights};
 use crate::op::backup::{Finding, Report, Suspected};
 use crate::repo::whose::{RunKey, Whose};
@@ -14,6 +17,12 @@ use crate::repo::{Repository, Snapshot};
 
 /// What the retention that can't be carried out is called.
 pub const RETENTION: &str = "retention";
+
+/// How it is called that the disk is nearly full, before how many percent.
+const CAPACITY: &str = "capacity ";
+
+/// Percent by which a disk fills up before that is told again within the week.
+const CAPACITY_STEP: u64 = 5;
 
 /// Returns what a suspicion is called: the same as long as the same kind of thing speaks against a component.
 fn called(suspect: &Suspected) -> String {
@@ -33,7 +42,7 @@ fn prefix(component: &str) -> String {
 }
 
 /// Returns what a retention is told from another by.
-fn rules(retention: &Retention) -> String {
+pub fn rules(retention: &Retention) -> String {
     format!("daily {:?} weekly {:?}", retention.daily, retention.weekly)
 }
 
@@ -41,6 +50,7 @@ impl Night<'_> {
     /// Reads what goes on in the runs of `key`, and looks whether nights were missed.
     pub fn recall(&self, repository: &Repository, snapshots: &[Snapshot], whose: &Whose, key: &RunKey) {
         self.told.replace(Some(Told::read(&self.order.state, repository.id(), key)));
+        let _ = self.key.set(key.clone());
         let max_age = self.order.config.notify.max_age;
         let is_now = self.order.time.seconds.abs_diff(self.began.seconds) < 86_400; // else --time says another night
         if let Some(missed) = missed(snapshots, whose, key, max_age, self.began).filter(|_| is_now) {
@@ -54,9 +64,8 @@ impl Night<'_> {
     pub fn tell_suspects(&self, report: &Report) {
         let now = self.began;
         let mut told = self.told.borrow_mut();
-        let open = || report.suspects.iter().filter(|suspect| !suspect.is_accepted);
         if let Some(told) = told.as_mut() {
-            let still: Vec<String> = open().map(called).collect();
+            let still: Vec<String> = report.open_suspects().map(called).collect();
             let is_read = |what: &str| report.parts.iter().any(|part| what.starts_with(&prefix(&part.name)));
             told.end(|what| is_read(what) && !still.iter().any(|called| called == what));
         }
@@ -97,11 +106,13 @@ impl Night<'_> {
             told.end(|what| what == RETENTION);
             told.carried_out(&rules(&self.order.config.retention));
         }
+        self.remember_retention(true);
     }
 
     /// Says that old snapshots can't be removed; by mail if that has been so for three nights.
     pub fn not_retained(&self, why: &str) {
         let now = self.began;
+        self.remember_retention(false);
         let mut told = self.told.borrow_mut();
         let since = told.as_mut().map_or(now, |told| told.goes_on(RETENTION, now));
         let is_due = told.as_ref().is_some_and(|told| told.is_due(RETENTION, now));
@@ -126,27 +137,132 @@ impl Night<'_> {
         Some(format!("{}, and another run is still under way", said(&missed, self.began)))
     }
 
-    /// Sends the mails about missed nights and old snapshots, and remembers who was told of what. `is_told` says
-    /// whether a mail about the run was sent.
-    pub fn tell_what_goes_on(&self, is_told: bool) {
-        if let Some(what) = self.missed.get() {
-            self.verb("Nights Were Missed", Failing::Missed, what);
+    /// Returns what was found besides the backup and is to be told now. `is_space_told` says whether the mail about the
+    /// run says that the disk is full.
+    pub fn found(&self, ending: Ending, is_space_told: bool) -> Vec<Found> {
+        let missed =
+            self.missed.get().map(|what| Found::new("Nights Were Missed", Failing::Missed, what, &[]));
+        let retention = self.unretained.get().map(|what| {
+            Found::new("Old Snapshots Are Not Removed", Failing::Retention, what, &[RETENTION.to_owned()])
+        });
+        let mut found: Vec<Found> = missed.into_iter().chain(retention).collect();
+        if ending != Ending::Interrupted {
+            found.extend(self.ages());
         }
-        let is_retention_told = self
-            .unretained
-            .get()
-            .is_some_and(|what| self.verb("Old Snapshots Are Not Removed", Failing::Retention, what));
+        found.extend(self.capacity().filter(|_| !is_space_told));
+        found
+    }
+
+    /// Returns what has not succeeded for too long beside the backup.
+    fn ages(&self) -> Vec<Found> {
+        let order = self.order;
+        if order.location.as_path() != order.config.repository.path.get_ref() {
+            return Vec::new(); // another repository was named on the command line
+        }
+        let ages = ages::look(order.config, &order.state, &order.host, self.began);
+        for what in ages.overdue.iter().map(Overdue::line).chain(ages.troubles.iter().cloned()) {
+            self.log.warning("MAIN", what);
+        }
+        // Whoever looked meanwhile may have told of it.
+        let fresh = self.repository.get().zip(self.key.get());
+        let fresh = fresh.map(|(repository, key)| Told::read(&order.state, repository.id(), key));
+        let mut told = self.told.borrow_mut();
+        let is_due = |called: &str, told: &mut Told| {
+            told.goes_on(called, self.began);
+            told.is_due(called, self.began)
+                && fresh.as_ref().is_none_or(|fresh| fresh.is_due(called, self.began))
+        };
+        let mut found = Vec::new();
+        if let Some(told) = told.as_mut() {
+            let is_still = |what: &str| ages.overdue.iter().any(|overdue| overdue.called() == what);
+            told.end(|what| what.starts_with(ages::PREFIX) && !is_still(what));
+        }
+        for overdue in &ages.overdue {
+            // That it fails is told for itself.
+            let is_told_so = matches!(overdue.subject, Subject::Retention { .. })
+                && told.as_ref().is_some_and(|told| told.since(RETENTION).is_some());
+            let called = overdue.called();
+            if !is_told_so && told.as_mut().is_none_or(|told| is_due(&called, told)) {
+                found.push(Found { cause: overdue.cause(), called: vec![called] });
+            }
+        }
+        let trouble = |what: &String| Found::new("State Cannot Be Written", Failing::Other, what, &[]);
+        found.extend(ages.troubles.iter().map(trouble));
+        found
+    }
+
+    /// Returns that the disk is nearly full, if that is to be told: each week, and at each further step.
+    fn capacity(&self) -> Option<Found> {
+        let limit = u64::from(self.order.config.repository.warn_used_percent);
+        let mut told = self.told.borrow_mut();
+        let Some(disk) = self.capacity.get() else {
+            // A disk that is not there is not known to have room.
+            if let (Some(told), true) = (told.as_mut(), self.disk().is_some()) {
+                told.end(|what| what.starts_with(CAPACITY));
+            }
+            return None;
+        };
+        let percent = disk.used_percent();
+        let steps = (limit / CAPACITY_STEP..=percent / CAPACITY_STEP).map(|step| step * CAPACITY_STEP);
+        let called: Vec<String> = steps.map(|step| format!("{CAPACITY}{step}")).collect();
+        let is_due = told.as_mut().zip(called.last()).is_none_or(|(told, last)| {
+            told.goes_on(last, self.began);
+            told.is_due(last, self.began)
+        });
+        let what = format!(
+            "the backup disk at {} is {percent}% full; the limit is {limit}%",
+            self.order.location.display()
+        );
+        is_due.then(|| Found::new("Disk Is Nearly Full", Failing::Capacity, &what, &called))
+    }
+
+    /// Remembers who was told: of the run if `is_run_told`, and of what was `found` beside it.
+    pub fn remember(&self, is_run_told: bool, found: &[Found]) {
         let mut told = self.told.borrow_mut();
         let Some(told) = told.as_mut() else { return };
-        if is_told {
+        if is_run_told {
             self.due.borrow().iter().for_each(|called| told.told(called, self.began));
         }
-        if is_retention_told {
-            told.told(RETENTION, self.began);
+        for called in found.iter().flat_map(|found| &found.called) {
+            told.told(called, self.began);
         }
         if let Err(e) = told.write() {
             let what = "what was mailed cannot be remembered, and will be mailed again";
             self.log.warning("NOTIFY", format!("{what}: {e}"));
+        }
+    }
+
+    /// Remembers how the retention ended.
+    fn remember_retention(&self, is_carried_out: bool) {
+        let order = self.order;
+        let now = clock::now();
+        let run = LastRun {
+            ended: now.seconds,
+            exit: u8::from(!is_carried_out),
+            seconds: now.seconds.saturating_sub(self.retention_began.get().seconds) as f64,
+        };
+        let mut last =
+            Last::read(&order.state, &order.location, &Subject::retention(order.config, &order.host));
+        last.ran(run, if is_carried_out { Success::Whole } else { Success::None });
+        if let Err(e) = last.write() {
+            self.log.warning("PRUNE", format!("when it was done cannot be remembered: {e}"));
+        }
+    }
+}
+
+/// What a mail is to say, and how it is called where it is remembered who was told.
+pub struct Found {
+    /// What a mail says.
+    pub cause: Cause,
+    /// Of what somebody is told by that.
+    pub called: Vec<String>,
+}
+
+impl Found {
+    fn new(title: &str, failing: Failing, what: &str, called: &[String]) -> Self {
+        Self {
+            cause: Cause { title: title.to_owned(), failing, what: what.to_owned() },
+            called: called.to_vec(),
         }
     }
 }

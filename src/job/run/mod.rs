@@ -8,12 +8,12 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use indicatif::{DecimalBytes, HumanCount};
 use jiff::tz::TimeZone;
 
 use crate::base::progress::Progress;
 use crate::base::redact::Redactor;
 use crate::base::time::Time;
+use crate::base::units::{counted, number, show_bytes};
 use crate::job::config::{Component, Config, Level};
 use crate::job::listener::JobListener;
 use crate::job::lock::{self, LockError, RunLock};
@@ -28,11 +28,11 @@ use crate::job::{clock, retention};
 use crate::op::backup::{self, Report, Request, Rules, backup};
 use crate::op::prune;
 use crate::op::verify::verify;
-use crate::repo::whose::{Configured, Whose};
+use crate::repo::whose::{Configured, RunKey, Whose};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Lock, LockMode, StoreError};
 
-pub use goes_on::RETENTION;
+pub use goes_on::{RETENTION, rules};
 pub use stop::Ending;
 
 /// What a run is asked for.
@@ -77,6 +77,8 @@ pub struct Order<'o> {
     pub lock_wait: Duration,
     /// Least level that is shown on standard error too.
     pub echo: Level,
+    /// Whether that is held back until somebody was told by mail: cron mails what it gets.
+    pub is_held: bool,
 }
 
 /// What came of a run.
@@ -102,6 +104,10 @@ struct Night<'n> {
     is_verified: Cell<bool>,
     /// What goes on from night to night, and who was told of it; none before the repository is open.
     told: RefCell<Option<Told>>,
+    /// Whose the new snapshot is to be.
+    key: OnceCell<RunKey>,
+    /// When old snapshots began to be removed.
+    retention_began: Cell<Time>,
     /// Of that, what the mail about this run tells.
     due: RefCell<Vec<String>>,
     /// What a mail is to say of nights that were missed.
@@ -115,6 +121,9 @@ struct Night<'n> {
 pub fn run(order: &Order<'_>) -> Outcome {
     let began = clock::now();
     let (log, failure) = Log::open(&order.config.log, order.redactor.clone(), Some(order.echo), began);
+    if order.is_held {
+        log.hold();
+    }
     let night = Night {
         order,
         log: &log,
@@ -126,6 +135,8 @@ pub fn run(order: &Order<'_>) -> Outcome {
         capacity: OnceCell::new(),
         is_verified: Cell::new(false),
         told: RefCell::default(),
+        key: OnceCell::new(),
+        retention_began: Cell::new(began),
         due: RefCell::default(),
         missed: OnceCell::new(),
         unretained: OnceCell::new(),
@@ -317,7 +328,7 @@ impl Night<'_> {
             self.log.line(level, "MAIN", format!("left out: {path}: {}", skipped.reason));
         }
         if let Some(id) = report.snapshot {
-            let stored = DecimalBytes(report.bytes_stored);
+            let stored = show_bytes(report.bytes_stored);
             self.log.info("MAIN", format!("snapshot {id}: the repository grew by {stored}"));
         }
         self.tell_suspects(&report);
@@ -342,18 +353,19 @@ impl Night<'_> {
             self.log.error("VERIFY", problem);
         }
         if let Some(first) = verified.problems.first() {
-            return Err(
-                self.not_verified(format!("{} problems, the first: {first}", verified.problems.len()))
-            );
+            return Err(self.not_verified(format!(
+                "{}, the first: {first}",
+                counted(verified.problems.len() as u64, "problem", "problems")
+            )));
         }
         self.log.info(
             "VERIFY",
             format!(
-                "passed: {} files, {}; {} packs of this run read back, {}",
-                HumanCount(verified.files),
-                DecimalBytes(verified.bytes),
-                HumanCount(verified.packs),
-                DecimalBytes(verified.bytes_read)
+                "passed: {}, {}; {} of this run read back, {}",
+                counted(verified.files, "file", "files"),
+                show_bytes(verified.bytes),
+                counted(verified.packs, "pack", "packs"),
+                show_bytes(verified.bytes_read)
             ),
         );
         Ok(true)
@@ -364,6 +376,7 @@ impl Night<'_> {
         let Some(policy) = retention::policy(&self.order.config.retention) else { return Ok(()) };
         let mut request = prune::Request::new(policy, clock::now(), TimeZone::system(), self.order.progress);
         request.is_usual = self.is_usual();
+        self.retention_began.set(request.now);
         match prune::prune(repository, &request) {
             Ok(report) => {
                 self.retained();
@@ -378,11 +391,11 @@ impl Night<'_> {
                 self.log.info(
                     "PRUNE",
                     format!(
-                        "{} snapshots removed, {} kept; packs deleted: {}, waiting to be deleted: {}",
-                        HumanCount(report.forgotten()),
-                        HumanCount(report.kept()),
-                        DecimalBytes(report.deleted.bytes),
-                        DecimalBytes(report.waiting.bytes)
+                        "{} removed, {} kept; packs deleted: {}, waiting to be deleted: {}",
+                        counted(report.forgotten(), "snapshot", "snapshots"),
+                        number(report.kept()),
+                        show_bytes(report.deleted.bytes),
+                        show_bytes(report.waiting.bytes)
                     ),
                 );
                 Ok(())

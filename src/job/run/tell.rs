@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use crate::job::ages;
 use crate::job::clock;
 use crate::job::config::{Level, On};
 use crate::job::lock::HolderNotice;
-use crate::job::log;
+use crate::job::log::{self, Log};
 use crate::job::metrics;
-use crate::job::notice::{self, Facts, Failing, KeptOfTag, Mail};
+use crate::job::notice::{self, Cause, Facts, Failing, KeptOfTag, Mail};
 use crate::job::ping::{self, Signal};
 use crate::job::run::Night;
 use crate::job::run::stop::{Ending, Stop};
@@ -18,11 +19,7 @@ use crate::store::Folder;
 impl Night<'_> {
     /// Ends the run: the last log lines, mails, numbers, the call.
     pub fn end(&self, result: Result<bool, Stop>) -> Ending {
-        let ending = match &result {
-            Ok(true) => Ending::Done,
-            Ok(false) => Ending::Partial,
-            Err(stop) => stop.ending,
-        };
+        let ending = self.ending(&result);
         if let Err(stop) = &result {
             self.log.line(stop.level, stop.component, &stop.what);
             if stop.level < self.order.echo {
@@ -38,35 +35,58 @@ impl Night<'_> {
             let Some(what) = self.missed_while_locked() else { return ending };
             self.log.error("MAIN", what);
         }
+        let ending = self.ending(&result); // that line may have been one too many for the disk of the logs
         let _ = self.look_at_disk(false);
-        let is_told = self.notify(&result, ending);
-        self.tell_what_goes_on(is_told);
-        self.write_metrics(ending);
+        self.notify(&result, ending);
+        self.write_metrics(ending, matches!(result, Ok(true)));
         let signal = if ending == Ending::Done { Signal::Success } else { Signal::Fail };
         self.ping(signal, &words);
         ending
     }
 
-    /// Sends the mails about the run. Returns whether one was sent that says what failed, or is suspect.
-    fn notify(&self, result: &Result<bool, Stop>, ending: Ending) -> bool {
-        let config = self.order.config;
-        let is_always = config.notify.on == On::Always;
-        let is_bad = self.log.worst() >= Level::Error || (is_always && ending == Ending::Partial);
-        let mut is_sent = false;
+    /// Returns how the run ends. A run whose log could not be written to its end is not all done.
+    fn ending(&self, result: &Result<bool, Stop>) -> Ending {
+        match result {
+            Ok(true) if self.log.broken().is_none() => Ending::Done,
+            Ok(_) => Ending::Partial,
+            Err(stop) => stop.ending,
+        }
+    }
+
+    /// Sends the one mail about the run and what was found beside it, if there is anything to say, and remembers of what
+    /// somebody was told. What nobody took is shown on standard error.
+    fn notify(&self, result: &Result<bool, Stop>, ending: Ending) {
+        let notify = &self.order.config.notify;
+        let is_always = notify.on == On::Always;
         let failures = self.listener.failures();
-        let stop = result.as_ref().err();
-        let facts = self.facts(stop, ending, &failures);
-        if is_bad {
-            is_sent = self.send(&notice::failure(&facts));
-        } else if is_always && ending == Ending::Done {
-            self.send(&notice::success(&facts));
+        let own = self.facts(result.as_ref().err(), ending, &failures);
+        let is_bad = |log: &Log| log.worst() >= Level::Error || (is_always && ending == Ending::Partial);
+        let found = self.found(ending, is_bad(self.log) && own.failing == Failing::Space);
+        let causes: Vec<Cause> = found.iter().map(|found| found.cause.clone()).collect();
+        let is_bad = is_bad(self.log);
+        let facts = Facts { causes: &causes, has_failed: is_bad, ..own };
+        let mail = match (causes.as_slice(), self.capacity.get()) {
+            _ if is_bad => notice::failure(&facts),
+            ([cause], Some(disk)) if cause.failing == Failing::Capacity => {
+                let limit = self.order.config.repository.warn_used_percent;
+                notice::capacity(&facts, disk, limit, &self.kept_by_tag())
+            }
+            ([_, ..], _) => {
+                let status = self.report.get().map_or("no backup was made", |_| "a backup was made");
+                notice::found(&Facts { status, ..facts })
+            }
+            ([], _) if is_always && ending == Ending::Done && notify.has_mail() => notice::success(&facts),
+            ([], _) => {
+                self.log.release(!notify.has_mail());
+                return self.remember(false, &[]);
+            }
+        };
+        let is_sent = self.send(&mail);
+        self.log.release(!is_sent);
+        if !is_sent && self.order.echo > Level::Warning {
+            notice::show(&mail, self.log);
         }
-        let is_told = is_bad && facts.failing == Failing::Space;
-        if let (Some(disk), false) = (self.capacity.get(), is_told) {
-            let limit = config.repository.warn_used_percent;
-            self.send(&notice::capacity(&facts, disk, limit, &self.kept_by_tag()));
-        }
-        is_sent
+        self.remember(is_sent && is_bad, if is_sent { &found } else { &[] });
     }
 
     /// Mails that another run is still under way, once for each such run: it may hang, and then no run tells
@@ -79,13 +99,6 @@ impl Night<'_> {
         {
             self.log.warning("NOTIFY", format!("the next run mails this again: {}: {e}", lock.display()));
         }
-    }
-
-    /// Sends a mail about what goes on beside the backup. Returns whether it was sent.
-    pub fn verb(&self, title: &str, failing: Failing, what: &str) -> bool {
-        let facts = Facts { failing, ..self.facts(None, Ending::Done, &[]) };
-        let status = self.report.get().map_or("no backup was made", |_| "a backup was made");
-        self.send(&notice::verb(title, &Facts { status, ..facts }, &[what.to_owned()]))
     }
 
     fn facts<'f>(
@@ -117,10 +130,12 @@ impl Night<'_> {
             snapshot: report.and_then(|report| report.snapshot).map(|id| id.to_string()),
             parts: report.map_or(&[], |report| report.parts.as_slice()),
             failures,
-            suspects: report.map_or(&[], |report| report.suspects.as_slice()),
+            suspects: report.map_or_else(Vec::new, |report| report.open_suspects().collect()),
             disk: self.disk(),
             mount: mount.unwrap_or(&self.order.location).to_str().unwrap_or("(its name is not text)"),
             snapshots: self.snapshots(),
+            has_failed: true,
+            causes: &[],
             log: self.log.lines(least),
             log_file: config.log.directory.join(log::day_name(self.began)).display().to_string(),
         }
@@ -128,9 +143,12 @@ impl Night<'_> {
 
     /// Returns what kind of trouble a run had that came to its end.
     fn failing(&self) -> Failing {
-        let is_keys =
-            self.report.get().is_some_and(|report| report.is_whole() && !report.key_errors().is_empty());
-        if is_keys { Failing::Keys } else { Failing::Component }
+        let whole = self.report.get().filter(|report| report.is_whole());
+        match whole.map(|report| report.key_errors().is_empty()) {
+            Some(true) if self.log.broken().is_some() => Failing::Log,
+            Some(false) => Failing::Keys,
+            _ => Failing::Component,
+        }
     }
 
     fn snapshots(&self) -> Option<u64> {
@@ -168,7 +186,7 @@ impl Night<'_> {
         }
     }
 
-    fn write_metrics(&self, ending: Ending) {
+    fn write_metrics(&self, ending: Ending, is_whole: bool) {
         let Some(path) = &self.order.config.notify.metrics_file else { return };
         let report = self.report.get();
         let sizes = self.repository.get().map(|repository| {
@@ -180,19 +198,19 @@ impl Night<'_> {
             seconds: self.started.elapsed().as_secs_f64(),
             exit: ending.status(),
             is_verified: self.is_verified.get(),
-            is_success: ending == Ending::Done && self.order.only.is_empty(),
+            is_success: is_whole && self.order.only.is_empty(),
             parts: report.map_or(&[], |report| report.parts.as_slice()),
             suspects: report.map_or_else(Vec::new, |report| {
-                let open = report.suspects.iter().filter(|suspect| !suspect.is_accepted);
-                open.map(|suspect| suspect.component.as_str()).collect()
+                report.open_suspects().map(|suspect| suspect.component.as_str()).collect()
             }),
             bytes_stored: report.map_or(0, |report| report.bytes_stored),
             errors: report.map_or(0, |report| report.lacks.len() as u64),
             repository_bytes: sizes,
             snapshots: self.snapshots(),
             disk: self.disk(),
+            lasts: ages::lasts(self.order.config, &self.order.state, &self.order.host),
         };
-        if let Err(e) = metrics::write(path, &numbers) {
+        if let Err(e) = metrics::write(path, &self.order.state, &numbers) {
             self.log.warning("NOTIFY", format!("{} cannot be written: {e}", path.display()));
         }
     }

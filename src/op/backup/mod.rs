@@ -144,7 +144,12 @@ pub struct Report {
 impl Report {
     /// Returns whether everything asked for is in the snapshot, and nothing of it is suspect.
     pub fn is_whole(&self) -> bool {
-        self.lacks.is_empty() && self.suspects.iter().all(|suspect| suspect.is_accepted)
+        self.lacks.is_empty() && self.open_suspects().next().is_none()
+    }
+
+    /// Returns the components that are suspect, and that nobody has accepted.
+    pub fn open_suspects(&self) -> impl Iterator<Item = &Suspected> {
+        self.suspects.iter().filter(|suspect| !suspect.is_accepted)
     }
 
     /// Returns how `keys/` differs from what this machine remembers, a line each. The snapshot is good, and

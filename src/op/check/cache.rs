@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use crate::base::id::{ChunkId, FragmentId, PackId};
+use crate::base::units::counted;
 use crate::op::check::findings::Findings;
 use crate::op::check::ledger::Ledger;
 use crate::op::check::since::Since;
@@ -116,14 +117,17 @@ fn tell_gone(
     let orphans = rows.iter().filter(|(_, row)| is_orphan(row)).count();
     match orphans {
         0 => findings.notes.push(format!(
-            "{shown}: lists {} fragments that are gone, and no pack is the worse for it; the next run makes it anew",
-            gone.len()
+            "{shown}: lists {} gone, and no pack is the worse for it; the next run makes it anew",
+            counted(gone.len() as u64, "fragment that is", "fragments that are")
         )),
         _ => {
             for id in gone {
                 findings.damage(
                     Name::Fragment(id),
-                    format!("not there, and {orphans} packs that {shown} knows are listed by no fragment; they are read from their own directories; 'snap check --repair' lists them anew"),
+                    format!(
+                        "not there, and no fragment lists {} that {shown} knows, which are read from their own directories; 'snap check --repair' lists them anew",
+                        counted(orphans as u64, "pack", "packs")
+                    ),
                 );
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::base::units::{counted, show_bytes};
 use crate::op::check::findings::{Findings, told};
 use crate::op::check::ledger::Ledger;
 use crate::repo::condemned::Marks;
@@ -37,16 +38,16 @@ pub fn tell_condemned(marks: &Marks, ledger: &Ledger, findings: &mut Findings) {
     let waiting: Vec<u64> = condemned.keys().filter_map(there).collect();
     if !waiting.is_empty() {
         findings.notes.push(format!(
-            "condemned/: packs that are needed no more wait for 'snap prune' to remove them: {} of {} bytes",
-            waiting.len(),
-            waiting.iter().sum::<u64>()
+            "condemned/: {} for 'snap prune' to remove, for nothing needs them: {}",
+            counted(waiting.len() as u64, "pack waits", "packs wait"),
+            show_bytes(waiting.iter().sum())
         ));
     }
     let closed: BTreeSet<_> = closed.iter().filter(|(id, _)| there(id).is_some()).collect();
     if !closed.is_empty() {
         findings.notes.push(format!(
-            "condemned/: {} frames are closed: new snapshots do not refer to them",
-            closed.len()
+            "condemned/: {} closed: new snapshots do not refer to what is in them",
+            counted(closed.len() as u64, "frame is", "frames are")
         ));
     }
 }

@@ -7,6 +7,7 @@ use crossbeam_channel::Receiver;
 
 use crate::base::content::{ChunkRef, refs};
 use crate::base::kind::FrameKind;
+use crate::base::units::counted;
 use crate::op::check::findings::told;
 use crate::repo::RepoError;
 use crate::repo::reader::Reader;
@@ -100,9 +101,9 @@ impl Judged {
             Ok(header) => {
                 let wrong = self.hash(reader, header.kind, list, raw);
                 let what = format!(
-                    "{} of its {} chunks are not what their names say",
+                    "{} of its {} not what the names say",
                     wrong.len(),
-                    refs(list).len()
+                    counted(refs(list).len() as u64, "chunk is", "chunks are")
                 );
                 (Fault::Damaged(what), wrong)
             }

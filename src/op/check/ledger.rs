@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::content::{ChunkRef, refs};
 use crate::base::directory::Directory;
 use crate::base::id::{FragmentId, PackId};
+use crate::base::units::counted;
 use crate::op::check::findings::{Findings, MEND_PACK, told};
 use crate::op::check::prints::{Prints, PrintsBuilder};
 use crate::repo::condemned::Marks;
@@ -226,7 +227,8 @@ impl<'r> Reading<'r> {
 
     fn absent(&mut self, pack: &PackEntry, found: Option<u64>, gone: Vec<ChunkRef>) {
         let path = Name::Pack(pack.id).to_string();
-        let lost = format!("{} chunks are lost with it; {MEND_PACK}", gone.len());
+        let lost =
+            format!("{} lost with it; {MEND_PACK}", counted(gone.len() as u64, "chunk is", "chunks are"));
         match found {
             None => {
                 self.lost.push((format!("{path} is not there"), gone));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::base::id::PackId;
 use crate::base::progress::Progress;
+use crate::base::units::counted;
 use crate::op::check::cache::{CacheState, shown_path};
 use crate::op::check::findings::{Findings, MEND_PACK};
 use crate::op::check::keys::KeysFound;
@@ -76,7 +77,11 @@ impl Repair<'_> {
             listing.add(&PackEntry { id: *id, bytes, directory })?;
         }
         for (id, packs) in listing.finish()?.fragments() {
-            done.push(format!("{}: lists {packs} packs that no fragment listed", Name::Fragment(id)));
+            done.push(format!(
+                "{}: lists {} that no fragment listed",
+                Name::Fragment(id),
+                counted(packs as u64, "pack", "packs")
+            ));
         }
         Ok(())
     }

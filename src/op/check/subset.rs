@@ -25,7 +25,7 @@ impl FromStr for Subset {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("subset: found \"{text}\", expected a percentage as 5% or a part as 1/30");
+        let bad = || format!("found \"{text}\", expected a percentage as 5% or a part as 1/30");
         if let Some(percent) = text.strip_suffix('%') {
             let percent: f64 = percent.trim().parse().map_err(|_| bad())?;
             return match percent > 0.0 && percent <= 100.0 {

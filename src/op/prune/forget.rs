@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::base::id::SnapshotId;
+use crate::base::units::counted;
 use crate::op::prune::gradual::would_have_gone;
 use crate::op::prune::policy::PIN;
 use crate::op::prune::{Fate, Judged, Request};
@@ -114,8 +115,8 @@ fn doubts(
         (0..snapshots.len()).filter(|at| !is_ahead(snapshots[*at].manifest.time, now)).collect();
     if dated.is_empty() && !snapshots.is_empty() {
         return vec![format!(
-            "the clock is wrong: all {} snapshots are dated after the time that it shows",
-            snapshots.len()
+            "the clock is wrong: {} here, each dated after the time that it shows",
+            counted(snapshots.len() as u64, "snapshot is", "snapshots are")
         )];
     }
     let expired: BTreeSet<usize> =
@@ -124,8 +125,8 @@ fn doubts(
     // What several nights left undone is no mistake, if each night would have removed little by the same rules.
     let is_backlog = || request.is_usual && would_have_gone(snapshots, named, request).is_superset(&expired);
     if is_much && !is_backlog() {
-        let (gone, all) = (expired.len(), dated.len());
-        return vec![format!("the policy would remove {gone} of {all} snapshots, more than half")];
+        let (gone, all) = (expired.len(), counted(dated.len() as u64, "snapshot", "snapshots"));
+        return vec![format!("the policy would remove {gone} of {all}, more than half")];
     }
     Vec::new()
 }

@@ -3,9 +3,8 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use indicatif::{HumanBytes, HumanCount};
-
 use crate::base::entry::quoted;
+use crate::base::units::{counted, number, show_bytes};
 use crate::op::restore::origin::{Origins, below, join};
 use crate::op::restore::spared::Spared;
 use crate::op::restore::survey::Findings;
@@ -116,8 +115,8 @@ fn too_much(manifest: &Manifest, request: &Request<'_>, findings: &Findings) -> 
         reasons.push(format!(
             "--delete would remove {} of the {} ({}) that are there",
             removed(findings),
-            HumanCount(there.entries),
-            HumanBytes(there.bytes)
+            number(there.entries),
+            show_bytes(there.bytes)
         ));
     }
     reasons
@@ -139,8 +138,7 @@ fn unanswered(findings: &Findings, spared: &Spared<'_>, live: &[String]) -> Vec<
 
 fn removed(findings: &Findings) -> String {
     let entries = findings.tally.entries;
-    let noun = if entries == 1 { "entry" } else { "entries" };
-    format!("{} {noun} ({})", HumanCount(entries), HumanBytes(findings.tally.bytes))
+    format!("{} ({})", counted(entries, "entry", "entries"), show_bytes(findings.tally.bytes))
 }
 
 fn refused(what: &str, advice: &str) -> RepoError {
@@ -230,7 +228,7 @@ pub fn check_messages(request: &Request<'_>, findings: &Findings) -> Result<(), 
     let noun = if count == 1 { "message is" } else { "messages are" };
     let what = format!(
         "{} {noun} in {} already under other flags or in another folder, and would be there twice: {first}{}",
-        HumanCount(count as u64),
+        number(count as u64),
         request.target.display(),
         if count > 3 { ", …" } else { "" }
     );

@@ -214,7 +214,11 @@ impl Staged {
             let what = format!("{name} cannot be removed, and is not needed any more: {e}");
             plan.report.warnings.push((what, 1));
         }
-        if is_settled { plan.settle_times() } else { plan.settle() }
+        if is_settled {
+            plan.settle_times()
+        } else {
+            plan.settle()
+        }
         let is_durable = rustix::fs::fsync(&place).is_ok();
         if let Some(target) = target.filter(|_| is_durable) {
             let _ = known.forget_end(&target); // the next restore into it forgets it too

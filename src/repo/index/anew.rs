@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use tempfile::{TempDir, TempPath};
 
+use crate::store::give_to_owner_of;
+
 /// A cache that is being made, in a directory of its own beside its place. The directory is locked, for redb locks the
 /// file only while it has it open.
 pub struct NewCache {
@@ -55,6 +57,9 @@ impl NewCache {
     pub fn keep(self) -> io::Result<()> {
         if !self.file.exists() {
             return Ok(()); // of nothing no cache is made
+        }
+        if let Some(folder) = self.place.parent() {
+            give_to_owner_of(folder, &self.file);
         }
         TempPath::try_from_path(&self.file)?.persist(&self.place).map_err(|e| e.error)?;
         self.folder.close()

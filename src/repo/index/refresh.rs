@@ -9,7 +9,7 @@ use crate::base::id::FragmentId;
 use crate::repo::Repository;
 use crate::repo::index::read_fragment;
 use crate::stage::index::{Cache, CacheError, EachFragment, PackEntry, Update};
-use crate::store::open_regular;
+use crate::store::{give_to_owner_of, open_regular};
 
 /// First bytes of a file of redb's.
 const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
@@ -65,6 +65,9 @@ pub fn refresh(
         Some(Err(e @ CacheError::Failed { .. })) => return Err(e),
         updated => matches!(updated, Some(Ok(()))),
     };
+    if let (true, Some(folder)) = (is_updated, path.parent()) {
+        give_to_owner_of(folder, path);
+    }
     match Cache::open(path, repository.id()) {
         Err(e @ CacheError::Failed { .. }) => Err(e),
         // What could not be added is kept in memory, beside what the cache has had before.

@@ -106,7 +106,7 @@ impl LockingStore for S3Store {
     fn protection(&self) -> Result<Protection, StoreError> {
         let shared = &self.shared;
         let location = shared.shown("");
-        let asked = Asked { path: &location, verb: "read how the bucket is protected:" };
+        let asked = Asked { path: &location, verb: "read how the bucket is protected" };
         let (client, bucket) = (&shared.connection.client, shared.location.bucket());
         shared.connection.wait(async {
             let mut protection = Protection::default();

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use indicatif::{DecimalBytes, HumanCount};
-
 use crate::base::entry::quoted;
 use crate::base::id::SnapshotId;
 use crate::base::time::Time;
+use crate::base::units::{number, show_bytes};
 use crate::op::backup::suspect::Amount;
 use crate::stage::snapshot::facts::{ComponentRules, Suspect};
 
@@ -83,12 +82,7 @@ fn noun(is_mail: bool, count: u64) -> &'static str {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let amount = |amount: &Amount, is_mail| {
-            format!(
-                "{} {}, {}",
-                HumanCount(amount.files),
-                noun(is_mail, amount.files),
-                DecimalBytes(amount.bytes)
-            )
+            format!("{} {}, {}", number(amount.files), noun(is_mail, amount.files), show_bytes(amount.bytes))
         };
         match self {
             Self::Nothing { is_mail, had } => {
@@ -100,16 +94,16 @@ impl fmt::Display for Finding {
                 write!(f, "of {had}, only {kept} are still there under any name")
             }
             Self::Rewritten(count) => {
-                let count = HumanCount(*count);
+                let count = number(*count);
                 write!(
                     f,
                     "{count} messages have other content under their own names: is something enciphering the mail?"
                 )
             }
             Self::Stream { name, now, was } => {
-                let (name, was) = (quoted(name), DecimalBytes(*was));
+                let (name, was) = (quoted(name), show_bytes(*was));
                 match now {
-                    Some(now) => write!(f, "{name}: {}, where there were {was}", DecimalBytes(*now)),
+                    Some(now) => write!(f, "{name}: {}, where there were {was}", show_bytes(*now)),
                     None => write!(f, "{name}: is not asked for any more; there were {was}"),
                 }
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::id::PackId;
+use crate::base::units::counted;
 use crate::op::prune::plan::amount;
 use crate::op::prune::reclaim::Reclaim;
 use crate::op::prune::{Amount, Report};
@@ -59,8 +60,8 @@ impl Reclaim<'_> {
         is_tidy &= self.mark(Vec::new(), closed, &mut room)?;
         if !left.is_empty() {
             report.notes.push(format!(
-                "{} packs of which a part is needed are left as they are: there is no room to write that part anew",
-                left.len()
+                "{} left as before, though only a part is needed: there is no room to write that part anew",
+                counted(left.len() as u64, "pack is", "packs are")
             ));
         }
         let done = self.plan.repack.iter().filter(|place| done.contains(&self.ledger.packs[**place].id));
