@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::Noise;
 use common::cutting::CuttingStore;
@@ -357,9 +358,17 @@ fn is_sound(files: &MemoryStore, state: &Path) {
 fn cloned(bucket: &LockingMemory) -> MemoryStore {
     let genuine = GenuineStore::open(Arc::new(bucket.clone())).expect("versions list");
     let copy = MemoryStore::default();
-    let request = clone::Request { threads: 2, progress: &Progress::default() };
-    let _ = clone::clone(&genuine, &copy, &request).expect("clone ends");
+    let _ = clone_to(Arc::new(genuine), &copy).expect("clone ends");
     copy
+}
+
+/// Clones a repository on a machine that knows nothing of it.
+fn clone_to(source: Arc<dyn Store>, copy: &MemoryStore) -> Result<clone::Report, RepoError> {
+    let state = tempfile::tempdir().expect("temporary folder");
+    let source = open(source, state.path(), None)?;
+    let progress = Progress::default();
+    let request = clone::Request { threads: 2, lock_patience: Duration::ZERO, progress: &progress };
+    clone::clone(&source, &(Arc::new(copy.clone()) as Arc<dyn Store>), &request)
 }
 
 /// Clones a bucket and restores every snapshot; returns how many there are.
@@ -519,11 +528,11 @@ fn a_clone_names_nothing_that_it_lacks_when_a_backup_comes_meanwhile() {
         let mut world = World::new();
         world.backup(0, 0);
         let source = world.interrupted_by_backup(folder);
+        let source: Arc<dyn Store> = Arc::new(source);
         let copy = MemoryStore::default();
-        let request = clone::Request { threads: 2, progress: &Progress::default() };
-        let _ = clone::clone(&source, &copy, &request).expect("clone ends");
+        let _ = clone_to(source.clone(), &copy).expect("clone ends");
         is_sound(&copy, world.state.path());
-        let _ = clone::clone(&source, &copy, &request).expect("clone ends");
+        let _ = clone_to(source, &copy).expect("clone ends");
         assert_eq!(copy.list(Folder::Snapshots).expect("lists").len(), 2, "{folder:?}");
     }
 }
@@ -537,14 +546,13 @@ fn one_file_of_a_source_that_cannot_be_read_does_not_end_a_clone() {
     let sector = bad.clone();
     disk.fail_reads(move |name, _| (name.to_string() == sector).then(|| io::Error::from_raw_os_error(5)));
     let copy = MemoryStore::default();
-    let request = clone::Request { threads: 2, progress: &Progress::default() };
-    let report = clone::clone(&disk, &copy, &request).expect("clone ends");
+    let report = clone_to(Arc::new(disk), &copy).expect("clone ends");
     assert_eq!(report.lost.iter().map(|(path, _)| path).collect::<Vec<_>>(), [&bad]);
     assert!(report.lost[0].1.contains("os error 5"), "{report:?}");
     let mut expected = world.files.files();
     expected.remove(&bad);
     assert!(copy.files() == expected, "all others, and config");
-    let again = clone::clone(&world.files, &copy, &request).expect("clone ends");
+    let again = clone_to(Arc::new(world.files.clone()), &copy).expect("clone ends");
     assert_eq!((again.files, again.lost.len()), (1, 0));
     assert!(copy.files() == world.files.files());
 }
@@ -556,8 +564,7 @@ fn a_source_of_which_no_file_can_be_read_makes_no_repository() {
     let disk = WatchedStore::over(world.files.clone());
     disk.fail_reads(|_, _| Some(io::Error::from_raw_os_error(5)));
     let copy = MemoryStore::default();
-    let request = clone::Request { threads: 2, progress: &Progress::default() };
-    let error = clone::clone(&disk, &copy, &request).expect_err("nothing can be read");
+    let error = clone_to(Arc::new(disk), &copy).expect_err("nothing can be read");
     assert!(error.is_unreadable(), "{error:?}");
     assert!(copy.files().is_empty());
 }
@@ -572,8 +579,7 @@ fn a_connection_that_is_lost_ends_a_clone_and_no_file_is_called_lost() {
     odd.is_weak = true;
     let genuine = GenuineStore::open(Arc::new(odd)).expect("versions list");
     let copy = MemoryStore::default();
-    let request = clone::Request { threads: 2, progress: &Progress::default() };
-    clone::clone(&genuine, &copy, &request).expect_err("the connection is lost");
+    let _ = clone_to(Arc::new(genuine), &copy).expect_err("the connection is lost");
     assert!(copy.read(&Name::Config, 1 << 20).expect_err("it comes last").is_missing());
 }
 

@@ -11,7 +11,7 @@ use crate::job::config;
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Config};
 use crate::store::{
-    GenuineStore, LocalStore, Name, S3_SCHEME, S3Location, S3Options, S3Store, Store, dead_link,
+    GenuineStore, LocalStore, S3_SCHEME, S3Location, S3Options, S3Store, Store, dead_link,
     refuse_other_kinds,
 };
 
@@ -115,7 +115,7 @@ pub fn store_at(location: &Path, options: S3Options) -> Result<Arc<dyn Store>, R
 /// writer secret, for it tells every chunk's id and length. Each copy of a repository has its own, by the hash of
 /// where it lies. None as long as there is no repository.
 pub fn index_of(store: &dyn Store, location: &Path, state: &Path) -> Option<PathBuf> {
-    let config = store.read(&Name::Config, CONFIG_BYTES_MAX).ok()?;
+    let [config] = <[Vec<u8>; 1]>::try_from(store.configs(CONFIG_BYTES_MAX).ok()?).ok()?; // else it is contested
     let id = Config::from_bytes(&config).and_then(|config| config.id()).ok()?;
     let place = if is_s3(location) { location.to_owned() } else { std::fs::canonicalize(location).ok()? };
     let hash = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();

@@ -23,6 +23,7 @@ use std::ops::Range;
 use rustix::io::Errno;
 
 use crate::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
+use crate::base::time::Time;
 
 pub use address::{dead_link, refuse_other_kinds};
 pub use both::BothStores;
@@ -314,6 +315,23 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Io`].
     fn list_oldest_first(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
         self.list(folder)
+    }
+
+    /// Returns all that `config`, which no hash names, may be, the oldest first, each once: where versions are kept,
+    /// whoever may put can have put one of his own on top, or before. One that is longer than `bytes_max` is none.
+    ///
+    /// # Errors
+    /// As [`Self::read`] of `config`.
+    fn configs(&self, bytes_max: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        Ok(vec![self.read(&Name::Config, bytes_max)?])
+    }
+
+    /// Takes the one at this place in [`Self::configs`] for `config` from now on. Nothing is written.
+    fn take_config(&self, _at: usize) {}
+
+    /// Returns when a file came, where the store's own clock tells and it is known already.
+    fn came(&self, _name: &Name) -> Option<Time> {
+        None
     }
 
     /// Removes a file durably.

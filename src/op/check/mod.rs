@@ -23,7 +23,7 @@ use crate::base::progress::Progress;
 use crate::op::check::cache::check_cache;
 use crate::op::check::condemned::{check_condemned, tell_condemned};
 use crate::op::check::findings::{Findings, PUT_BACK, told};
-use crate::op::check::keys::{check_config, check_keys};
+use crate::op::check::keys::{check_config, check_config_proof, check_keys};
 use crate::op::check::ledger::read_ledger;
 use crate::op::check::packs::{Counts, PackCheck};
 use crate::op::check::repair::Repair;
@@ -148,6 +148,7 @@ pub fn check(
         let what = told(error, path);
         findings.damage(path, format!("{what}; the snapshot is lost; {PUT_BACK}"));
     }
+    check_config_proof(repository, &snapshots.all, &mut findings);
     for file in repository.store().list(Folder::Snapshots)? {
         if !matches!(file.name, Some(Name::Snapshot(_))) {
             findings.foreign(file.path);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::base::id::{KeyFileId, PackId, SnapshotId};
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::needs::{Needing, Wanted, kept, shared};
-use crate::op::sync::reach::Reach;
+use crate::repo::reach::Reach;
 use crate::op::sync::{DAY_S, Kept, Problem, Report, Request};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::index::{Index, read_fragment};

@@ -12,7 +12,6 @@ mod guard;
 mod locks;
 mod needs;
 mod pass;
-mod reach;
 
 use std::sync::Arc;
 

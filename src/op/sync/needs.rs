@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::id::{FragmentId, PackId, SnapshotId};
 use crate::base::progress::Progress;
 use crate::base::time::Time;
-use crate::op::sync::reach::Reach;
+use crate::repo::reach::Reach;
 use crate::op::sync::{Kept, Problem, Report};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::index::{Index, fragments_present};
