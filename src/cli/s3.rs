@@ -11,8 +11,7 @@ use crate::job::config;
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Config};
 use crate::store::{
-    GenuineStore, LocalStore, S3_SCHEME, S3Location, S3Options, S3Store, Store, dead_link,
-    refuse_other_kinds,
+    GenuineStore, LocalStore, S3_SCHEME, S3Location, S3Options, S3Store, Store, dead_link, refuse_other_kinds,
 };
 
 /// How a repository on S3 is reached. Credentials come from the environment, ~/.aws, web identity or

@@ -49,7 +49,8 @@ pub fn weighed(store: &dyn Store, claimants: Vec<WriterKeys>) -> Result<Vec<Clai
         only.snapshots = usize::from(has_manifest_of(store, &only.writer));
         return Ok(all);
     }
-    let names: Vec<Name> = store.list(Folder::Snapshots)?.into_iter().filter_map(|found| found.name).collect();
+    let names: Vec<Name> =
+        store.list(Folder::Snapshots)?.into_iter().filter_map(|found| found.name).collect();
     for (name, bytes) in read_side_by_side(&names, |name| read_named(store, name, MANIFEST_FILE_BYTES_MAX)) {
         let Ok(bytes) = bytes else { continue };
         if let Some(owner) = all.iter_mut().find(|one| open_manifest(&one.writer, &name, &bytes).is_ok()) {
@@ -106,7 +107,9 @@ fn count_packs(store: &dyn Store, claimants: &mut [Claimant]) {
         let Ok(bytes) = bytes else { continue };
         for (one, own) in claimants.iter_mut().zip(&mut packs) {
             if let Ok(fragment) = parse_fragment(&one.writer, &name, &bytes) {
-                own.extend(fragment.packs.iter().map(|pack| Name::Pack(pack.id)).filter(|id| there.contains(id)));
+                own.extend(
+                    fragment.packs.iter().map(|pack| Name::Pack(pack.id)).filter(|id| there.contains(id)),
+                );
                 one.saw(store.came(&name));
                 break;
             }

@@ -116,10 +116,7 @@ fn candidates(store: &dyn Store) -> Result<Vec<Candidate>, RepoError> {
 }
 
 /// Returns which of them this machine knows, and the writer secret that it keeps. Of several one with snapshots.
-fn enrolled(
-    opening: &Opening<'_>,
-    all: &[Candidate],
-) -> Result<Option<(usize, WriterKeys)>, RepoError> {
+fn enrolled(opening: &Opening<'_>, all: &[Candidate]) -> Result<Option<(usize, WriterKeys)>, RepoError> {
     let location = || opening.store.location();
     let mark = opening.secrets.writer_mark();
     let (mut known, mut distrust) = (Vec::new(), None);
@@ -127,7 +124,9 @@ fn enrolled(
         let Some(kept) = kept_secret(opening.state, one.id)? else { continue };
         let writer = WriterKeys::new(Secret::from_bytes(kept.secret), kept.encryption);
         if kept.encryption != one.config.encryption {
-            distrust = Some("its encryption is not the one it was made with; somebody changed the config".to_owned());
+            distrust = Some(
+                "its encryption is not the one it was made with; somebody changed the config".to_owned(),
+            );
         } else if let Some(mark) = mark.filter(|mark| !writer.has_mark(mark)) {
             distrust = Some(format!(
                 "the writer secret that this machine keeps of it has the mark {}, not {mark} (--writer-mark)",
@@ -193,7 +192,9 @@ fn id_in_packs(store: &dyn Store, writer: &WriterKeys, all: &[Candidate]) -> Opt
     let packs = store.list(Folder::Packs).ok()?;
     for found in store.list(Folder::Index).ok()? {
         let name = found.name?;
-        let Ok(bytes) = read_named(store, &name, crate::base::limits::RECORD_BYTES_CAP as u64) else { continue };
+        let Ok(bytes) = read_named(store, &name, crate::base::limits::RECORD_BYTES_CAP as u64) else {
+            continue;
+        };
         let Ok(fragment) = crate::repo::index::parse_fragment(writer, &name, &bytes) else { continue };
         for pack in fragment.packs {
             let there = packs.iter().find(|found| found.name == Some(Name::Pack(pack.id)));

@@ -14,11 +14,11 @@ use crate::base::time::Time;
 use crate::repo::RepoError;
 use crate::repo::claim::refuse_strangers;
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
+use crate::repo::identify::{Identified, identify};
 use crate::repo::key_ring::{refuse_left_keys, take_back};
 use crate::repo::keys::{
     FIRST_SEALING, KeyBody, KeyFile, NoSecrets, Passphrase, Secrets, WriterKeys, first_keys,
 };
-use crate::repo::identify::{Identified, identify};
 use crate::repo::state::{RecipientsState, keep_recipients, keep_secret, state_file};
 use crate::repo::unlock::unlock;
 use crate::stage::chunk::{ChunkSizes, Chunker};

@@ -53,7 +53,8 @@ struct Wrapped {
 impl Ring {
     /// Reads all key files; only those whose ids begin with `only` if it is given.
     fn read(store: &dyn Store, only: Option<&str>) -> Result<Self, RepoError> {
-        let mut ring = Self { wrapped: Vec::new(), sealed: Vec::new(), plain: Vec::new(), damaged: Vec::new() };
+        let mut ring =
+            Self { wrapped: Vec::new(), sealed: Vec::new(), plain: Vec::new(), damaged: Vec::new() };
         let mut is_there = only.is_none();
         for (id, read) in read_keys(store, store.list_oldest_first(Folder::Keys)?) {
             let is_meant = only.is_none_or(|only| id.to_string().starts_with(only));
@@ -261,9 +262,7 @@ pub fn recover_secret(
         let mut plain =
             ring.plain.iter().map(|secret| WriterKeys::new(Secret::from_bytes(*secret), encryption));
         return match plain.find(|writer| mark.is_none_or(|mark| writer.has_mark(mark))) {
-            Some(writer) => {
-                Ok(Recovered { writer, identities: Vec::new(), id: None, is_vouched_for: true })
-            }
+            Some(writer) => Ok(Recovered { writer, identities: Vec::new(), id: None, is_vouched_for: true }),
             None if !ring.plain.is_empty() => Err(no_such_mark(store, mark.unwrap_or_default())),
             None => Err(ring.damaged_or(store, 0, missing)),
         };
@@ -390,9 +389,7 @@ impl Writers<'_> {
         let has_snapshots = !self.store.list(Folder::Snapshots)?.is_empty();
         // Who is not among those that it is sealed to is not meant to have it. Where what opens is right of nothing that
         // is there, somebody else has sealed it.
-        if has_none(&claimants)
-            && (self.sealed.is_empty() || (!claimants.is_empty() && has_snapshots))
-        {
+        if has_none(&claimants) && (self.sealed.is_empty() || (!claimants.is_empty() && has_snapshots)) {
             let mut all: Vec<WriterKeys> = claimants.into_iter().map(|one| one.writer).collect();
             self.each_in_packs(&mut |writer| {
                 add_distinct(&mut all, [writer]);

@@ -264,11 +264,14 @@ fn plant_snapshot_of(writer: &WriterKeys, disk: &MemoryStore) {
     let end = bytes.len();
     bytes[end - 32..].copy_from_slice(writer.secret().expose());
     let payload = bytes.split_off(48);
-    fs::write(&kept, snap::base::wire::wrap(snap::base::wire::RecordKind::WriterState, &payload)).expect("writes");
+    fs::write(&kept, snap::base::wire::wrap(snap::base::wire::RecordKind::WriterState, &payload))
+        .expect("writes");
     let source = tempfile::tempdir().expect("temporary folder");
     fs::write(source.path().join("forged"), "forged").expect("is written");
     let other = Repository::open(&opening).expect("opens");
-    let _ = other.put_manifest(&snap::stage::snapshot::Manifest { host: "forged".to_owned(), ..Default::default() }).expect("puts");
+    let _ = other
+        .put_manifest(&snap::stage::snapshot::Manifest { host: "forged".to_owned(), ..Default::default() })
+        .expect("puts");
     for found in elsewhere.list(Folder::Snapshots).expect("lists") {
         let name = found.name.expect("a name");
         disk.put_new(&name, &elsewhere.read(&name, 1 << 20).expect("reads")).expect("is planted");
@@ -315,7 +318,8 @@ fn where_a_whole_forged_repository_agrees_with_itself_both_marks_are_listed_and_
     disk.put_new(&Name::Key(id), &bytes).expect("is planted");
     plant_snapshot_of(&stranger(), &disk);
     let store: Arc<dyn Store> = Arc::new(disk);
-    let refused = open_anew(store.clone(), &Held(identity.clone())).err().expect("which is right is not known");
+    let refused =
+        open_anew(store.clone(), &Held(identity.clone())).err().expect("which is right is not known");
     let said = refused.to_string();
     for mark in [made.writer_keys().shown_mark(), stranger().shown_mark()] {
         assert!(said.contains(&format!("{mark} (1 snapshots, ")), "{said}");
@@ -350,7 +354,12 @@ fn a_passphrase_finds_its_writer_secret_in_the_packs_where_only_forged_ones_are_
     let place = tempfile::tempdir().expect("temporary folder");
     let recipients = made(place.path());
     let store = Arc::new(LocalStore::new(place.path().join("repo")));
-    let known = Opening { store: store.clone(), state: &place.path().join("state"), index: None, secrets: &NoSecrets };
+    let known = Opening {
+        store: store.clone(),
+        state: &place.path().join("state"),
+        index: None,
+        secrets: &NoSecrets,
+    };
     let known = Repository::open(&known).expect("opens");
     let source = tempfile::tempdir().expect("temporary folder");
     fs::write(source.path().join("message"), "message").expect("is written");
@@ -407,6 +416,7 @@ fn of_several_configs_the_one_counts_that_fits_the_keys_and_the_snapshots() {
     assert_eq!(store.read(&Name::Config, 1 << 16).expect("reads"), own, "whoever copies it gets this one");
     let known = Opening { store: genuine(), state: state.path(), index: None, secrets: &NoSecrets };
     assert_eq!(Repository::open(&known).expect("a machine that knows it opens it").config_bytes(), own);
-    let nobody = open_anew(genuine(), &NoSecrets).err().expect("what is not sealed is not taken for it").to_string();
+    let nobody =
+        open_anew(genuine(), &NoSecrets).err().expect("what is not sealed is not taken for it").to_string();
     assert!(nobody.contains("encryption \"age\"") && nobody.contains("--writer-mark"), "{nobody}");
 }

@@ -351,7 +351,10 @@ fn cut_everywhere(
             assert!(is_done || !here.differences().is_empty() || again.is_ok(), "{work:?} {call}: {again:?}");
             let after = world.open().sealed_to().expect("it can be told to whom");
             assert_eq!(after.differences(), [""; 0], "{work:?} {call}");
-            let report = check_all(&world.open(), &Given(world.owner.clone(), world.open().writer_keys().shown_mark()));
+            let report = check_all(
+                &world.open(),
+                &Given(world.owner.clone(), world.open().writer_keys().shown_mark()),
+            );
             assert!(report.is_sound() && report.notes.is_empty(), "{work:?} {call}: {report:?}");
             if is_done {
                 assert!(call >= 3, "{work:?}: {call}");

@@ -117,9 +117,10 @@ fn show(
     let contested = contested.iter().map(|path| {
         format!("WARNING: {path}: somebody has put or deleted on top of it; the genuine version was taken")
     });
-    let strange = report.strange.iter().map(|path| {
-        format!("WARNING: {path}: was not written by this repository's owner; left where it is")
-    });
+    let strange = report
+        .strange
+        .iter()
+        .map(|path| format!("WARNING: {path}: was not written by this repository's owner; left where it is"));
     let warnings: Vec<String> = contested.chain(strange).collect();
     let total = warnings.len();
     first(warnings.into_iter(), total, "").iter().for_each(|line| tell(format_args!("{line}")));
@@ -159,7 +160,9 @@ fn show(
     if report.snapshots > 0 {
         out.line("next:")?;
         out.line(format_args!("  snap check --read-data --repo {place}                  reads all of it"))?;
-        out.line(format_args!("  snap snapshots --repo {place}                          says what there is"))?;
+        out.line(format_args!(
+            "  snap snapshots --repo {place}                          says what there is"
+        ))?;
         out.line(format_args!("  snap restore latest --target DIRECTORY --repo {place}  puts it back"))?;
     }
     out.finish()

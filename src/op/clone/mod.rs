@@ -99,7 +99,11 @@ pub fn clone(
     let ours = Ours::read(source, &mut did)?;
     let store = source.store();
     let all = |packs: &BTreeSet<Name>| -> Vec<(Name, u64)> {
-        ours.packs.iter().filter(|(name, _)| packs.contains(name)).map(|(name, bytes)| (*name, *bytes)).collect()
+        ours.packs
+            .iter()
+            .filter(|(name, _)| packs.contains(name))
+            .map(|(name, bytes)| (*name, *bytes))
+            .collect()
     };
     let listed_there: BTreeSet<Name> =
         ours.fragments.values().flat_map(|one| &one.packs).map(|id| Name::Pack(*id)).collect();
@@ -118,7 +122,13 @@ pub fn clone(
     }
     put_fragments(source, &copy, &ours, &there, &unlisted, request, &mut did)?;
     let manifests = ours.manifests.iter().map(|(one, bytes)| (Name::Snapshot(one.id), *bytes));
-    copy_all(store, target.as_ref(), manifests.chain(ours.newer.iter().copied()).collect(), request, &mut did)?;
+    copy_all(
+        store,
+        target.as_ref(),
+        manifests.chain(ours.newer.iter().copied()).collect(),
+        request,
+        &mut did,
+    )?;
     let Did { mut report, unreadable } = did;
     if let Some(error) = unreadable.filter(|_| report.files + report.files_there == 0) {
         return Err(error); // not some files, but all
@@ -189,7 +199,11 @@ fn put_fragments(
     for (name, _) in cut {
         let Name::Fragment(id) = name else { continue };
         let fragment = read_fragment(source, *id)?;
-        fragment.packs.iter().filter(|pack| has(&pack.id) && !listed_here.contains(&pack.id)).try_for_each(|pack| listing.add(pack))?;
+        fragment
+            .packs
+            .iter()
+            .filter(|pack| has(&pack.id) && !listed_here.contains(&pack.id))
+            .try_for_each(|pack| listing.add(pack))?;
     }
     for (name, bytes) in &ours.packs {
         let Name::Pack(id) = name else { continue };

@@ -1,0 +1,137 @@
+//! The real program, a real server, and somebody who has the uploader's key: what he puts into the bucket stops no recovery.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::fs;
+
+use age::secrecy::ExposeSecret;
+use age::x25519::Identity;
+
+use common::machine::Machine;
+
+/// Returns the recipient that the machine's repository is sealed to: whoever sees the bucket can read it.
+fn recipient(machine: &Machine) -> String {
+    let listed = machine.run(&["key", "list"]);
+    let word = listed.split_whitespace().find(|word| word.starts_with("age1"));
+    word.expect("a recipient is listed").to_owned()
+}
+
+/// Makes a repository of somebody else, sealed to `recipient`, with a snapshot, in the folder `forged`.
+fn forge(machine: &Machine, recipient: &str) {
+    let _ = fs::remove_dir_all(machine.path("forged"));
+    let elsewhere = ["--repo", "forged", "--state-dir", "attacker"];
+    machine.run(&[&["init", "--recipient", recipient], &elsewhere[..]].concat());
+    fs::create_dir_all(machine.path("lies")).expect("folder is made");
+    fs::write(machine.path("lies/forged"), "forged").expect("writes");
+    machine.run(&[&["backup", "lies", "--component", "mail"], &elsewhere[..]].concat());
+}
+
+/// Returns the names in a folder, sorted.
+fn names(machine: &Machine, folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(machine.path(folder)).expect("lists").flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn one_forged_key_file_stops_neither_clone_nor_restore() {
+    let Some(machine) = Machine::synced() else { return };
+    let own = names(&machine, "repository/keys");
+    let recipient = recipient(&machine);
+    for _ in 0..40 {
+        forge(&machine, &recipient);
+        if names(&machine, "forged/keys")[0] < own[0] {
+            break;
+        }
+    }
+    machine.plant_all("forged/keys");
+    let store = machine.store();
+    machine.run(&["restore", "latest:mail", "--target", "plain", "--repo", &store, "--state-dir", "new"]);
+    machine.is_restored(&machine.path("plain"));
+    let genuine = ["restore", "latest:mail", "--target", "genuine", "--s3-genuine", "--repo", &store];
+    machine.run(&[&genuine[..], &["--state-dir", "new"]].concat());
+    machine.is_restored(&machine.path("genuine"));
+    let said = machine.run(&["clone", &store, "--repo", "copy", "--state-dir", "other"]);
+    assert!(said.contains("was not written by this repository's owner"), "{said}");
+    assert!(said.contains("holds 2 snapshots"), "{said}");
+    assert_eq!(names(&machine, "copy/keys"), own);
+    machine.run(&["check", "--read-data", "--repo", "copy", "--state-dir", "other"]);
+    machine.run(&["backup", "source/mail", "--component", "mail", "--repo", "copy", "--state-dir", "other"]);
+}
+
+#[test]
+fn a_whole_forged_repository_in_the_bucket_is_not_taken_for_ours() {
+    let Some(machine) = Machine::new() else { return };
+    let identity = Identity::generate();
+    fs::write(machine.path("identity"), identity.to_string().expose_secret()).expect("writes");
+    let public = identity.to_public().to_string();
+    let made = machine.run(&["init", "--recipient", &public]);
+    let mark = made.lines().find_map(|line| line.split_once("writer mark")).expect("the mark is printed").1;
+    let mark = mark.split_whitespace().next().expect("a mark").to_owned();
+    for verb in [&["stats"][..], &["key", "list"]] {
+        assert!(machine.run(verb).contains(&mark), "{verb:?}");
+    }
+    machine.back_up();
+    let store = machine.store();
+    machine.run(&["sync", &store]);
+    let of_snapshots = names(&machine, "repository/snapshots");
+    forge(&machine, &public);
+    for folder in ["keys", "packs", "index", "snapshots"] {
+        machine.plant_all(&format!("forged/{folder}"));
+    }
+    machine.bucket.plant("config", &fs::read(machine.path("forged/config")).expect("reads"));
+    let clone = ["clone", &store, "--repo", "copy", "--state-dir", "other", "--identity", "identity"];
+    let said = machine.ends(&clone, 2);
+    assert!(said.contains(&format!("{mark} (1 snapshots, 2 packs, first upload 20")), "{said}");
+    assert!(said.contains("--writer-mark") && said.matches(" (1 snapshots, 2 packs").count() == 2, "{said}");
+    assert!(!machine.path("copy").exists() && !machine.path("other").exists(), "nothing is made of it");
+    let said = machine.run(&[&clone[..], &["--writer-mark", &mark]].concat());
+    assert!(said.contains("holds 1 snapshot"), "{said}");
+    assert_eq!(names(&machine, "copy/snapshots"), of_snapshots);
+    let own = fs::read(machine.path("repository/config")).expect("reads");
+    assert!(fs::read(machine.path("copy/config")).expect("reads") == own, "its config came first");
+    let other = ["--repo", "copy", "--state-dir", "other", "--identity", "identity"];
+    machine.run(&[&["check", "--read-data"], &other[..]].concat());
+    machine.run(&[&["restore", "latest:mail", "--target", "mail"], &other[..]].concat());
+    machine.is_restored(&machine.path("mail"));
+}
+
+#[test]
+fn a_bucket_that_holds_only_what_somebody_has_forged_is_no_clone_with_status_0() {
+    let Some(machine) = Machine::new() else { return };
+    let identity = Identity::generate();
+    fs::write(machine.path("identity"), identity.to_string().expose_secret()).expect("writes");
+    let public = identity.to_public().to_string();
+    machine.run(&["init", "--recipient", &public]);
+    machine.back_up();
+    let store = machine.store();
+    machine.run(&["sync", &store]);
+    forge(&machine, &public);
+    machine.plant_all("forged/keys");
+    let elsewhere = ["--state-dir", "other", "--identity", "identity"];
+    // Of the repository itself only what a reader needs is hidden: the plain view of the bucket.
+    for path in names(&machine, "repository/keys").iter().map(|name| format!("keys/{name}")) {
+        machine.bucket.delete(&path);
+    }
+    let restore = ["restore", "latest:mail", "--target", "mail", "--repo", &store];
+    machine.run(&[&restore[..], &elsewhere[..]].concat());
+    machine.is_restored(&machine.path("mail"));
+    for path in names(&machine, "repository/snapshots").iter().map(|name| format!("snapshots/{name}")) {
+        machine.bucket.delete(&path);
+    }
+    let enroll = ["key", "enroll", "--repo", &store];
+    let said = machine.ends(&[&enroll[..], &elsewhere[..]].concat(), 2);
+    assert!(said.contains("anybody may have put it there"), "{said}");
+    assert!(!machine.path("other").join("writer").exists());
+    let clone = ["clone", &store, "--repo", "copy"];
+    let said = machine.run(&[&clone[..], &elsewhere[..]].concat());
+    assert!(said.contains("holds 1 snapshot"), "a clone reads what lies below: {said}");
+}
