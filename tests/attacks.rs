@@ -135,3 +135,64 @@ fn a_bucket_that_holds_only_what_somebody_has_forged_is_no_clone_with_status_0()
     let said = machine.run(&[&clone[..], &elsewhere[..]].concat());
     assert!(said.contains("holds 1 snapshot"), "a clone reads what lies below: {said}");
 }
+
+#[test]
+fn what_an_intruder_removed_on_the_server_comes_back_with_a_clone() {
+    let Some(machine) = Machine::synced() else { return };
+    let store = machine.store();
+    let listed = machine.run(&["snapshots", "--json"]);
+    let ids: Vec<String> = listed
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).expect("JSON")["id"]
+                .as_str()
+                .expect("id")
+                .to_owned()
+        })
+        .collect();
+    let forget: Vec<&str> = ids.iter().flat_map(|id| ["--forget", id.as_str()]).collect();
+    machine.run(&[&["prune", "--now"], &forget[..]].concat());
+    let said = machine.run(&["sync", &store]);
+    assert!(said.contains("WARNING: 2 snapshots were removed on") && said.contains("snap clone"), "{said}");
+    let report = machine.summary(&["clone", &store, "--repo", "copy", "--state-dir", "other"], 0);
+    assert_eq!((&report["snapshots"], report["forgotten"].as_array().map(Vec::len)), (&2.into(), Some(2)));
+    let checked = machine.run(&["check", "--read-data", "--repo", "copy", "--state-dir", "other"]);
+    assert!(!checked.contains("fragment is lost"), "{checked}");
+    machine.run(&["restore", "latest:mail", "--target", "mail", "--repo", "copy", "--state-dir", "other"]);
+    machine.is_restored(&machine.path("mail"));
+    let without = ["clone", &store, "--without-forgotten", "--repo", "bare", "--state-dir", "third"];
+    let said = machine.ends(&without, 1);
+    assert!(said.contains("there is no snapshot in it"), "never 0 snapshots with status 0: {said}");
+}
+
+#[test]
+fn a_server_that_lost_its_snapshots_says_so_every_night_and_a_clone_brings_them_back() {
+    let Some(machine) = Machine::synced() else { return };
+    let store = machine.store();
+    let manifests = names(&machine, "repository/snapshots");
+    for name in &manifests {
+        fs::remove_file(machine.path("repository/snapshots").join(name)).expect("is lost");
+    }
+    for _ in 0..2 {
+        let said = machine.ends(&["sync", &store], 1);
+        assert_eq!(said.matches("it was lost here; it stays locked").count(), 2, "{said}");
+    }
+    // What it advises, word for word.
+    machine.run(&["clone", "--without-forgotten", &store]);
+    assert_eq!(names(&machine, "repository/snapshots"), manifests);
+    machine.run(&["sync", &store]);
+    machine.run(&["check"]);
+    // The keys are gone.
+    fs::remove_dir_all(machine.path("repository/keys")).expect("is lost");
+    let said = machine.ends(&["sync", &store], 1);
+    assert!(said.contains("the writer secret is in the bucket and not here"), "{said}");
+    assert!(said.contains("the key of age1"), "{said}");
+    machine.run(&["check", "--repair-from", &store]);
+    machine.run(&["sync", &store]);
+    // Somebody lets one go.
+    fs::remove_file(machine.path("repository/snapshots").join(&manifests[0])).expect("is lost");
+    machine.ends(&["sync", &store], 1);
+    let said = machine.run(&["sync", "--accept-loss", &store]);
+    assert!(said.contains("WARNING: 1 snapshots were removed"), "{said}");
+    assert_eq!(machine.summary(&["sync", &store], 0)["problems"], 0);
+}

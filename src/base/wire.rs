@@ -25,6 +25,8 @@ pub enum RecordKind {
     WriterState = 7,
     /// The recipients in the state directory.
     RecipientsState = 8,
+    /// A file under `forgotten/`.
+    Forgotten = 9,
 }
 
 /// Why bytes are not the record that was asked for. Nothing was changed; never retry.

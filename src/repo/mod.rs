@@ -8,6 +8,7 @@ pub mod claim;
 pub mod condemned;
 pub mod config;
 pub mod error;
+pub mod forgotten;
 pub mod index;
 pub mod keys;
 pub mod listing;

@@ -86,7 +86,7 @@ impl Repository {
             Ok(_) => return Err(RepoError::Exists { location }),
         }
         refuse_strangers(store.as_ref())?;
-        for folder in [Folder::Packs, Folder::Index, Folder::Snapshots, Folder::Condemned] {
+        for folder in Folder::ALL.into_iter().filter(|folder| *folder != Folder::Keys) {
             if !store.list(folder)?.is_empty() {
                 let what =
                     "there are repository files but no config; restore the config from a copy".to_owned();

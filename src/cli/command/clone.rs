@@ -10,7 +10,7 @@ use crate::cli::command::watched::first;
 use crate::cli::exit::Exit;
 use crate::cli::offsite::Clone;
 use crate::cli::progress::Display;
-use crate::cli::report::{Output, bytes, counted, local, short, tell};
+use crate::cli::report::{Output, bytes, counted, local, rfc3339, short, tell};
 use crate::cli::s3::{connect, is_s3, s3_options, store_at};
 use crate::cli::session::Session;
 use crate::op::clone::{Report, Request, clone};
@@ -40,6 +40,7 @@ pub fn run(session: &Session, given: &Clone) -> Result<Exit, RepoError> {
     let target = session.store()?;
     let request = Request {
         threads: session.threads().max(8),
+        without_forgotten: given.without_forgotten,
         lock_patience: session.global.lock_wait,
         progress: &session.progress,
     };
@@ -98,6 +99,19 @@ fn show(
             .iter()
             .map(|hurt| json!({ "snapshot": hurt.id.to_string(), "reason": hurt.why }))
             .collect();
+        let brought: Vec<_> = report
+            .brought
+            .iter()
+            .map(|one| {
+                json!({
+                    "snapshot": one.id.to_string(),
+                    "time": rfc3339(one.time),
+                    "removed": rfc3339(one.removed),
+                    "host": one.host,
+                    "rule": one.rule,
+                })
+            })
+            .collect();
         out.line(json!({
             "type": "summary",
             "repository": repository.id().to_string(),
@@ -110,6 +124,7 @@ fn show(
             "contested": contested,
             "strange": report.strange,
             "snapshots": report.snapshots,
+            "forgotten": brought,
             "duration_s": seconds,
         }))?;
         return out.finish();
@@ -152,6 +167,26 @@ fn show(
         repository.id(),
         counted(report.snapshots, "snapshot", "snapshots"),
     ))?;
+    if !report.brought.is_empty() {
+        let lines = report.brought.iter().map(|one| {
+            format!(
+                "  {} of {}, removed on {} on {}: {}",
+                short(one.id),
+                local(one.time),
+                quoted(one.host.as_bytes()),
+                local(one.removed),
+                quoted(one.rule.as_bytes())
+            )
+        });
+        let total = report.brought.len();
+        out.line(format_args!(
+            "{} of them had been removed and are back (--without-forgotten leaves them out; 'snap prune' removes again what no rule keeps):",
+            counted(total as u64, "snapshot", "snapshots")
+        ))?;
+        for line in first(lines, total, "") {
+            out.line(line)?;
+        }
+    }
     if !report.is_whole() {
         out.line(format_args!(
             "NOT WHOLE: 'snap check --repo {place}' names every path that is hurt; everything else restores"

@@ -1,10 +1,13 @@
 //! `snap sync`
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use serde_json::json;
 
-use crate::cli::command::watched::{Verb, first, watched};
+use crate::base::id::SnapshotId;
+use crate::cli::command::watched::{Verb, Worked, first, watched};
 use crate::cli::exit::Exit;
 use crate::cli::offsite::Sync;
 use crate::cli::progress::Display;
@@ -13,8 +16,10 @@ use crate::cli::s3::{connect, is_s3, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
 use crate::job::config;
+use crate::job::retention;
+use crate::op::prune::Policy;
 use crate::op::sync::{Budget, Options, Report, Request, sync};
-use crate::repo::RepoError;
+use crate::repo::{RepoError, Snapshot};
 use crate::store::{LockingStore, refuse_other_kinds};
 
 /// Brings the bucket up to date, and says how everything is kept there.
@@ -23,13 +28,13 @@ use crate::store::{LockingStore, refuse_other_kinds};
 /// As [`sync`].
 pub fn run(session: &Session, given: &Sync) -> Result<Exit, RepoError> {
     match given.dry_run {
-        true => bring(session, given).map(|(exit, _)| exit),
+        true => bring(session, given).map(|worked| worked.exit),
         false => watched(session, Verb::Sync, || bring(session, given)),
     }
 }
 
 /// Does it; returns what must be seen to, a line each.
-fn bring(session: &Session, given: &Sync) -> Result<(Exit, Vec<String>), RepoError> {
+fn bring(session: &Session, given: &Sync) -> Result<Worked, RepoError> {
     let started = std::time::Instant::now();
     let configured = session.own_config()?.and_then(|config| config.sync.as_ref());
     let store = given.store.clone().or_else(|| configured.map(|sync| sync.store.clone().into()));
@@ -45,11 +50,13 @@ fn bring(session: &Session, given: &Sync) -> Result<(Exit, Vec<String>), RepoErr
     let repository = session.open()?;
     let lock = session.lock(&repository)?;
     let options = options(given, configured);
+    let policy = session.own_config()?.and_then(|config| retention::policy(&config.retention));
     let request = Request {
         options: &options,
         now: now(),
         seed: u64::from(now().nanos),
         threads: usize::from(session.global.s3.s3_connections),
+        expired: &|all: &[Snapshot]| expired(policy.as_ref(), all),
         progress: &session.progress,
     };
     let display = Display::start(&session.global, "sync", &session.progress);
@@ -58,7 +65,14 @@ fn bring(session: &Session, given: &Sync) -> Result<(Exit, Vec<String>), RepoErr
     let report = report?;
     show(session, &options, &report, started.elapsed().as_secs_f64())?;
     let exit = if report.is_well() || options.dry_run { Exit::Done } else { Exit::Partial };
-    Ok((exit, findings(&report)))
+    Ok(Worked { exit, findings: findings(&report), is_alarm: !report.warnings.is_empty() })
+}
+
+/// Returns which of these snapshots the configured retention does not keep.
+fn expired(policy: Option<&Policy>, all: &[Snapshot]) -> BTreeSet<SnapshotId> {
+    let Some(policy) = policy else { return BTreeSet::new() };
+    let fates = policy.judge(all, &BTreeSet::new(), now(), &TimeZone::system());
+    all.iter().zip(fates).filter(|(_, fate)| !fate.is_kept()).map(|(snapshot, _)| snapshot.id).collect()
 }
 
 fn findings(report: &Report) -> Vec<String> {
@@ -66,7 +80,8 @@ fn findings(report: &Report) -> Vec<String> {
     let torn = report.snapshots.iter().filter(|kept| !kept.is_whole);
     let torn = torn.map(|kept| format!("snapshot {} is not whole in the bucket", short(kept.id)));
     let exceeded = report.exceeded.map(|level| format!("the bucket costs more than {level:.0} a month"));
-    let all: Vec<String> = problems.chain(torn).chain(exceeded).collect();
+    let all: Vec<String> =
+        problems.chain(torn).chain(report.warnings.iter().cloned()).chain(exceeded).collect();
     let total = all.len();
     first(all.into_iter(), total, "")
 }
@@ -90,6 +105,7 @@ fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {
         audit: given.audit,
         delete: given.delete,
         force: given.force,
+        accept_loss: given.accept_loss,
         dry_run: given.dry_run,
         allow_unlocked: given.allow_unlocked,
         allow_expiry: given.allow_expiry,
@@ -106,6 +122,9 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
     }
     for problem in &report.problems {
         tell(format_args!("ERROR: {}: {}", problem.path, problem.what));
+    }
+    for warning in &report.warnings {
+        tell(format_args!("WARNING: {warning}"));
     }
     if let Some(level) = report.exceeded {
         let currency = &options.prices.currency;
@@ -190,6 +209,7 @@ fn json_lines(out: &mut Output, options: &Options, report: &Report, seconds: f64
         "deleted": report.deleted,
         "bytes_deleted": report.bytes_deleted,
         "problems": report.problems.len(),
+        "warnings": report.warnings,
         "notes": report.notes,
         "snapshots": report.snapshots.len(),
         "bytes_stored": report.bytes_stored,

@@ -31,15 +31,31 @@ pub fn first(lines: impl Iterator<Item = String>, total: usize, where_all: &str)
     first
 }
 
+/// How the verb's work ended.
+pub struct Worked {
+    /// What the program ends with.
+    pub exit: Exit,
+    /// What must be seen to, a line each.
+    pub findings: Vec<String>,
+    /// Whether somebody must hear of it although nothing failed.
+    pub is_alarm: bool,
+}
+
+impl From<(Exit, Vec<String>)> for Worked {
+    fn from((exit, findings): (Exit, Vec<String>)) -> Self {
+        Self { exit, findings, is_alarm: false }
+    }
+}
+
 /// Does the verb's `work`, which returns what must be seen to, a line each. If a configuration speaks of
 /// the repository, its log says how the verb ended, and where nobody is at hand a mail says what failed.
 ///
 /// # Errors
 /// What `work` returns.
-pub fn watched(
+pub fn watched<W: Into<Worked>>(
     session: &Session,
     verb: Verb,
-    work: impl FnOnce() -> Result<(Exit, Vec<String>), RepoError>,
+    work: impl FnOnce() -> Result<W, RepoError>,
 ) -> Result<Exit, RepoError> {
     let began = now();
     let is_at_hand = std::io::stderr().is_terminal();
@@ -47,21 +63,23 @@ pub fn watched(
     if session.global.repo.is_none() && !is_at_hand {
         tell_of_unusable(session, &command);
     }
-    let result = work();
+    let result: Result<Worked, RepoError> = work().map(Into::into);
     let config = match session.own_config() {
         Ok(Some(config)) => config,
-        _ => return result.map(|(exit, _)| exit),
+        _ => return result.map(|worked| worked.exit),
     };
-    let (exit, findings) = match &result {
-        Ok((exit, findings)) => (*exit, findings.clone()),
-        Err(error) => (Exit::of(error), vec![error.chain()]),
+    let (exit, findings, is_alarm) = match &result {
+        Ok(worked) => (worked.exit, worked.findings.clone(), worked.is_alarm),
+        Err(error) => (Exit::of(error), vec![error.chain()], false),
     };
     let (component, title, failing) = match (verb, exit) {
+        (Verb::Sync, Exit::Done) => ("SYNC", "Snapshots Were Removed", Failing::Other),
         (Verb::Sync, _) => ("SYNC", "Sync Failed", Failing::Sync),
         (Verb::Check, Exit::Damage) => ("VERIFY", "Check Found Damage", Failing::Damage),
         (Verb::Check, _) => ("VERIFY", "Check Failed", Failing::Other),
     };
     let (status, level) = match exit {
+        Exit::Done if is_alarm => ("succeeded, and found what somebody must look at", Level::Error),
         Exit::Done if findings.is_empty() => ("succeeded", Level::Info),
         Exit::Done => ("succeeded", Level::Warning),
         Exit::Interrupted => ("interrupted", Level::Warning),
@@ -84,5 +102,5 @@ pub fn watched(
         is_mailed: !is_at_hand,
     };
     verb::tell(config, redactor(config), &ended);
-    result.map(|(exit, _)| exit)
+    result.map(|worked| worked.exit)
 }

@@ -4,6 +4,7 @@
 //! file is hashed before it has its name. What somebody else has put there is left where it is.
 
 mod copy;
+mod forgotten;
 mod ours;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use crate::base::id::{PackId, SnapshotId};
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::op::clone::copy::{Did, copy_all, listed};
+use crate::op::clone::forgotten::{brought, notes_of, put_notes};
 use crate::op::clone::ours::{Listed, Ours};
 use crate::repo::claim::refuse_others;
 use crate::repo::config::CONFIG_BYTES_MAX;
@@ -25,10 +27,14 @@ use crate::repo::{RepoError, Repository, Snapshot};
 use crate::stage::index::PackEntry;
 use crate::store::{BothStores, Folder, LockMode, Name, Store, StoreError};
 
+pub use forgotten::Brought;
+
 /// What a clone is asked for.
 pub struct Request<'a> {
     /// Files read at the same time.
     pub threads: usize,
+    /// Leave out the snapshots that were removed on purpose and are still there.
+    pub without_forgotten: bool,
     /// How long it waits for who else uses the source or the target.
     pub lock_patience: Duration,
     /// Shown to whoever waits; and asked whether to stop.
@@ -64,6 +70,8 @@ pub struct Report {
     pub snapshots: u64,
     /// Those of them that lack something, oldest first.
     pub hurt: Vec<Hurt>,
+    /// Those of them that were removed on purpose, oldest first.
+    pub brought: Vec<Brought>,
 }
 
 impl Report {
@@ -78,7 +86,8 @@ impl Report {
 ///
 /// A file whose bytes are not what its name stands for, or can't be read, is in the report, and not copied: one
 /// bad sector, or one object that somebody has put into an archive, must not be the end of all others. Packs that no
-/// fragment lists are copied if a snapshot needs them.
+/// fragment lists are copied if a snapshot needs them. Snapshots that were removed on purpose and are still there are
+/// brought back if they are whole: an intruder can remove as well.
 ///
 /// # Errors
 /// [`RepoError::Exists`] if another repository is in `target`, [`RepoError::Refused`] if files of another one, or of
@@ -96,7 +105,12 @@ pub fn clone(
     let _source = source.lock_patiently(LockMode::Shared, request.lock_patience, request.progress)?;
     let _target = copy.lock_patiently(LockMode::Exclusive, request.lock_patience, request.progress)?;
     let mut did = Did::default();
-    let ours = Ours::read(source, &mut did)?;
+    let mut ours = Ours::read(source, &mut did)?;
+    let notes = notes_of(source, &mut did)?;
+    let mut back = brought(&ours, &notes);
+    if request.without_forgotten {
+        ours.leave_out(&back.drain(..).map(|one| one.id).collect());
+    }
     let store = source.store();
     let all = |packs: &BTreeSet<Name>| -> Vec<(Name, u64)> {
         ours.packs
@@ -113,13 +127,21 @@ pub fn clone(
     let (needs, unlisted) = needs(source, target, &ours, &listed_there, request)?;
     copy_all(store, target.as_ref(), all(&unlisted), request, &mut did)?;
     let there: BTreeSet<Name> = listed(target.as_ref(), Folder::Packs)?.into_keys().collect();
+    let mut broken = BTreeSet::new();
     for ((snapshot, _), needs) in ours.manifests.iter().zip(&needs) {
         let absent = || needs.packs.iter().map(|id| Name::Pack(*id)).find(|name| !there.contains(name));
         let absent = || absent().map(|name| format!("{name} is not there"));
-        if let Some(why) = needs.lacking.clone().or_else(absent) {
-            did.report.hurt.push(Hurt { id: snapshot.id, time: snapshot.manifest.time, why });
+        let Some(why) = needs.lacking.clone().or_else(absent) else { continue };
+        match back.iter().any(|one| one.id == snapshot.id) {
+            true => _ = broken.insert(snapshot.id), // what was removed may be gone in part
+            false => {
+                did.report.hurt.push(Hurt { id: snapshot.id, time: snapshot.manifest.time, why });
+            }
         }
     }
+    ours.leave_out(&broken);
+    back.retain(|one| !broken.contains(&one.id));
+    did.report.brought = back;
     put_fragments(source, &copy, &ours, &there, &unlisted, request, &mut did)?;
     let manifests = ours.manifests.iter().map(|(one, bytes)| (Name::Snapshot(one.id), *bytes));
     copy_all(
@@ -129,6 +151,7 @@ pub fn clone(
         request,
         &mut did,
     )?;
+    put_notes(&copy, &notes)?;
     let Did { mut report, unreadable } = did;
     if let Some(error) = unreadable.filter(|_| report.files + report.files_there == 0) {
         return Err(error); // not some files, but all

@@ -55,6 +55,11 @@ impl Ours {
         Ok(ours)
     }
 
+    /// Leaves manifests where they are.
+    pub fn leave_out(&mut self, these: &BTreeSet<SnapshotId>) {
+        self.manifests.retain(|(snapshot, _)| !these.contains(&snapshot.id));
+    }
+
     /// Returns how much is to be copied, with these packs.
     pub fn expected(&self, packs: &[Sized]) -> Done {
         let fragments = self.fragments.values().map(|listed| listed.bytes);
@@ -132,7 +137,7 @@ fn is_proven(source: &Repository, name: &Name) -> Result<bool, RepoError> {
 impl Did {
     /// Tells of a file that is not to be copied: its bytes are not what its name stands for, or they are and somebody else
     /// has written them.
-    fn tell(&mut self, name: &Name, error: RepoError) {
+    pub fn tell(&mut self, name: &Name, error: RepoError) {
         match error {
             RepoError::Seal { .. } | RepoError::Record { .. } => self.report.strange.push(name.to_string()),
             RepoError::Store(e) if e.is_missing() => {} // gone since it was listed

@@ -179,7 +179,11 @@ pub fn prune(repository: &Repository, request: &Request<'_>) -> Result<Report, R
         report.notes.push(RepoError::from(e).chain());
     }
     reclaim.try_to_write()?;
-    forget(repository, &judgement)?;
+    if !forget(repository, &judgement, request)? {
+        report.notes.push(
+            "forgotten/: the disk is full, and nothing notes that these snapshots were removed on purpose: 'snap sync' takes them for lost until 'snap sync --accept-loss'".to_owned(),
+        );
+    }
     reclaim.condemn(&mut report)?;
     drop(lock);
     if !request.at_once {

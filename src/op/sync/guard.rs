@@ -44,23 +44,14 @@ pub fn refuse_unprotected(remote: &dyn LockingStore, options: &Options) -> Resul
     Ok(is_locking)
 }
 
-/// Deleting rests on knowing what is needed.
-///
-/// # Errors
-/// [`RepoError::Refused`] if it is not known.
-pub fn refuse_blind_deletion(
-    options: &Options,
-    needing: &[Needing],
-    report: &Report,
-) -> Result<(), RepoError> {
+/// Says why nothing may be removed from the bucket: deleting rests on knowing what is needed. None if that is known.
+pub fn blind(needing: &[Needing], is_in_doubt: bool, report: &Report) -> Option<String> {
     let why = match report.problems.first() {
-        _ if !options.delete => return Ok(()),
-        None if !needing.is_empty() => return Ok(()),
-        None => "the local repository holds no snapshot".to_owned(),
-        Some(problem) => format!("{}: {}", problem.path, problem.what),
+        _ if needing.is_empty() => "the local repository holds no snapshot".to_owned(),
+        Some(problem) if is_in_doubt => format!("{}: {}", problem.path, problem.what),
+        _ => return None,
     };
-    let what = format!("nothing is removed from the bucket while it is not known what is needed: {why}");
-    Err(RepoError::Refused { what })
+    Some(format!("nothing is removed from the bucket while it is not known what is needed: {why}"))
 }
 
 /// Says why nothing may be put, if what the bucket lacks would make it cost more than the limit.

@@ -91,7 +91,8 @@ impl<'p> Pass<'p> {
             bytes += if self.bucket.of(name).is_empty() { wanted.bytes } else { 0 };
         }
         self.request.progress.expect(Done { files: wanted.len() as u64, bytes });
-        let folders = [Some(Folder::Keys), None, Some(Folder::Packs), Some(Folder::Index)];
+        let folders =
+            [Some(Folder::Keys), None, Some(Folder::Forgotten), Some(Folder::Packs), Some(Folder::Index)];
         for folder in folders {
             let inside = wanted.iter().filter(|(name, _)| name.folder() == folder);
             self.settle_all(&inside.collect::<Vec<_>>())?;
@@ -114,13 +115,18 @@ impl<'p> Pass<'p> {
         self.did().lacking.iter().any(|name| self.may.put || !self.bucket.of(name).is_empty())
     }
 
-    /// Renews the locks of all that lies in the bucket under names that are not here: where it is not known
-    /// what snapshots need there, they may need any of it.
+    /// Renews the locks of all that lies in the bucket under names that are not here, but for what is `needless`: where it
+    /// is not known what snapshots need there, they may need any of it.
     ///
     /// # Errors
     /// [`RepoError::Store`], [`RepoError::Interrupted`].
-    pub fn keep_in_doubt(&self, wanted: &BTreeMap<Name, Wanted>) -> Result<(), RepoError> {
-        for (name, versions) in self.bucket.names.iter().filter(|(name, _)| !wanted.contains_key(name)) {
+    pub fn keep_in_doubt(
+        &self,
+        wanted: &BTreeMap<Name, Wanted>,
+        needless: &BTreeSet<Name>,
+    ) -> Result<(), RepoError> {
+        let is_kept = |name: &Name| !wanted.contains_key(name) && !needless.contains(name);
+        for (name, versions) in self.bucket.names.iter().filter(|(name, _)| is_kept(name)) {
             if self.request.progress.is_cancelled() {
                 return Err(RepoError::Interrupted);
             }
