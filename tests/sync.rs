@@ -1401,3 +1401,42 @@ fn a_key_file_goes_only_if_one_for_the_same_recipient_is_here() {
     assert!(there.contains_key(&Name::Key(lost).to_string()), "{report:?}");
     assert!(!there.contains_key(&Name::Key(old).to_string()), "{report:?}");
 }
+
+#[test]
+fn the_prefix_of_another_repository_is_refused_before_anything_is_put() {
+    let mut world = World::new();
+    world.backup(0, 5);
+    let _ = world.sync(0);
+    let before = world.locks();
+    let mut other = World::new();
+    other.backup(0, 5);
+    other.bucket = world.bucket.clone();
+    for options in [Options::default(), Options { dry_run: true, ..Options::default() }] {
+        let refused = other.try_sync(1, &options).expect_err("it is another's").to_string();
+        assert!(refused.contains("another repository's") && refused.contains("snap clone"), "{refused}");
+    }
+    assert_eq!(world.locks(), before);
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+    // Whatever lies on top of ours, and in ours, the prefix stays ours.
+    let (config, key) = (other.files.files()["config"].clone(), other.files.files());
+    let key = key.into_iter().find(|(path, _)| path.starts_with("keys/")).expect("a key");
+    world.bucket.plant("config", &config);
+    world.bucket.plant(&key.0, &key.1);
+    for path in before.keys().filter(|path| path.starts_with("keys/")) {
+        world.bucket.plant(path, &key.1);
+    }
+    for forgets in [false, true] {
+        if forgets {
+            world.forget_bucket();
+        }
+        let report = world.sync(9);
+        assert!(forgets || tells(&report, "config", "somebody has put other bytes"), "{report:?}");
+        let packs = world.locks().into_iter().filter(|(path, _)| path.starts_with("packs/"));
+        assert!(packs.map(|(_, until)| until).all(|until| until == START + 39 * DAY), "renewed");
+    }
+    // The first to come in an empty prefix is in nobody's way, nor is junk.
+    let mut third = World::new();
+    third.backup(0, 1);
+    third.bucket.plant("readme.txt", b"hello");
+    assert!(third.sync(0).is_well());
+}

@@ -172,7 +172,25 @@ impl Session {
     /// # Errors
     /// As [`Repository::open`].
     pub fn open(&self) -> Result<Repository, RepoError> {
-        self.with_opening(Repository::open)
+        self.with_opening(Repository::open).map_err(|error| self.with_copy(error))
+    }
+
+    /// Returns an error that says where a copy of the repository is which is not there; another error as it is.
+    fn with_copy(&self, error: RepoError) -> RepoError {
+        let RepoError::NotThere { location } = &error else { return error };
+        let config = self.own_config().ok().flatten();
+        let Some(sync) = config.and_then(|config| config.sync.as_ref()) else { return error };
+        let profile = sync.profile.as_deref().and_then(|profile| profile.strip_suffix("-uploader"));
+        let whose = profile.map_or_else(|| "the administrator's credentials".to_owned(), |name| {
+            format!("the administrator's credentials (--s3-profile {name}-admin)")
+        });
+        RepoError::Source {
+            path: location.clone(),
+            reason: format!(
+                "no repository here; if it was lost, 'snap clone {}' with {whose} brings it back; if there never was one, 'snap init' makes it, and --repo names another",
+                sync.store
+            ),
+        }
     }
 
     /// Takes the repository's lock beside others. Waits a while for who has it alone: a sweep is short.

@@ -23,7 +23,7 @@ use crate::base::time::Time;
 use crate::op::sync::absent::{Absent, tell_removed};
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::delete::Delete;
-use crate::op::sync::guard::{blind, over_limit, refuse_unprotected};
+use crate::op::sync::guard::{blind, over_limit, refuse_anothers, refuse_unprotected};
 use crate::op::sync::needs::{kept, read_needs, shared, wanted};
 use crate::op::sync::pass::{May, Pass, Settled};
 use crate::repo::bucket_state::BucketState;
@@ -181,6 +181,7 @@ pub fn sync(
     let (needing, indexed) = read_needs(repository, request.progress, &mut report)?;
     let bucket = Bucket::read(remote)?;
     let mut known = BucketState::load(repository, &remote.location());
+    refuse_anothers(repository, remote, &bucket, &known)?;
     let (mut absent, mut notes) = Absent::read(repository, remote, &bucket, &needing, &known, request)?;
     if request.options.accept_loss {
         absent.accept(repository, needing.len(), request, &mut report)?;
