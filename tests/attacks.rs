@@ -196,3 +196,56 @@ fn a_server_that_lost_its_snapshots_says_so_every_night_and_a_clone_brings_them_
     assert!(said.contains("WARNING: 1 snapshots were removed"), "{said}");
     assert_eq!(machine.summary(&["sync", &store], 0)["problems"], 0);
 }
+
+#[test]
+fn a_forged_exclusive_lock_stops_no_restore() {
+    let Some(machine) = Machine::synced() else { return };
+    machine.bucket.plant("locks/exclusive-somebody-1-0123456789abcdef", b"held\n");
+    let store = machine.store();
+    let restore = ["restore", "latest:mail", "--target", "mail", "--repo", &store, "--state-dir", "new"];
+    let said = machine.run(&[&restore[..], &["--lock-wait", "1s"]].concat());
+    assert!(said.contains("it is read all the same"), "{said}");
+    machine.is_restored(&machine.path("mail"));
+}
+
+#[test]
+fn snapshots_that_somebody_deleted_in_the_bucket_are_said_by_the_plain_view_too() {
+    let Some(machine) = Machine::synced() else { return };
+    let store = machine.store();
+    let listed = machine.run(&["snapshots", "--repo", &store]);
+    assert!(!listed.contains("--s3-genuine"), "{listed}");
+    machine.bucket.delete(&format!("snapshots/{}", names(&machine, "repository/snapshots")[0]));
+    let listed = machine.run(&["snapshots", "--repo", &store]);
+    assert!(
+        listed.contains("1 files were deleted in the bucket") && listed.contains("--s3-genuine"),
+        "{listed}"
+    );
+    let restored = machine.run(&["restore", "latest:mail", "--target", "mail", "--repo", &store]);
+    assert!(restored.contains("1 files were deleted in the bucket"), "{restored}");
+    // What was removed with our own program is no attack.
+    let id = machine.summary(&["snapshots", "--repo", &store], 0)["id"].as_str().expect("an id").to_owned();
+    machine.run(&["prune", "--repo", &store, "--forget", &id]);
+    let listed = machine.run(&["snapshots", "--repo", &store]);
+    assert!(listed.contains("1 files were deleted in the bucket"), "still one alone: {listed}");
+}
+
+#[test]
+fn what_is_remembered_of_a_bucket_is_remembered_by_server() {
+    let Some(machine) = Machine::synced() else { return };
+    let store = machine.store();
+    let memories = || {
+        let found = fs::read_dir(machine.path("state")).expect("lists").flatten();
+        let of = found
+            .filter(|entry| entry.path().is_dir())
+            .flat_map(|entry| names(&machine, &format!("state/{}", entry.file_name().display())));
+        of.filter(|name| name.starts_with("bucket-")).collect::<Vec<_>>()
+    };
+    let before = memories();
+    assert_eq!(before.len(), 1);
+    // The same server under another name stands for another one, of which nothing is known yet.
+    let other = machine.bucket.server.endpoint.replace("127.0.0.1", "localhost");
+    if other != machine.bucket.server.endpoint {
+        machine.run(&["sync", &store, "--s3-endpoint", &other]);
+        assert_eq!(memories().len(), 2);
+    }
+}

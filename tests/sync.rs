@@ -1440,3 +1440,121 @@ fn the_prefix_of_another_repository_is_refused_before_anything_is_put() {
     third.bucket.plant("readme.txt", b"hello");
     assert!(third.sync(0).is_well());
 }
+
+#[test]
+fn a_remembered_genuine_version_is_not_read_again_whatever_lies_on_top() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let _ = world.sync(0);
+    let pack = world.pack();
+    let bytes = world.files.files()[&pack].len();
+    for n in 0..200u8 {
+        world.bucket.plant(&pack, &vec![n; bytes]);
+    }
+    let report = world.sync(1);
+    assert!(tells(&report, &pack, "somebody has put other bytes"), "{report:?}");
+    assert_eq!((report.put_back, report.usage.bytes_received), (1, 0), "{report:?}");
+    let own = Name::parse(&pack).expect("a name");
+    assert!(world.bucket.read(&own, 64 << 20).expect("reads") == world.files.files()[&pack]);
+    // Another machine has put it back: that is seen without a byte.
+    let state = world.memory();
+    world.bucket.plant(&pack, b"other bytes");
+    let _ = world.sync(2);
+    put_back(&state);
+    let report = world.sync(3);
+    assert_eq!((report.is_well(), report.put_back, report.usage.bytes_received), (true, 0, 0), "{report:?}");
+}
+
+#[test]
+fn a_first_sync_is_not_taken_for_a_usual_night_of_the_budget() {
+    let mut world = World::new();
+    (0..8).for_each(|day| world.backup(day, 3));
+    let prices = Prices { gib_month: 0.0, thousand_writes: 10.0, thousand_reads: 0.1, ..Prices::default() };
+    let options = Options { prices, budget: Budget { levels: vec![3.0], limit: None }, ..Options::default() };
+    let first = world.try_sync(8, &options).expect("sync ends");
+    assert!(first.files_put > 20 && first.exceeded.is_none(), "{:?} {:?}", first.cost, first.usage);
+    let second = world.try_sync(9, &options).expect("sync ends");
+    assert!((first.cost.total() - second.cost.total()).abs() < 1.0, "{:?} {:?}", first.cost, second.cost);
+}
+
+#[test]
+fn a_clone_of_which_a_pack_or_half_the_files_are_gone_names_the_snapshots_that_are_hurt() {
+    let mut world = World::new();
+    (0..3).for_each(|day| world.backup(day, 10));
+    let all = world.files.files();
+    let snapshots = world.repository.snapshots().expect("lists").all;
+    let without = |is_gone: &dyn Fn(usize, &str) -> bool| {
+        let left = all.iter().enumerate().filter(|(at, (path, _))| !is_gone(*at, path));
+        MemoryStore::of(left.map(|(_, (path, bytes))| (path.clone(), bytes.clone())).collect())
+    };
+    let pack = world.pack();
+    for fragments_too in [false, true] {
+        let source = without(&|_, path| path == pack || (fragments_too && path.starts_with("index/")));
+        let copy = MemoryStore::default();
+        let report = clone_to(Arc::new(source), &copy).expect("clone ends");
+        assert!(!report.is_whole() && report.snapshots == 3, "{report:?}");
+        assert_eq!(report.hurt.last().map(|hurt| hurt.id), snapshots.last().map(|one| one.id), "{report:?}");
+        let repository = open(Arc::new(copy), world.state.path(), None).expect("opens");
+        let checked = check_all(&repository, &NoSecrets);
+        let hurt: BTreeSet<SnapshotId> = checked.hurt.iter().map(|hurt| hurt.snapshot).collect();
+        assert_eq!(hurt, report.hurt.iter().map(|hurt| hurt.id).collect(), "check says the same");
+    }
+    let copy = MemoryStore::default();
+    let source = without(&|at, path| path.starts_with("packs/") && at % 2 == 0);
+    let report = clone_to(Arc::new(source), &copy).expect("clone ends");
+    assert!(!report.hurt.is_empty(), "{report:?}");
+    // Packs that no fragment lists any more are copied and listed: nothing of it is noted.
+    let copy = MemoryStore::default();
+    let source = without(&|_, path| path.starts_with("index/"));
+    let report = clone_to(Arc::new(source), &copy).expect("clone ends");
+    assert!(report.is_whole(), "{report:?}");
+    let repository = open(Arc::new(copy), world.state.path(), None).expect("opens");
+    let checked = check_all(&repository, &NoSecrets);
+    assert!(checked.is_sound() && checked.notes.is_empty(), "{:?}", checked.notes);
+}
+
+#[test]
+fn a_clone_of_a_bucket_of_many_nights_leaves_nothing_for_check_to_note() {
+    let mut world = World::new();
+    for day in 0..6 {
+        world.lose_all_mail();
+        world.backup(day, 8);
+        let progress = Progress::default();
+        let now = Time::new(START + day * DAY, 0);
+        let keep = Policy { keep_last: 2, ..Policy::default() };
+        let mut request = prune::Request::new(keep, now, TimeZone::UTC, &progress);
+        request.at_once = true;
+        let _ = prune(&world.repository, &request).expect("prune ends");
+        let _ = world.sync(day);
+    }
+    for without_forgotten in [false, true] {
+        let genuine = GenuineStore::open(Arc::new(world.bucket.clone())).expect("versions list");
+        let source = open(Arc::new(genuine), world.state.path(), None).expect("opens");
+        let progress = Progress::default();
+        let request = clone::Request {
+            threads: 2,
+            without_forgotten,
+            lock_patience: Duration::ZERO,
+            progress: &progress,
+        };
+        let copy: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let report = clone::clone(&source, &copy, &request).expect("clone ends");
+        assert!(report.is_whole() && report.strange.is_empty(), "{report:?}");
+        let repository = open(copy, world.state.path(), None).expect("opens");
+        let checked = check_all(&repository, &NoSecrets);
+        assert!(checked.is_sound() && checked.notes.is_empty(), "{:?}", checked.notes);
+    }
+}
+
+#[test]
+fn a_clone_holds_the_lock_of_the_copy_alone() {
+    let mut world = World::new();
+    world.backup(0, 2);
+    let copy = MemoryStore::default();
+    let held = copy.lock(LockMode::Shared).expect("locks");
+    let refused = clone_to(Arc::new(world.files.clone()), &copy).expect_err("somebody is there");
+    assert!(matches!(refused, RepoError::Store(StoreError::Locked { .. })), "{refused:?}");
+    assert!(copy.files().is_empty());
+    drop(held);
+    assert_eq!(clone_to(Arc::new(world.files.clone()), &copy).expect("clone ends").snapshots, 1);
+}

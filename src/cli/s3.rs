@@ -69,6 +69,12 @@ impl S3Args {
     }
 }
 
+/// Returns the server that the environment names, as every AWS program takes it.
+pub fn endpoint_of_environment() -> Option<String> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    set("AWS_ENDPOINT_URL_S3").or_else(|| set("AWS_ENDPOINT_URL"))
+}
+
 /// Returns whether a location lies on S3.
 pub fn is_s3(location: &Path) -> bool {
     location.as_os_str().as_encoded_bytes().starts_with(S3_SCHEME.as_bytes())

@@ -7,6 +7,7 @@ use crate::base::id::{ForgottenId, SnapshotId};
 use crate::base::limits::RECORD_BYTES_CAP;
 use crate::base::time::Time;
 use crate::base::wire::{self, RecordKind, WireError};
+use crate::repo::key_ring::read_side_by_side;
 use crate::repo::open::read_named;
 use crate::repo::{RepoError, Repository};
 use crate::stage::seal::{open_record, seal_record};
@@ -92,21 +93,27 @@ impl Repository {
     pub fn forgotten(&self) -> Result<Notes, RepoError> {
         let mut notes = Notes::default();
         let mut memory_bytes = 0;
-        for found in self.store().list(Folder::Forgotten)? {
-            let Some(Name::Forgotten(id)) = found.name else { continue };
-            match self.read_forgotten(id) {
+        let names: Vec<Name> =
+            self.store().list(Folder::Forgotten)?.into_iter().filter_map(|found| found.name).collect();
+        let read = |name: &Name| match name {
+            Name::Forgotten(id) => Some((*id, self.read_forgotten(*id))),
+            _ => None,
+        };
+        for (name, read) in read_side_by_side(&names, read) {
+            let Some((id, read)) = read else { continue };
+            match read {
                 Ok(note) if memory_bytes + note.memory_bytes() > NOTES_MEMORY_MAX => {
                     let what =
                         "all notes together name more than any repository has had: some of them were forged";
-                    let error = RepoError::record(&found.path, WireError::record(what));
-                    notes.unreadable.push((found.path, error));
+                    let error = RepoError::record(&name, WireError::record(what));
+                    notes.unreadable.push((name.to_string(), error));
                 }
                 Ok(note) => {
                     memory_bytes += note.memory_bytes();
                     notes.all.insert(id, note);
                 }
                 Err(RepoError::Store(e)) if e.is_missing() => {} // gone meanwhile
-                Err(e) => notes.unreadable.push((found.path, e)),
+                Err(e) => notes.unreadable.push((name.to_string(), e)),
             }
         }
         Ok(notes)

@@ -67,6 +67,10 @@ impl Store for DryStore {
         self.inner.take_config(at);
     }
 
+    fn covered(&self, folder: Folder) -> Result<Vec<Name>, StoreError> {
+        self.inner.covered(folder)
+    }
+
     fn came(&self, name: &Name) -> Option<Time> {
         self.inner.came(name)
     }

@@ -339,6 +339,14 @@ pub trait Store: Send + Sync {
     /// Takes the one at this place in [`Self::configs`] for `config` from now on. Nothing is written.
     fn take_config(&self, _at: usize) {}
 
+    /// Returns the names in a folder that somebody has deleted while their bytes still lie below, where versions are kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn covered(&self, _folder: Folder) -> Result<Vec<Name>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Returns when a file came, where the store's own clock tells and it is known already.
     fn came(&self, _name: &Name) -> Option<Time> {
         None

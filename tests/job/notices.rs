@@ -379,7 +379,8 @@ fn the_environment_says_how_much_the_main_log_has() {
 #[test]
 fn a_repository_that_is_gone_is_told_with_the_clone_that_brings_it_back() {
     let mut place = Place::with_mail(1);
-    place.rest += "[sync]\nstore = \"s3://mailserver-backup/snap\"\nprofile = \"mailserver-backup-uploader\"\n";
+    place.rest +=
+        "[sync]\nstore = \"s3://mailserver-backup/snap\"\nprofile = \"mailserver-backup-uploader\"\n";
     place.write_config();
     fs::remove_dir_all(&place.repo).expect("repository goes");
     assert_eq!(place.backup(&["--daily"]).0, 2);

@@ -12,7 +12,7 @@ use crate::cli::exit::Exit;
 use crate::cli::offsite::Sync;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, local, rfc3339, short, tell};
-use crate::cli::s3::{connect, is_s3, s3_options};
+use crate::cli::s3::{connect, endpoint_of_environment, is_s3, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
 use crate::job::config;
@@ -46,7 +46,9 @@ fn bring(session: &Session, given: &Sync) -> Result<Worked, RepoError> {
         let reason = refuse_other_kinds(&store).err().unwrap_or_else(|| of_directory.to_owned());
         return Err(RepoError::Source { path, reason });
     }
-    let remote: Arc<dyn LockingStore> = Arc::new(connect(&store, s3_options(session, configured))?);
+    let mut reached = s3_options(session, configured);
+    reached.endpoint = reached.endpoint.or_else(endpoint_of_environment); // what is remembered of a bucket is by server
+    let remote: Arc<dyn LockingStore> = Arc::new(connect(&store, reached)?);
     let repository = session.open()?;
     let lock = session.lock(&repository)?;
     let options = options(given, configured);
@@ -139,9 +141,12 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
     for note in &report.notes {
         out.line(format_args!("note: {note}"))?;
     }
-    let would = if options.dry_run { "would put" } else { "put" };
+    let (put, renewed, removed) = match options.dry_run {
+        true => ("would put", "would be renewed", "would remove"),
+        false => ("put", "renewed", "removed"),
+    };
     out.line(format_args!(
-        "{would} {}, {}; {} renewed, {} read back, in {seconds:.1} s",
+        "{put} {}, {}; {} {renewed}, {} read back, in {seconds:.1} s",
         counted(report.files_put, "file", "files"),
         bytes(report.bytes_put),
         counted(report.renewed, "lock", "locks"),
@@ -149,7 +154,7 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
     ))?;
     if options.delete {
         out.line(format_args!(
-            "  removed   {}, {}",
+            "  {removed:<9} {}, {}",
             counted(report.deleted, "version", "versions"),
             bytes(report.bytes_deleted)
         ))?;

@@ -68,17 +68,10 @@ pub fn refuse_anothers(
     if there.is_empty() || there.iter().any(is_remembered) {
         return Ok(());
     }
-    let own = repository.config_bytes();
-    for (_, version) in there.iter().filter(|(name, _)| **name == Name::Config) {
-        if version.bytes == own.len() as u64
-            && remote.read_version(&version.path, &version.id, 0..version.bytes).is_ok_and(|bytes| bytes == own)
-        {
-            return Ok(());
-        }
-    }
-    for found in repository.store().list(Folder::Keys)? {
-        let Some(name) = found.name else { continue };
-        let mut local = || hash(repository.store(), &name, found.bytes).ok();
+    let keys = repository.store().list(Folder::Keys)?.into_iter();
+    let keys = keys.filter_map(|found| Some((found.name?, found.bytes)));
+    for (name, bytes) in keys.chain([(Name::Config, repository.config_bytes().len() as u64)]) {
+        let mut local = || hash(repository.store(), &name, bytes).ok();
         let standing = judge(remote, &name, bucket.of(&name), known, &mut local)?;
         if matches!(standing, Standing::Good(_) | Standing::Covered { .. }) {
             return Ok(());

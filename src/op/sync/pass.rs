@@ -161,6 +161,11 @@ impl<'p> Pass<'p> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns what was done, or what would have been if this were not a dry run.
+    fn done(&self, done: &'static str, would: &'static str) -> &'static str {
+        if self.request.options.dry_run { would } else { done }
+    }
+
     fn problem(&self, name: &Name, what: impl Into<String>) {
         self.did().problems.push(Problem { path: name.to_string(), what: what.into() });
     }
@@ -196,7 +201,8 @@ impl<'p> Pass<'p> {
                 let overlay = if is_marked { Overlay::Allowed } else { Overlay::Refused };
                 sent_bytes = wanted.bytes;
                 if self.put(name, wanted, overlay)? && is_marked {
-                    self.problem(name, "was deleted in the bucket, with all that was there; put there again");
+                    let put = self.done("put there again", "would be put there again");
+                    self.problem(name, format!("was deleted in the bucket, with all that was there; {put}"));
                 }
             }
             Standing::Covered { genuine, is_deleted } => {
@@ -242,7 +248,7 @@ impl<'p> Pass<'p> {
             self.did().put_back += 1;
             self.problem(
                 name,
-                format!("somebody has put {what} on top of it; its genuine version is kept, and was put back on top: look for who has the uploader's credentials"),
+                format!("somebody has put {what} on top of it; its genuine version is kept, and {} on top: look for who has the uploader's credentials", self.done("was put back", "would be put back")),
             );
         } else {
             self.did().failed.remove(name); // what needs it finds the genuine version
@@ -255,7 +261,8 @@ impl<'p> Pass<'p> {
     fn replace(&self, name: &Name, wanted: &Wanted) -> Result<(), RepoError> {
         if self.put(name, wanted, Overlay::Allowed)? {
             self.did().put_back += 1;
-            self.problem(name, "what lies in the bucket under this name are other bytes; the genuine ones were put on top: look for who has the uploader's credentials");
+            let put = self.done("were put", "would be put");
+            self.problem(name, format!("what lies in the bucket under this name are other bytes; the genuine ones {put} on top: look for who has the uploader's credentials"));
         } else {
             self.problem(name, "what lies in the bucket under this name are other bytes, and the genuine ones are not there: look for who has the uploader's credentials");
         }
