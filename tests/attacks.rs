@@ -52,8 +52,24 @@ fn one_forged_key_file_stops_neither_clone_nor_restore() {
             break;
         }
     }
-    machine.plant_all("forged/keys");
+    for folder in ["keys", "packs", "index", "snapshots"] {
+        machine.plant_all(&format!("forged/{folder}"));
+    }
     let store = machine.store();
+    for status in [1, 0] {
+        let dry = machine.run(&["sync", &store, "--dry-run"]);
+        assert!(dry.contains("would put ") && dry.contains("would be renewed"), "{dry}");
+        let said = machine.ends(&["sync", &store], status);
+        let forged: usize = ["keys", "index", "snapshots"]
+            .iter()
+            .map(|folder| names(&machine, &format!("forged/{folder}")).len())
+            .sum();
+        let told = said.matches("was not written by this repository's owner").count();
+        match status {
+            1 => assert_eq!(told, forged + 2, "two packs as well: {said}"),
+            _ => assert!(told == 0 && said.contains("as was told before"), "once is enough: {said}"),
+        }
+    }
     machine.run(&["restore", "latest:mail", "--target", "plain", "--repo", &store, "--state-dir", "new"]);
     machine.is_restored(&machine.path("plain"));
     let genuine = ["restore", "latest:mail", "--target", "genuine", "--s3-genuine", "--repo", &store];

@@ -788,6 +788,9 @@ fn an_attacker_with_the_uploaders_credentials_loses_us_nothing() {
         assert!(told.what.contains("somebody has put"), "{told:?}");
     }
     assert!(report.notes.iter().any(|note| note.starts_with("readme.txt: not one of ours")));
+    for junk in [format!("snapshots/{}", "ab".repeat(32)), format!("packs/cd/{}", "cd".repeat(32))] {
+        assert!(tells(&report, &junk, "was not written by this repository's owner"), "{report:?}");
+    }
     let locks = world.locks();
     let ends = START + 42 * DAY;
     assert!(paths.iter().all(|path| locks.get(path) == Some(&ends)), "genuine, on top, and locked");

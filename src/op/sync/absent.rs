@@ -3,6 +3,7 @@
 //! A snapshot that is gone here is forgotten only if `forgotten/` notes it. Else it was lost: it is told, and stays locked.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::base::forgotten::{Forgotten, ForgottenRow};
 use crate::base::id::{ForgottenId, SnapshotId};
@@ -12,11 +13,12 @@ use crate::op::sync::needs::Needing;
 use crate::op::sync::{Problem, Report, Request};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::forgotten::Notes;
+use crate::repo::index::{read_directory, read_fragment};
 use crate::repo::keys::{KeyBody, KeyFile, KeyInfo};
 use crate::repo::{
     MANIFEST_FILE_BYTES_MAX, RepoError, Repository, Snapshot, open_manifest, read_side_by_side,
 };
-use crate::store::{Folder, LockingStore, Name, Version};
+use crate::store::{Folder, LockingStore, Name, Version, VersionId};
 
 /// Lost snapshots that are told one by one; the others are counted.
 const TOLD: usize = 10;
@@ -39,7 +41,12 @@ pub struct Absent {
     pub strange: BTreeSet<Name>,
     /// Manifests of which no version is what its name stands for.
     pub junk: BTreeSet<Name>,
-    /// How many of these two were told before.
+    /// Packs and fragments that this machine has not put there, and that do not open. They are kept all the same: what lies
+    /// below may be ours.
+    pub odd: BTreeSet<Name>,
+    /// Packs and fragments that this machine has not put there, and that do: the versions.
+    ours: Vec<(Name, VersionId)>,
+    /// How many that are not ours were told before.
     pub told_before: usize,
     /// Notes here that name something which is still in the bucket.
     pub notes: BTreeSet<ForgottenId>,
@@ -62,7 +69,7 @@ impl Absent {
     /// [`RepoError::Store`].
     pub fn read(
         repository: &Repository,
-        remote: &dyn LockingStore,
+        remote: &Arc<dyn LockingStore>,
         bucket: &Bucket,
         needing: &[Needing],
         known: &BucketState,
@@ -96,7 +103,7 @@ impl Absent {
         let (strange, unnoted): (Vec<Name>, Vec<Name>) = unnoted.into_iter().partition(is_known);
         absent.told_before = strange.len();
         absent.junk.extend(strange.into_iter().filter(|name| matches!(name, Name::Snapshot(_))));
-        let read = |name: &Name| genuine(remote, name, bucket.of(name));
+        let read = |name: &Name| genuine(remote.as_ref(), name, bucket.of(name));
         let mut keys = Vec::new();
         for (name, read) in read_side_by_side(&unnoted, read) {
             match (name, read?) {
@@ -113,11 +120,59 @@ impl Absent {
                 (_, Genuine::Unreadable(why)) => absent.unknown.push((name, why)),
             }
         }
+        absent.look_at_others(repository, remote, bucket, known)?;
         absent.without_replaced(needing);
         absent.without_expired(needing, request);
         absent.take_keys(repository, keys)?;
         absent.lost.sort_by_key(Snapshot::order);
         Ok((absent, notes))
+    }
+
+    /// Looks at packs and fragments that are neither here nor remembered: another machine has put them, or somebody who has
+    /// the uploader's credentials, or what was remembered is gone.
+    fn look_at_others(
+        &mut self,
+        repository: &Repository,
+        remote: &Arc<dyn LockingStore>,
+        bucket: &Bucket,
+        known: &BucketState,
+    ) -> Result<(), RepoError> {
+        let mut here = BTreeSet::new();
+        for folder in [Folder::Packs, Folder::Index] {
+            here.extend(repository.store().list(folder)?.into_iter().filter_map(|found| found.name));
+        }
+        let is_known = |version: &Version| {
+            known.until(&version.path, &version.id).is_some() || known.is_strange(&version.path, &version.id)
+        };
+        let unknown: Vec<Name> = bucket
+            .names
+            .iter()
+            .filter(|(name, _)| matches!(name, Name::Pack(_) | Name::Fragment(_)) && !here.contains(name))
+            .filter(|(_, versions)| {
+                versions.iter().any(|one| !one.is_marker) && !versions.iter().any(is_known)
+            })
+            .map(|(name, _)| *name)
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let there = repository.over(remote.clone())?;
+        let opens = |name: &Name| match name {
+            Name::Pack(id) => {
+                let bytes = bucket.of(name).last().map_or(0, |version| version.bytes);
+                read_directory(&there, *id, bytes).map(drop)
+            }
+            Name::Fragment(id) => read_fragment(&there, *id).map(drop),
+            _ => Ok(()),
+        };
+        for (name, read) in read_side_by_side(&unknown, opens) {
+            match (read, bucket.of(&name).last()) {
+                (Ok(()), Some(top)) => self.ours.push((name, top.id.clone())),
+                (Err(e), _) if e.is_damage() && !e.is_newer() => _ = self.odd.insert(name),
+                _ => {} // it can't be read, or a newer program wrote it
+            }
+        }
+        Ok(())
     }
 
     /// Takes those out of what is lost whose place others have taken.
@@ -283,7 +338,10 @@ impl Absent {
         }
         known.keep_strange(|path| Name::parse(path).is_some_and(|name| bucket.names.contains_key(&name)));
         let mut new = 0;
-        for name in self.strange.iter().chain(&self.junk) {
+        for (name, id) in &self.ours {
+            known.learn(&name.to_string(), id, 0);
+        }
+        for name in self.strange.iter().chain(&self.junk).chain(&self.odd) {
             let path = name.to_string();
             let versions = bucket.of(name);
             if versions.iter().all(|version| version.is_marker || known.is_strange(&path, &version.id)) {

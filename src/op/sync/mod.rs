@@ -182,7 +182,7 @@ pub fn sync(
     let bucket = Bucket::read(remote)?;
     let mut known = BucketState::load(repository, &remote.identity());
     refuse_anothers(repository, remote, &bucket, &known)?;
-    let (mut absent, mut notes) = Absent::read(repository, remote, &bucket, &needing, &known, request)?;
+    let (mut absent, mut notes) = Absent::read(repository, common, &bucket, &needing, &known, request)?;
     if request.options.accept_loss {
         absent.accept(repository, needing.len(), request, &mut report)?;
         notes = repository.forgotten()?;
