@@ -1117,7 +1117,7 @@ fn what_was_removed_by_hand_or_in_great_number_is_told_until_its_locks_end() {
     let report = world.sync(13);
     assert!(report.is_well(), "{:?}", report.problems);
     assert_eq!(report.warnings.len(), 1, "{report:?}");
-    assert!(report.warnings[0].starts_with("1 snapshots were removed") && report.warnings[0].contains(&ends));
+    assert!(report.warnings[0].starts_with("a snapshot was removed") && report.warnings[0].contains(&ends));
     world.prune(14, Policy { keep_last: 2, ..Policy::default() }, Vec::new());
     let report = world.sync(14);
     assert!(report.warnings.iter().any(|line| line.starts_with("9 snapshots") && line.contains("last 2")));

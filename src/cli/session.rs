@@ -182,6 +182,12 @@ impl Session {
 
     /// Returns an error that says where a copy of the repository is which is not there; another error as it is.
     fn with_copy(&self, error: RepoError) -> RepoError {
+        let is_plain = self.location().is_ok_and(is_s3) && !self.global.s3.s3_genuine;
+        if is_plain && !matches!(error, RepoError::Store(_) | RepoError::Interrupted) {
+            tracing::warn!(
+                "if somebody has put or deleted something in the bucket on top of what is there, --s3-genuine reads what lies below"
+            );
+        }
         let RepoError::NotThere { location } = &error else { return error };
         let config = self.own_config().ok().flatten();
         let Some(sync) = config.and_then(|config| config.sync.as_ref()) else { return error };

@@ -51,9 +51,12 @@ pub fn weighed(store: &dyn Store, claimants: Vec<WriterKeys>) -> Result<Vec<Clai
     }
     let names: Vec<Name> =
         store.list(Folder::Snapshots)?.into_iter().filter_map(|found| found.name).collect();
-    for (name, bytes) in read_side_by_side(&names, |name| read_named(store, name, MANIFEST_FILE_BYTES_MAX)) {
-        let Ok(bytes) = bytes else { continue };
-        if let Some(owner) = all.iter_mut().find(|one| open_manifest(&one.writer, &name, &bytes).is_ok()) {
+    let owner = |name: &Name| {
+        let bytes = read_named(store, name, MANIFEST_FILE_BYTES_MAX).ok()?;
+        all.iter().position(|one| open_manifest(&one.writer, name, &bytes).is_ok())
+    };
+    for (name, owner) in read_side_by_side(&names, owner) {
+        if let Some(owner) = owner.and_then(|at| all.get_mut(at)) {
             owner.snapshots += 1;
             owner.saw(store.came(&name));
         }
@@ -103,16 +106,17 @@ fn count_packs(store: &dyn Store, claimants: &mut [Claimant]) {
     let there: BTreeSet<Name> = list(Folder::Packs).into_iter().filter_map(|found| found.name).collect();
     let names: Vec<Name> = list(Folder::Index).into_iter().filter_map(|found| found.name).collect();
     let mut packs: Vec<BTreeSet<Name>> = claimants.iter().map(|_| BTreeSet::new()).collect();
-    for (name, bytes) in read_side_by_side(&names, |name| read_named(store, name, RECORD_BYTES_CAP as u64)) {
-        let Ok(bytes) = bytes else { continue };
-        for (one, own) in claimants.iter_mut().zip(&mut packs) {
-            if let Ok(fragment) = parse_fragment(&one.writer, &name, &bytes) {
-                own.extend(
-                    fragment.packs.iter().map(|pack| Name::Pack(pack.id)).filter(|id| there.contains(id)),
-                );
-                one.saw(store.came(&name));
-                break;
-            }
+    let owner = |name: &Name| {
+        let bytes = read_named(store, name, RECORD_BYTES_CAP as u64).ok()?;
+        let parse = |one: &Claimant| parse_fragment(&one.writer, name, &bytes).ok();
+        let (at, fragment) = claimants.iter().enumerate().find_map(|(at, one)| Some((at, parse(one)?)))?;
+        Some((at, fragment.packs.iter().map(|pack| Name::Pack(pack.id)).collect::<Vec<_>>()))
+    };
+    for (name, owner) in read_side_by_side(&names, owner) {
+        let Some((at, listed)) = owner else { continue };
+        if let (Some(one), Some(own)) = (claimants.get_mut(at), packs.get_mut(at)) {
+            own.extend(listed.into_iter().filter(|pack| there.contains(pack)));
+            one.saw(store.came(&name));
         }
     }
     for (one, own) in claimants.iter_mut().zip(packs) {

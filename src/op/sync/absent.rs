@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::base::forgotten::{Forgotten, ForgottenRow};
 use crate::base::id::{ForgottenId, SnapshotId};
-use crate::base::time::Time;
 use crate::op::sync::bucket::{Bucket, answers};
 use crate::op::sync::needs::Needing;
 use crate::op::sync::{Problem, Report, Request};
@@ -23,8 +22,8 @@ use crate::store::{Folder, LockingStore, Name, Version, VersionId};
 /// Lost snapshots that are told one by one; the others are counted.
 const TOLD: usize = 10;
 
-/// So many snapshots that go at once are no mistake, whatever share of all they are.
-const FEW: usize = 3;
+/// Longest key file that is read, in bytes.
+const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What is in the bucket and not here.
 #[derive(Default)]
@@ -59,6 +58,20 @@ enum Genuine {
     None,
     /// One that may be can't be read, while the bucket answers.
     Unreadable(String),
+}
+
+/// What a file is that is neither here nor noted.
+enum Verdict {
+    /// A manifest of ours.
+    Snapshot(Snapshot),
+    /// A key file; whose, is not judged yet.
+    Key(Vec<u8>),
+    /// Somebody else's.
+    Strange,
+    /// Nothing: no version is what the name stands for.
+    Junk,
+    /// It can't be told, and why.
+    Unknown(String),
 }
 
 impl Absent {
@@ -103,21 +116,28 @@ impl Absent {
         let (strange, unnoted): (Vec<Name>, Vec<Name>) = unnoted.into_iter().partition(is_known);
         absent.told_before = strange.len();
         absent.junk.extend(strange.into_iter().filter(|name| matches!(name, Name::Snapshot(_))));
-        let read = |name: &Name| genuine(remote.as_ref(), name, bucket.of(name));
+        let read = |name: &Name| -> Result<Verdict, RepoError> {
+            Ok(match genuine(remote.as_ref(), name, bucket.of(name))? {
+                Genuine::Bytes(bytes) => match name {
+                    Name::Snapshot(id) => match open_manifest(repository.writer_keys(), name, &bytes) {
+                        Ok(manifest) => Verdict::Snapshot(Snapshot { id: *id, manifest }),
+                        Err(e) if e.is_newer() => Verdict::Unknown(e.chain()),
+                        Err(_) => Verdict::Strange,
+                    },
+                    _ => Verdict::Key(bytes),
+                },
+                Genuine::None => Verdict::Junk,
+                Genuine::Unreadable(why) => Verdict::Unknown(why),
+            })
+        };
         let mut keys = Vec::new();
         for (name, read) in read_side_by_side(&unnoted, read) {
-            match (name, read?) {
-                (Name::Snapshot(id), Genuine::Bytes(bytes)) => {
-                    match open_manifest(repository.writer_keys(), &name, &bytes) {
-                        Ok(manifest) => absent.lost.push(Snapshot { id, manifest }),
-                        Err(e) if e.is_newer() => absent.unknown.push((name, e.chain())),
-                        Err(_) => _ = absent.strange.insert(name),
-                    }
-                }
-                (_, Genuine::Bytes(bytes)) => keys.push((name, bytes)),
-                (Name::Snapshot(_), Genuine::None) => _ = absent.junk.insert(name),
-                (_, Genuine::None) => _ = absent.strange.insert(name),
-                (_, Genuine::Unreadable(why)) => absent.unknown.push((name, why)),
+            match read? {
+                Verdict::Snapshot(snapshot) => absent.lost.push(snapshot),
+                Verdict::Key(bytes) => keys.push((name, bytes)),
+                Verdict::Unknown(why) => absent.unknown.push((name, why)),
+                Verdict::Junk if matches!(name, Name::Snapshot(_)) => _ = absent.junk.insert(name),
+                Verdict::Junk | Verdict::Strange => _ = absent.strange.insert(name),
             }
         }
         absent.look_at_others(repository, remote, bucket, known)?;
@@ -368,46 +388,12 @@ impl Absent {
     }
 }
 
-/// Says which snapshots somebody has named to go, or has removed many of at once, while the bucket still keeps them: an
-/// intruder can forget too.
-pub fn tell_removed(
-    notes: &Notes,
-    absent: &Absent,
-    known: &BucketState,
-    location: &str,
-    now: Time,
-    report: &mut Report,
-) {
-    for note in notes.all.values() {
-        let gone: Vec<&ForgottenRow> = note.rows.iter().filter(|row| !row.is_replaced).collect();
-        let is_much = gone.len() > FEW && gone.len() as u64 * 10 > note.there;
-        let kept = |row: &&&ForgottenRow| {
-            let until = known.latest(&Name::Snapshot(row.id).to_string());
-            absent.forgotten.contains(&row.id) && until.is_none_or(|until| until > now.seconds)
-        };
-        let told: Vec<&&ForgottenRow> =
-            gone.iter().filter(|row| is_much || row.is_by_hand).filter(kept).collect();
-        let Some(first) = told.first() else { continue };
-        let ends = told.iter().filter_map(|row| known.latest(&Name::Snapshot(row.id).to_string())).min();
-        let until = ends
-            .map_or_else(|| "for some days".to_owned(), |end| format!("until {}", Time::new(end, 0).utc().0));
-        let newest = told.iter().filter_map(|row| row.time).max();
-        let newest = newest.map_or(String::new(), |time| format!(", the newest of {}", time.utc().0));
-        let (date, time) = note.time.utc();
-        report.warnings.push(format!(
-            "{} snapshots were removed on {} on {date} at {time} UTC ({}){newest}; the bucket keeps them {until}: if nobody of you meant it, 'snap clone {location}' brings them back until then",
-            told.len(),
-            crate::base::entry::quoted(note.host.as_bytes()),
-            crate::base::entry::quoted(first.rule.as_bytes()),
-        ));
-    }
-}
-
 /// Returns the bytes of the version that a name stands for, the newest of them.
 fn genuine(remote: &dyn LockingStore, name: &Name, versions: &[Version]) -> Result<Genuine, RepoError> {
     let mut unreadable = None;
+    let bytes_max = if let Name::Key(_) = name { KEY_FILE_BYTES_MAX } else { MANIFEST_FILE_BYTES_MAX };
     let contents = versions.iter().rev().filter(|version| !version.is_marker);
-    for version in contents.filter(|version| version.bytes <= MANIFEST_FILE_BYTES_MAX) {
+    for version in contents.filter(|version| version.bytes <= bytes_max) {
         match remote.read_version(&version.path, &version.id, 0..version.bytes) {
             Ok(bytes) if name.hash() == Some(*blake3::hash(&bytes).as_bytes()) => {
                 return Ok(Genuine::Bytes(bytes));

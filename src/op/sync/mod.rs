@@ -13,6 +13,7 @@ mod guard;
 mod locks;
 mod needs;
 mod pass;
+mod removed;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,12 +21,13 @@ use std::sync::Arc;
 use crate::base::id::SnapshotId;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
-use crate::op::sync::absent::{Absent, tell_removed};
+use crate::op::sync::absent::Absent;
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::delete::Delete;
 use crate::op::sync::guard::{blind, over_limit, refuse_anothers, refuse_unprotected};
 use crate::op::sync::needs::{kept, read_needs, shared, wanted};
 use crate::op::sync::pass::{May, Pass, Settled};
+use crate::op::sync::removed::tell_removed;
 use crate::repo::bucket_state::BucketState;
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{LockingStore, Usage};
@@ -208,7 +210,7 @@ pub fn sync(
     }
     settled?;
     report.snapshots = kept(&needing, &shared(&wanted, may_put), &known);
-    tell_removed(&notes, &absent, &known, &remote.location(), request.now, &mut report);
+    tell_removed((&notes, &absent), (remote, &bucket), &known, request.now, &mut report)?;
     let mut removed = 0;
     if request.options.delete {
         let delete = Delete {
