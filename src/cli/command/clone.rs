@@ -14,6 +14,7 @@ use crate::cli::report::{Output, bytes, counted, local, rfc3339, short, tell};
 use crate::cli::s3::{connect, is_s3, s3_options, store_at};
 use crate::cli::session::Session;
 use crate::op::clone::{Report, Request, clone};
+use crate::repo::index::Index;
 use crate::repo::{Opening, RepoError, Repository};
 use crate::store::{GenuineStore, Name, Store};
 
@@ -59,10 +60,16 @@ pub fn run(session: &Session, given: &Clone) -> Result<Exit, RepoError> {
     let mut exit = if report.is_whole() { Exit::Done } else { Exit::Partial };
     if report.snapshots == 0 {
         exit = Exit::Partial; // nothing shows that the keys are right: the state directory stays as it is
-    } else if !repository.is_enrolled() {
-        repository.enroll()?;
-        let settled = settle(&session.open()?);
-        exit = if exit == Exit::Done { settled } else { exit };
+    } else {
+        if !repository.is_enrolled() {
+            repository.enroll()?;
+        }
+        let copy = session.open()?;
+        if !repository.is_enrolled() {
+            let settled = settle(&copy);
+            exit = if exit == Exit::Done { settled } else { exit };
+        }
+        drop(Index::open(&copy)?); // makes the cache
     }
     show(session, &repository, &report, &source.contested, started.elapsed().as_secs_f64())?;
     Ok(exit)
@@ -180,7 +187,7 @@ fn show(
         });
         let total = report.brought.len();
         out.line(format_args!(
-            "{} of them had been removed and are back (--without-forgotten leaves them out; 'snap prune' removes again what no rule keeps):",
+            "of these {} had been removed on purpose, and came back (--without-forgotten leaves that out; 'snap prune' removes again what no rule keeps):",
             counted(total as u64, "snapshot", "snapshots")
         ))?;
         for line in first(lines, total, "") {
