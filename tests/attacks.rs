@@ -238,6 +238,19 @@ fn snapshots_that_somebody_deleted_in_the_bucket_are_said_by_the_plain_view_too(
     );
     let restored = machine.run(&["restore", "latest:mail", "--target", "mail", "--repo", &store]);
     assert!(restored.contains("1 files were deleted in the bucket"), "{restored}");
+    // Its config is deleted, or another one lies on top.
+    let config = fs::read(machine.path("repository/config")).expect("reads");
+    machine.bucket.delete("config");
+    let said = machine.ends(&["snapshots", "--repo", &store], 2);
+    assert!(said.contains("--s3-genuine reads what lies below"), "{said}");
+    machine.bucket.plant(
+        "config", b"pay us
+",
+    );
+    let said = machine.ends(&["snapshots", "--repo", &store], 2);
+    assert!(said.contains("--s3-genuine reads what lies below"), "{said}");
+    assert!(!machine.run(&["snapshots", "--repo", &store, "--s3-genuine"]).contains("were deleted"));
+    machine.bucket.plant("config", &config);
     // What was removed with our own program is no attack.
     let id = machine.summary(&["snapshots", "--repo", &store], 0)["id"].as_str().expect("an id").to_owned();
     machine.run(&["prune", "--repo", &store, "--forget", &id]);

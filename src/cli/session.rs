@@ -183,7 +183,16 @@ impl Session {
     /// Returns an error that says where a copy of the repository is which is not there; another error as it is.
     fn with_copy(&self, error: RepoError) -> RepoError {
         let is_plain = self.location().is_ok_and(is_s3) && !self.global.s3.s3_genuine;
-        if is_plain && !matches!(error, RepoError::Store(_) | RepoError::Interrupted) {
+        let is_covered =
+            || self.store().and_then(|store| Ok(store.covered(None)?)).is_ok_and(|all| !all.is_empty());
+        let may_be_covered = match &error {
+            RepoError::Distrusted { .. } | RepoError::Config { .. } | RepoError::NoWriterSecret { .. } => {
+                true
+            }
+            RepoError::NotThere { .. } => is_plain && is_covered(),
+            _ => false,
+        };
+        if is_plain && may_be_covered {
             tracing::warn!(
                 "if somebody has put or deleted something in the bucket on top of what is there, --s3-genuine reads what lies below"
             );
@@ -273,7 +282,7 @@ impl Session {
     /// Says how many snapshots somebody has deleted in a bucket that keeps them, without a note that they were removed. Who
     /// may not list versions is told nothing.
     fn tell_covered(&self, repository: &Repository, snapshots: &Snapshots) {
-        let covered = repository.store().covered(Folder::Snapshots).unwrap_or_default();
+        let covered = repository.store().covered(Some(Folder::Snapshots)).unwrap_or_default();
         if covered.is_empty() {
             return;
         }

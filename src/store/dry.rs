@@ -67,7 +67,7 @@ impl Store for DryStore {
         self.inner.take_config(at);
     }
 
-    fn covered(&self, folder: Folder) -> Result<Vec<Name>, StoreError> {
+    fn covered(&self, folder: Option<Folder>) -> Result<Vec<Name>, StoreError> {
         self.inner.covered(folder)
     }
 

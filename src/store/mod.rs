@@ -339,11 +339,12 @@ pub trait Store: Send + Sync {
     /// Takes the one at this place in [`Self::configs`] for `config` from now on. Nothing is written.
     fn take_config(&self, _at: usize) {}
 
-    /// Returns the names in a folder that somebody has deleted while their bytes still lie below, where versions are kept.
+    /// Returns the names in a folder, or `config` without one, that somebody has deleted while their bytes still lie below,
+    /// where versions are kept.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    fn covered(&self, _folder: Folder) -> Result<Vec<Name>, StoreError> {
+    fn covered(&self, _folder: Option<Folder>) -> Result<Vec<Name>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -246,8 +246,8 @@ impl Store for S3Store {
         Ok(found.into_iter().map(|(_, found)| found).collect())
     }
 
-    fn covered(&self, folder: Folder) -> Result<Vec<Name>, StoreError> {
-        let inside = format!("{}/", folder.name());
+    fn covered(&self, folder: Option<Folder>) -> Result<Vec<Name>, StoreError> {
+        let inside = folder.map_or_else(|| Name::Config.to_string(), |folder| format!("{}/", folder.name()));
         let shown = self.shared.shown(&inside);
         let asked = Asked { path: &shown, verb: "list the versions in" };
         let versions = self.shared.connection.wait(self.shared.all_versions(asked, &inside))?;
