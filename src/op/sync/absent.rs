@@ -63,7 +63,7 @@ enum Genuine {
 /// What a file is that is neither here nor noted.
 enum Verdict {
     /// A manifest of ours.
-    Snapshot(Snapshot),
+    Snapshot(Box<Snapshot>),
     /// A key file; whose, is not judged yet.
     Key(Vec<u8>),
     /// Somebody else's.
@@ -120,7 +120,7 @@ impl Absent {
             Ok(match genuine(remote.as_ref(), name, bucket.of(name))? {
                 Genuine::Bytes(bytes) => match name {
                     Name::Snapshot(id) => match open_manifest(repository.writer_keys(), name, &bytes) {
-                        Ok(manifest) => Verdict::Snapshot(Snapshot { id: *id, manifest }),
+                        Ok(manifest) => Verdict::Snapshot(Box::new(Snapshot { id: *id, manifest })),
                         Err(e) if e.is_newer() => Verdict::Unknown(e.chain()),
                         Err(_) => Verdict::Strange,
                     },
@@ -133,7 +133,7 @@ impl Absent {
         let mut keys = Vec::new();
         for (name, read) in read_side_by_side(&unnoted, read) {
             match read? {
-                Verdict::Snapshot(snapshot) => absent.lost.push(snapshot),
+                Verdict::Snapshot(snapshot) => absent.lost.push(*snapshot),
                 Verdict::Key(bytes) => keys.push((name, bytes)),
                 Verdict::Unknown(why) => absent.unknown.push((name, why)),
                 Verdict::Junk if matches!(name, Name::Snapshot(_)) => _ = absent.junk.insert(name),
