@@ -1094,8 +1094,7 @@ fn what_retention_removes_is_noted_and_runs_out_without_a_word() {
         assert!(report.is_well() && report.warnings.is_empty(), "day {day}: {report:?}");
     }
     assert_eq!(world.repository.snapshots().expect("lists").all.len(), 10);
-    let rows: usize =
-        world.repository.forgotten().expect("reads").all.values().map(|note| note.rows.len()).sum();
+    let rows: usize = world.repository.forgotten().expect("reads").each().map(|note| note.rows.len()).sum();
     assert_eq!(rows, 2);
     let notes = |world: &World| world.locks().keys().filter(|path| path.starts_with("forgotten/")).count();
     assert_eq!(notes(&world), 2, "they are in the bucket, locked");

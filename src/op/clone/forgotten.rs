@@ -71,19 +71,20 @@ pub fn put_notes(copy: &Repository, notes: &Notes) -> Result<(), RepoError> {
         let rows = note.rows.iter().filter(|row| is_left(&row.id)).cloned().collect();
         Forgotten { rows, ..note.clone() }
     };
-    for note in notes.all.values() {
-        let rest = rest(note, &|id| !is_there(id) && !known.contains_key(id));
-        if !rest.rows.is_empty() {
-            copy.put_forgotten(&rest)?;
-        }
+    let has_rows = |note: &Forgotten| !note.rows.is_empty();
+    let new = notes.each().map(|note| rest(note, &|id| !is_there(id) && !known.contains_key(id)));
+    let new: Vec<Forgotten> = new.filter(has_rows).collect();
+    if !new.is_empty() {
+        copy.put_forgotten(&new)?;
     }
-    for (id, note) in &own.all {
-        let rest = rest(note, &|id| !is_there(id));
-        if rest.rows.len() == note.rows.len() {
+    for (id, some) in &own.all {
+        let left: Vec<Forgotten> = some.iter().map(|note| rest(note, &|id| !is_there(id))).collect();
+        if left == *some {
             continue;
         }
-        if !rest.rows.is_empty() {
-            copy.put_forgotten(&rest)?;
+        let left: Vec<Forgotten> = left.into_iter().filter(has_rows).collect();
+        if !left.is_empty() {
+            copy.put_forgotten(&left)?;
         }
         match copy.store().delete(&Name::Forgotten(*id)) {
             Ok(()) | Err(StoreError::Missing { .. }) => {}

@@ -185,6 +185,9 @@ pub fn prune(repository: &Repository, request: &Request<'_>) -> Result<Report, R
         );
     }
     reclaim.condemn(&mut report)?;
+    if let Err(e) = repository.gather_forgotten() {
+        tracing::debug!("forgotten/: the notes stay in several files: {}", e.chain());
+    }
     drop(lock);
     if !request.at_once {
         reclaim.sweep(&judgement, &mut report)?;

@@ -104,7 +104,8 @@ impl Absent {
             _ => None,
         }));
         let names_there = |note: &Forgotten| note.rows.iter().any(|row| is_there(&Name::Snapshot(row.id)));
-        absent.notes = notes.all.iter().filter(|(_, note)| names_there(note)).map(|(id, _)| *id).collect();
+        absent.notes =
+            notes.all.iter().filter(|(_, all)| all.iter().any(names_there)).map(|(id, _)| *id).collect();
         let unnoted: Vec<Name> = all
             .into_iter()
             .filter(|name| matches!(name, Name::Snapshot(_) | Name::Key(_)) && !is_noted(name))

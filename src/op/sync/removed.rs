@@ -30,7 +30,7 @@ pub fn tell_removed(
     report: &mut Report,
 ) -> Result<(), RepoError> {
     let mut ends: BTreeMap<SnapshotId, i64> = BTreeMap::new();
-    for note in notes.all.values() {
+    for note in notes.each() {
         let gone: Vec<&ForgottenRow> = note.rows.iter().filter(|row| !row.is_replaced).collect();
         let is_much = gone.len() > FEW && gone.len() as u64 * 10 > note.there;
         let mut told = Vec::new();
