@@ -270,7 +270,7 @@ fn a_cut_while_a_snapshot_is_tagged_leaves_it_with_the_old_tags_or_the_new() {
         let all = repository.snapshots().expect("snapshots list").all;
         let last = all.last().expect("there is one");
         let change = snap::op::tag::Change { add: vec!["keep".to_owned()], ..Default::default() };
-        let is_done = snap::op::tag::tag(&repository, last, &change).is_ok();
+        let is_done = snap::op::tag::tag(&repository, last, &change, last.manifest.time).is_ok();
         let after = scene.open(disk.clone()).snapshots().expect("snapshots list");
         assert_eq!(after.all.len(), all.len(), "cut at call {call}");
         let tags = &after.all.last().expect("there is one").manifest.tags;

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use snap::base::content::{ChunkRef, Content, REF_BYTES};
 use snap::base::entry::{Entry, Hole, Kind};
-use snap::base::id::{ChunkId, CondemnedId, FragmentId, KeyFileId, KeyId, PackId, RepositoryId, SnapshotId};
+use snap::base::id::{
+    ChunkId, CondemnedId, ForgottenId, FragmentId, KeyFileId, KeyId, PackId, RepositoryId, SnapshotId,
+};
 use snap::base::kind::FrameKind;
 use snap::base::layout::{self, Field};
 use snap::base::limits;
@@ -265,6 +267,7 @@ fn names_are_as_long_as_the_codes() {
         ("SnapshotId", SnapshotId::BYTES),
         ("KeyFileId", KeyFileId::BYTES),
         ("CondemnedId", CondemnedId::BYTES),
+        ("ForgottenId", ForgottenId::BYTES),
         ("RepositoryId", RepositoryId::BYTES),
         ("KeyId", KeyId::BYTES),
     ];
@@ -284,6 +287,7 @@ fn files_lie_where_the_code_puts_them() {
         Name::Fragment(FragmentId::from_bytes(id)),
         Name::Snapshot(SnapshotId::from_bytes(id)),
         Name::Condemned(CondemnedId::from_bytes(id)),
+        Name::Forgotten(ForgottenId::from_bytes(id)),
     ];
     let mut code: BTreeSet<String> =
         names.iter().map(|name| name.to_string().replace(&"ab".repeat(32), "<id>")).collect();

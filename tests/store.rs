@@ -7,7 +7,7 @@ mod common;
 
 use std::sync::Barrier;
 
-use snap::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
+use snap::base::id::{CondemnedId, ForgottenId, FragmentId, KeyFileId, PackId, SnapshotId};
 use snap::store::{
     DryStore, Folder, Found, LocalStore, LockMode, MemoryStore, Name, S3Store, Store, StoreError,
 };
@@ -167,7 +167,7 @@ for_every_store! {
 }
 
 /// A name of every kind, made of `byte`.
-fn names(byte: u8) -> [Name; 5] {
+fn names(byte: u8) -> [Name; 6] {
     let id = [byte; 32];
     [
         Name::Key(KeyFileId::from_bytes(id)),
@@ -175,6 +175,7 @@ fn names(byte: u8) -> [Name; 5] {
         Name::Fragment(FragmentId::from_bytes(id)),
         Name::Snapshot(SnapshotId::from_bytes(id)),
         Name::Condemned(CondemnedId::from_bytes(id)),
+        Name::Forgotten(ForgottenId::from_bytes(id)),
     ]
 }
 
@@ -255,7 +256,7 @@ fn a_taken_name_is_refused_and_keeps_its_bytes(place: &dyn Place) {
         }
         assert_eq!(read(place.store(), &name), b"one");
     }
-    assert_eq!(place.files().len(), 6, "no temporary file is left");
+    assert_eq!(place.files().len(), 7, "no temporary file is left");
 }
 
 fn an_upload_dropped_without_commit_leaves_nothing(place: &dyn Place) {
@@ -434,7 +435,7 @@ fn a_deleted_file_is_missing_and_its_name_free(place: &dyn Place) {
         put(place.store(), &name, b"two");
         assert_eq!(read(place.store(), &name), b"two");
     }
-    assert_eq!(place.files().len(), 5);
+    assert_eq!(place.files().len(), 6);
 }
 
 fn a_file_that_is_replaced_has_its_old_bytes_until_then(place: &dyn Place) {
@@ -449,7 +450,7 @@ fn a_file_that_is_replaced_has_its_old_bytes_until_then(place: &dyn Place) {
     }
     place.store().begin().expect("begins").replace(&pack(5)).expect("a free name is given as well");
     assert_eq!(read(place.store(), &pack(5)), b"");
-    assert_eq!(place.files().len(), 6, "no temporary file is left");
+    assert_eq!(place.files().len(), 7, "no temporary file is left");
 }
 
 fn is_locked<T>(result: Result<T, StoreError>) -> bool {
@@ -502,7 +503,7 @@ fn sweeping_touches_no_named_file_and_no_live_upload(place: &dyn Place) {
     young.commit(&pack(3)).expect("commits");
     assert_eq!(read(place.store(), &pack(2)), b"first half, second half");
     assert_eq!(read(place.store(), &pack(3)), b"");
-    assert_eq!(place.files().len(), 7);
+    assert_eq!(place.files().len(), 8);
 }
 
 #[test]

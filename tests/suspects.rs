@@ -511,7 +511,7 @@ fn what_is_accepted_is_what_the_next_nights_are_compared_with() {
     let id = suspect.snapshot.expect("is made");
     let snapshot = Snapshot { id, manifest: suspect.manifest };
     let change = Change { accept: vec!["mail".to_owned()], ..Change::default() };
-    let accepted = tag(&scene.open(), &snapshot, &change).expect("is accepted");
+    let accepted = tag(&scene.open(), &snapshot, &change, snapshot.manifest.time).expect("is accepted");
     assert!(accepted.manifest.is_whole(&accepted.manifest.components[0]));
     assert_eq!(scene.night(), [], "nothing is what there was");
     scene.write("one", b"one");

@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::Noise;
 use common::cutting::CuttingStore;
@@ -24,6 +25,8 @@ use common::repo::{
 };
 use common::watched::{Moment, WatchedStore};
 use jiff::tz::TimeZone;
+use snap::base::forgotten::ForgottenRow;
+use snap::base::id::SnapshotId;
 use snap::base::progress::Progress;
 use snap::base::time::Time;
 use snap::op::clone;
@@ -102,7 +105,9 @@ impl World {
         let now = Time::new(START + day * DAY, 0);
         self.bucket.set_now(now);
         let progress = Progress::default();
-        let request = Request { options, now, seed: day as u64, threads: 3, progress: &progress };
+        let expired = |_: &[snap::repo::Snapshot]| BTreeSet::new();
+        let request =
+            Request { options, now, seed: day as u64, threads: 3, expired: &expired, progress: &progress };
         sync(&self.repository, bucket, &request)
     }
 
@@ -191,9 +196,37 @@ impl World {
 
     /// Forgets the oldest snapshot, and what nothing else needs: what prune does, in the end.
     fn forget_oldest(&mut self) {
-        let oldest = self.repository.snapshots().expect("snapshots list").all.remove(0);
-        self.repository.store().delete(&Name::Snapshot(oldest.id)).expect("deletes");
-        self.pictures.remove(&oldest.manifest.time.seconds);
+        let all = self.repository.snapshots().expect("snapshots list").all;
+        let row = ForgottenRow {
+            id: all[0].id,
+            time: Some(all[0].manifest.time),
+            rule: "the oldest".to_owned(),
+            is_by_hand: false,
+            is_replaced: false,
+        };
+        let now = Time::new(START, 0);
+        self.repository.note_forgotten(now, all.len() as u64, vec![row]).expect("is noted");
+        self.lose(all[0].id);
+        self.pictures.remove(&all[0].manifest.time.seconds);
+    }
+
+    /// Removes a manifest as an accident does.
+    fn lose(&self, id: SnapshotId) {
+        self.repository.store().delete(&Name::Snapshot(id)).expect("deletes");
+    }
+
+    /// Removes all manifests, as an accident does.
+    fn lose_all(&self) {
+        self.repository.snapshots().expect("lists").all.iter().for_each(|one| self.lose(one.id));
+    }
+
+    /// Prunes by a policy, so many days after the start.
+    fn prune(&self, day: i64, policy: Policy, forget: Vec<SnapshotId>) {
+        let progress = Progress::default();
+        let now = Time::new(START + day * DAY, 0);
+        let mut request = prune::Request::new(policy, now, TimeZone::UTC, &progress);
+        request.forget = forget;
+        let _ = prune(&self.repository, &request).expect("prune ends");
     }
 
     /// Returns the path of a pack.
@@ -357,9 +390,22 @@ fn is_sound(files: &MemoryStore, state: &Path) {
 fn cloned(bucket: &LockingMemory) -> MemoryStore {
     let genuine = GenuineStore::open(Arc::new(bucket.clone())).expect("versions list");
     let copy = MemoryStore::default();
-    let request = clone::Request { threads: 2, progress: &Progress::default() };
-    let _ = clone::clone(&genuine, &copy, &request).expect("clone ends");
+    let _ = clone_to(Arc::new(genuine), &copy).expect("clone ends");
     copy
+}
+
+/// Clones a repository on a machine that knows nothing of it.
+fn clone_to(source: Arc<dyn Store>, copy: &MemoryStore) -> Result<clone::Report, RepoError> {
+    let state = tempfile::tempdir().expect("temporary folder");
+    let source = open(source, state.path(), None)?;
+    let progress = Progress::default();
+    let request = clone::Request {
+        threads: 2,
+        without_forgotten: false,
+        lock_patience: Duration::ZERO,
+        progress: &progress,
+    };
+    clone::clone(&source, &(Arc::new(copy.clone()) as Arc<dyn Store>), &request)
 }
 
 /// Clones a bucket and restores every snapshot; returns how many there are.
@@ -421,7 +467,8 @@ fn what_kept_snapshots_reach_is_renewed_and_nothing_else() {
     assert!(report.renewed > 3, "22 days are left: {}", report.renewed);
     let after = world.locks();
     let end = START + (9 + 30) * DAY;
-    let (renewed, left): (Vec<_>, Vec<_>) = after.iter().partition(|(_, until)| **until == end);
+    let after: Vec<_> = after.iter().filter(|(path, _)| !path.starts_with("forgotten/")).collect();
+    let (renewed, left): (Vec<_>, Vec<_>) = after.into_iter().partition(|(_, until)| **until == end);
     assert!(left.iter().all(|(path, until)| before.get(*path) == Some(until)), "{left:?}");
     assert!(left.iter().any(|(path, _)| path.starts_with("packs/")), "the old mail's pack is left alone");
     assert_eq!(left.iter().filter(|(path, _)| path.starts_with("snapshots/")).count(), 1);
@@ -519,11 +566,11 @@ fn a_clone_names_nothing_that_it_lacks_when_a_backup_comes_meanwhile() {
         let mut world = World::new();
         world.backup(0, 0);
         let source = world.interrupted_by_backup(folder);
+        let source: Arc<dyn Store> = Arc::new(source);
         let copy = MemoryStore::default();
-        let request = clone::Request { threads: 2, progress: &Progress::default() };
-        let _ = clone::clone(&source, &copy, &request).expect("clone ends");
+        let _ = clone_to(source.clone(), &copy).expect("clone ends");
         is_sound(&copy, world.state.path());
-        let _ = clone::clone(&source, &copy, &request).expect("clone ends");
+        let _ = clone_to(source, &copy).expect("clone ends");
         assert_eq!(copy.list(Folder::Snapshots).expect("lists").len(), 2, "{folder:?}");
     }
 }
@@ -537,14 +584,13 @@ fn one_file_of_a_source_that_cannot_be_read_does_not_end_a_clone() {
     let sector = bad.clone();
     disk.fail_reads(move |name, _| (name.to_string() == sector).then(|| io::Error::from_raw_os_error(5)));
     let copy = MemoryStore::default();
-    let request = clone::Request { threads: 2, progress: &Progress::default() };
-    let report = clone::clone(&disk, &copy, &request).expect("clone ends");
+    let report = clone_to(Arc::new(disk), &copy).expect("clone ends");
     assert_eq!(report.lost.iter().map(|(path, _)| path).collect::<Vec<_>>(), [&bad]);
     assert!(report.lost[0].1.contains("os error 5"), "{report:?}");
     let mut expected = world.files.files();
     expected.remove(&bad);
     assert!(copy.files() == expected, "all others, and config");
-    let again = clone::clone(&world.files, &copy, &request).expect("clone ends");
+    let again = clone_to(Arc::new(world.files.clone()), &copy).expect("clone ends");
     assert_eq!((again.files, again.lost.len()), (1, 0));
     assert!(copy.files() == world.files.files());
 }
@@ -556,8 +602,7 @@ fn a_source_of_which_no_file_can_be_read_makes_no_repository() {
     let disk = WatchedStore::over(world.files.clone());
     disk.fail_reads(|_, _| Some(io::Error::from_raw_os_error(5)));
     let copy = MemoryStore::default();
-    let request = clone::Request { threads: 2, progress: &Progress::default() };
-    let error = clone::clone(&disk, &copy, &request).expect_err("nothing can be read");
+    let error = clone_to(Arc::new(disk), &copy).expect_err("nothing can be read");
     assert!(error.is_unreadable(), "{error:?}");
     assert!(copy.files().is_empty());
 }
@@ -572,8 +617,7 @@ fn a_connection_that_is_lost_ends_a_clone_and_no_file_is_called_lost() {
     odd.is_weak = true;
     let genuine = GenuineStore::open(Arc::new(odd)).expect("versions list");
     let copy = MemoryStore::default();
-    let request = clone::Request { threads: 2, progress: &Progress::default() };
-    clone::clone(&genuine, &copy, &request).expect_err("the connection is lost");
+    let _ = clone_to(Arc::new(genuine), &copy).expect_err("the connection is lost");
     assert!(copy.read(&Name::Config, 1 << 20).expect_err("it comes last").is_missing());
 }
 
@@ -744,6 +788,9 @@ fn an_attacker_with_the_uploaders_credentials_loses_us_nothing() {
         assert!(told.what.contains("somebody has put"), "{told:?}");
     }
     assert!(report.notes.iter().any(|note| note.starts_with("readme.txt: not one of ours")));
+    for junk in [format!("snapshots/{}", "ab".repeat(32)), format!("packs/cd/{}", "cd".repeat(32))] {
+        assert!(tells(&report, &junk, "was not written by this repository's owner"), "{report:?}");
+    }
     let locks = world.locks();
     let ends = START + 42 * DAY;
     assert!(paths.iter().all(|path| locks.get(path) == Some(&ends)), "genuine, on top, and locked");
@@ -755,6 +802,7 @@ fn an_attacker_with_the_uploaders_credentials_loses_us_nothing() {
     assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 3);
     let quiet = world.sync(12);
     assert!(quiet.is_well(), "{:?}", quiet.problems);
+    assert!(quiet.notes.iter().any(|note| note.contains("as was told before")), "{:?}", quiet.notes);
     assert_eq!(quiet.files_put, 0);
 }
 
@@ -953,6 +1001,7 @@ fn a_manifest_that_cannot_be_read_keeps_every_pack_and_lost_keys_are_not_removed
         unneeded.map(|(path, _)| path).filter(|path| path.starts_with("packs/")).collect();
     let keys: Vec<String> = world.locks().into_keys().filter(|path| path.starts_with("keys/")).collect();
     assert!(!packs.is_empty() && !keys.is_empty());
+    let bytes = world.files.files();
     for path in keys.iter().chain(&packs) {
         world.repository.store().delete(&Name::parse(path).expect("a name")).expect("deletes");
     }
@@ -960,36 +1009,198 @@ fn a_manifest_that_cannot_be_read_keeps_every_pack_and_lost_keys_are_not_removed
     world.bucket.plant(&junk, b"not a manifest");
     let delete = Options { delete: true, ..Options::default() };
     let report = world.try_sync(90, &delete).expect("sync ends");
-    assert!(report.problems.iter().any(|one| one.path == junk), "{report:?}");
+    assert!(tells(&report, &junk, "was not written by this repository's owner"), "{report:?}");
+    assert!(tells(&report, &keys[0], "was lost here; it stays locked"), "{report:?}");
+    assert_eq!(report.deleted, 0, "nothing goes while keys are lost: {report:?}");
+    assert!(keys.iter().all(|path| world.locks()[path] == START + 120 * DAY));
+    for path in &keys {
+        let name = Name::parse(path).expect("a name");
+        world.repository.store().put_new(&name, &bytes[path]).expect("is put back");
+    }
+    let report = world.try_sync(130, &delete).expect("sync ends");
     assert!(report.deleted > 0, "the manifest that was forgotten goes: {report:?}");
     let left = world.locks();
     assert!(packs.iter().chain(&keys).all(|path| left.contains_key(path)), "{report:?}");
 }
 
 #[test]
-fn a_local_repository_that_lost_snapshots_removes_nothing_from_the_bucket() {
+fn a_snapshot_that_was_lost_here_is_told_and_stays_locked_until_somebody_accepts_it() {
     let mut world = World::new();
     (0..3).for_each(|day| world.backup(day, 10));
     let _ = world.sync(3);
-    let all = world.locks();
+    let all = world.repository.snapshots().expect("lists").all;
+    let packs = |world: &World| -> BTreeSet<String> {
+        world.files.files().into_keys().filter(|path| path.starts_with("packs/")).collect()
+    };
+    let (lost, of_all) = (all[1].id, packs(&world));
+    world.lose(lost);
+    let path = Name::Snapshot(lost).to_string();
     let delete = Options { delete: true, ..Options::default() };
-    // The newest manifest is gone, and its packs with it: nobody forgets the newest.
-    let newest = world.repository.snapshots().expect("lists").all.pop().expect("one");
-    world.repository.store().delete(&Name::Snapshot(newest.id)).expect("deletes");
-    let report = world.try_sync(90, &delete).expect("sync ends");
-    assert_eq!(report.deleted, 0);
-    assert!(
-        report.problems.iter().any(|one| one.what.contains("is newer than every snapshot")),
-        "{report:?}"
-    );
-    assert_eq!(world.locks().len(), all.len());
-    // All manifests are gone.
-    for snapshot in world.repository.snapshots().expect("lists").all {
-        world.repository.store().delete(&Name::Snapshot(snapshot.id)).expect("deletes");
+    for day in [10, 34, 60, 90] {
+        let report = world.try_sync(day, &delete).expect("sync ends");
+        assert!(tells(&report, &path, "it was lost here; it stays locked"), "day {day}: {report:?}");
+        assert_eq!(report.deleted, 0);
+        let locks = world.locks();
+        let ends = |path: &String| locks[path] > START + day * DAY;
+        assert!(ends(&path) && of_all.iter().all(ends), "day {day}: {locks:?}");
     }
-    let refused = world.try_sync(90, &delete).expect_err("refused").to_string();
-    assert!(refused.contains("holds no snapshot"), "{refused}");
+    // All of them are gone, and the packs as well.
+    world.lose_all();
+    for path in &of_all {
+        world.repository.store().delete(&Name::parse(path).expect("a name")).expect("deletes");
+    }
+    let report = world.try_sync(110, &delete).expect("sync ends");
+    assert!(all.iter().all(|one| tells(&report, &Name::Snapshot(one.id).to_string(), "was lost here")));
+    assert!(tells(&report, &world.bucket.location(), "holds no snapshot"), "{report:?}");
+    assert!(
+        world
+            .locks()
+            .iter()
+            .filter(|(path, _)| !path.starts_with("index/"))
+            .all(|(_, end)| *end > START + 110 * DAY)
+    );
     assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 3);
+    // A clone over what is there brings them back, and nothing is told any more.
+    let copy = world.files.clone();
+    let genuine = GenuineStore::open(Arc::new(world.bucket.clone())).expect("versions list");
+    let brought = clone_to(Arc::new(genuine), &copy).expect("clone ends");
+    assert_eq!((brought.snapshots, brought.brought.len()), (3, 0), "{brought:?}");
+    let report = world.try_sync(111, &Options::default()).expect("sync ends");
+    assert!(report.is_well(), "{:?}", report.problems);
+    // One is given up: it is told until its lock is over, as an intruder can give up as well.
+    world.lose(lost);
+    let accept = Options { accept_loss: true, ..Options::default() };
+    let dry = world.try_sync(112, &Options { dry_run: true, ..accept.clone() }).expect("sync ends");
+    assert!(dry.notes.iter().any(|note| note.contains("would be given up")), "{dry:?}");
+    assert!(tells(&world.try_sync(112, &Options::default()).expect("ends"), &path, "was lost here"));
+    for (options, day) in [(&accept, 112), (&Options::default(), 113), (&Options::default(), 139)] {
+        let report = world.try_sync(day, options).expect("sync ends");
+        assert!(report.is_well(), "{:?}", report.problems);
+        assert!(report.warnings.iter().any(|line| line.contains("--accept-loss")), "{day}: {report:?}");
+    }
+    let late = world.try_sync(170, &delete).expect("sync ends");
+    assert!(late.warnings.is_empty() && late.deleted > 0, "{late:?}");
+    assert!(!world.locks().contains_key(&path));
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 2);
+}
+
+#[test]
+fn what_retention_removes_is_noted_and_runs_out_without_a_word() {
+    let mut world = World::new();
+    for day in 0..12 {
+        world.backup(day, 2);
+        world.prune(day, Policy { keep_last: 10, ..Policy::default() }, Vec::new());
+        let report = world.sync(day);
+        assert!(report.is_well() && report.warnings.is_empty(), "day {day}: {report:?}");
+    }
+    assert_eq!(world.repository.snapshots().expect("lists").all.len(), 10);
+    let rows: usize = world.repository.forgotten().expect("reads").each().map(|note| note.rows.len()).sum();
+    assert_eq!(rows, 2);
+    let notes = |world: &World| world.locks().keys().filter(|path| path.starts_with("forgotten/")).count();
+    assert_eq!(notes(&world), 2, "they are in the bucket, locked");
+    let delete = Options { delete: true, ..Options::default() };
+    let report = world.try_sync(60, &delete).expect("sync ends");
+    assert!(report.is_well() && report.deleted >= 2, "{report:?}");
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 10);
+}
+
+#[test]
+fn what_was_removed_by_hand_or_in_great_number_is_told_until_its_locks_end() {
+    let mut world = World::new();
+    (0..12).for_each(|day| world.backup(day, 2));
+    let _ = world.sync(12);
+    let ends = Time::new(START + 42 * DAY, 0).utc().0;
+    let ids: Vec<SnapshotId> =
+        world.repository.snapshots().expect("lists").all.iter().map(|one| one.id).collect();
+    world.prune(13, Policy::default(), vec![ids[3]]);
+    let report = world.sync(13);
+    assert!(report.is_well(), "{:?}", report.problems);
+    assert_eq!(report.warnings.len(), 1, "{report:?}");
+    assert!(report.warnings[0].starts_with("a snapshot was removed") && report.warnings[0].contains(&ends));
+    world.prune(14, Policy { keep_last: 2, ..Policy::default() }, Vec::new());
+    let report = world.sync(14);
+    assert!(report.warnings.iter().any(|line| line.starts_with("9 snapshots") && line.contains("last 2")));
+    assert_eq!(world.sync(41).warnings.len(), 2);
+    assert!(world.sync(43).warnings.is_empty());
+}
+
+#[test]
+fn what_a_program_that_noted_nothing_has_removed_is_judged_by_the_rules() {
+    let mut world = World::new();
+    (0..4).for_each(|day| world.backup(day, 2));
+    // As older programs made them.
+    for old in world.repository.snapshots().expect("lists").all {
+        let mut manifest = old.manifest.clone();
+        manifest.extra.retain(|(name, _)| name != "config");
+        world.lose(old.id);
+        let _ = world.repository.put_manifest(&manifest).expect("puts");
+    }
+    let _ = world.sync(4);
+    let all = world.repository.snapshots().expect("lists").all;
+    world.lose(all[0].id);
+    world.lose(all[2].id);
+    let bucket: Arc<dyn LockingStore> = Arc::new(world.bucket.clone());
+    let now = Time::new(START + 5 * DAY, 0);
+    let progress = Progress::default();
+    let expired = |there: &[snap::repo::Snapshot]| -> BTreeSet<SnapshotId> {
+        assert_eq!(there.len(), 4, "what is here, and what is not");
+        there.iter().take(1).map(|one| one.id).collect()
+    };
+    let options = Options::default();
+    let request =
+        Request { options: &options, now, seed: 1, threads: 2, expired: &expired, progress: &progress };
+    let report = sync(&world.repository, &bucket, &request).expect("sync ends");
+    assert!(tells(&report, &Name::Snapshot(all[2].id).to_string(), "was lost here"), "{report:?}");
+    assert!(!report.problems.iter().any(|one| one.path == Name::Snapshot(all[0].id).to_string()));
+}
+
+#[test]
+fn a_clone_brings_back_what_was_removed_and_no_longer_notes_it() {
+    let mut world = World::new();
+    (0..4).for_each(|day| world.backup(day, 10));
+    let _ = world.sync(4);
+    let pictures = world.pictures.clone();
+    world.lose_all_mail();
+    world.backup(5, 0);
+    let forgotten: Vec<SnapshotId> =
+        world.repository.snapshots().expect("lists").all.iter().take(4).map(|one| one.id).collect();
+    let progress = Progress::default();
+    let now = Time::new(START + 6 * DAY, 0);
+    let mut request = prune::Request::new(Policy::default(), now, TimeZone::UTC, &progress);
+    (request.forget, request.at_once) = (forgotten.clone(), true);
+    let _ = prune(&world.repository, &request).expect("prune ends");
+    let _ = world.sync(6);
+    let genuine = || -> Arc<dyn Store> {
+        Arc::new(GenuineStore::open(Arc::new(world.bucket.clone())).expect("versions list"))
+    };
+    let copy = MemoryStore::default();
+    let report = clone_to(genuine(), &copy).expect("clone ends");
+    assert!(report.is_whole(), "{report:?}");
+    assert_eq!((report.snapshots, report.brought.len()), (5, 4));
+    assert!(report.brought.iter().all(|one| one.rule.contains("named to be forgotten")), "{report:?}");
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &pictures), 5);
+    let back = open(Arc::new(copy.clone()), world.state.path(), None).expect("opens");
+    assert!(back.forgotten().expect("reads").all.is_empty(), "what is back can be lost again");
+    let checked = check_all(&back, &NoSecrets);
+    assert!(checked.is_sound() && checked.notes.is_empty(), "{:?}", checked.notes);
+    // Without them.
+    let copy = MemoryStore::default();
+    let source = open(genuine(), world.state.path(), None).expect("opens");
+    let request = clone::Request {
+        threads: 2,
+        without_forgotten: true,
+        lock_patience: Duration::ZERO,
+        progress: &progress,
+    };
+    let target: Arc<dyn Store> = Arc::new(copy.clone());
+    for _ in 0..2 {
+        let report = clone::clone(&source, &target, &request).expect("clone ends");
+        assert_eq!((report.snapshots, report.brought.len()), (1, 0));
+        let back = open(target.clone(), world.state.path(), None).expect("opens");
+        let notes = back.forgotten().expect("reads");
+        assert_eq!(notes.rows().into_keys().collect::<BTreeSet<_>>(), forgotten.iter().copied().collect());
+        assert_eq!(notes.all.len(), 1, "once is enough");
+    }
 }
 
 #[test]
@@ -1116,42 +1327,44 @@ fn one_local_file_that_cannot_be_read_holds_up_no_other() {
 }
 
 #[test]
-fn snapshots_that_were_lost_here_are_not_taken_for_forgotten() {
+fn more_than_half_of_the_snapshots_are_removed_from_the_bucket_only_by_force() {
     let mut world = World::new();
     (0..6).for_each(|day| world.backup(day, 2));
     let _ = world.sync(6);
-    for snapshot in world.repository.snapshots().expect("lists").all {
-        world.repository.store().delete(&Name::Snapshot(snapshot.id)).expect("deletes");
-    }
+    let lost = world.repository.snapshots().expect("lists").all;
+    world.lose_all();
     world.backup(7, 2);
     let _ = world.sync(7);
     let all = world.locks();
+    let forced = Options { delete: true, force: true, ..Options::default() };
+    let report = world.try_sync(40, &forced).expect("sync ends");
+    assert_eq!(report.deleted, 0, "what was lost is not removed by force either: {report:?}");
+    assert!(lost.iter().all(|one| tells(&report, &Name::Snapshot(one.id).to_string(), "was lost here")));
+    let _ = world.try_sync(41, &Options { accept_loss: true, ..Options::default() }).expect("sync ends");
     let delete = Options { delete: true, ..Options::default() };
-    let report = world.try_sync(40, &delete).expect("sync ends");
+    let report = world.try_sync(90, &delete).expect("sync ends");
     assert_eq!(report.deleted, 0);
     let bucket = world.bucket.location();
     assert!(tells(&report, &bucket, "6 of its 7 snapshots"), "{report:?}");
     assert!(tells(&report, &bucket, "use --force if it is meant"), "{report:?}");
-    assert!(world.locks().keys().eq(all.keys()));
-    let told = world.try_sync(40, &Options { dry_run: true, ..delete.clone() }).expect("sync ends");
+    assert!(all.keys().all(|path| world.locks().contains_key(path)));
+    let told = world.try_sync(90, &Options { dry_run: true, ..delete }).expect("sync ends");
     assert!(told.deleted >= 6 && !told.is_well(), "{told:?}");
     assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 7);
-    let forced = world.try_sync(40, &Options { force: true, ..delete }).expect("sync ends");
-    assert!(forced.is_well() && forced.deleted == told.deleted, "{forced:?}");
+    let report = world.try_sync(90, &forced).expect("sync ends");
+    assert!(report.is_well() && report.deleted == told.deleted, "{report:?}");
     assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
 }
 
 #[test]
-fn snapshots_that_were_lost_here_are_told_when_the_first_lock_is_over() {
+fn so_many_that_go_in_some_days_are_told_when_the_first_lock_is_over() {
     let mut world = World::new();
     for day in 0..6 {
         world.backup(day, 2);
         let _ = world.sync(day);
     }
-    for snapshot in world.repository.snapshots().expect("lists").all {
-        world.repository.store().delete(&Name::Snapshot(snapshot.id)).expect("deletes");
-    }
     world.backup(7, 2);
+    (0..6).for_each(|_| world.forget_oldest());
     let delete = Options { delete: true, ..Options::default() };
     let report = world.try_sync(30, &delete).expect("sync ends");
     assert_eq!(report.deleted, 0, "one lock is over, and five more in some days");
@@ -1180,7 +1393,170 @@ fn a_key_file_goes_only_if_one_for_the_same_recipient_is_here() {
     let _ = key::rotate_passphrase(&world.repository, &secrets, &new, now).expect("changed");
     let delete = Options { delete: true, ..Options::default() };
     let report = world.try_sync(90, &delete).expect("sync ends");
+    assert!(tells(&report, &Name::Key(lost).to_string(), "was lost here; it stays locked"), "{report:?}");
+    assert_eq!((report.deleted, world.locks()[&Name::Key(lost).to_string()]), (0, START + 120 * DAY));
+    // Somebody says that it is right so.
+    let _ = key::accept(&world.repository).expect("accepted");
+    let report = world.try_sync(130, &delete).expect("sync ends");
+    assert!(report.is_well(), "{:?}", report.problems);
     let there = world.locks();
     assert!(there.contains_key(&Name::Key(lost).to_string()), "{report:?}");
     assert!(!there.contains_key(&Name::Key(old).to_string()), "{report:?}");
+}
+
+#[test]
+fn the_prefix_of_another_repository_is_refused_before_anything_is_put() {
+    let mut world = World::new();
+    world.backup(0, 5);
+    let _ = world.sync(0);
+    let before = world.locks();
+    let mut other = World::new();
+    other.backup(0, 5);
+    other.bucket = world.bucket.clone();
+    for options in [Options::default(), Options { dry_run: true, ..Options::default() }] {
+        let refused = other.try_sync(1, &options).expect_err("it is another's").to_string();
+        assert!(refused.contains("another repository's") && refused.contains("snap clone"), "{refused}");
+    }
+    assert_eq!(world.locks(), before);
+    assert_eq!(clone_restores(&world.bucket, world.state.path(), &world.pictures), 1);
+    // Whatever lies on top of ours, and in ours, the prefix stays ours.
+    let (config, key) = (other.files.files()["config"].clone(), other.files.files());
+    let key = key.into_iter().find(|(path, _)| path.starts_with("keys/")).expect("a key");
+    world.bucket.plant("config", &config);
+    world.bucket.plant(&key.0, &key.1);
+    for path in before.keys().filter(|path| path.starts_with("keys/")) {
+        world.bucket.plant(path, &key.1);
+    }
+    for forgets in [false, true] {
+        if forgets {
+            world.forget_bucket();
+        }
+        let report = world.sync(9);
+        assert!(forgets || tells(&report, "config", "somebody has put other bytes"), "{report:?}");
+        let packs = world.locks().into_iter().filter(|(path, _)| path.starts_with("packs/"));
+        assert!(packs.map(|(_, until)| until).all(|until| until == START + 39 * DAY), "renewed");
+    }
+    // The first to come in an empty prefix is in nobody's way, nor is junk.
+    let mut third = World::new();
+    third.backup(0, 1);
+    third.bucket.plant("readme.txt", b"hello");
+    assert!(third.sync(0).is_well());
+}
+
+#[test]
+fn a_remembered_genuine_version_is_not_read_again_whatever_lies_on_top() {
+    let mut world = World::new();
+    world.backup(0, 10);
+    let _ = world.sync(0);
+    let pack = world.pack();
+    let bytes = world.files.files()[&pack].len();
+    for n in 0..200u8 {
+        world.bucket.plant(&pack, &vec![n; bytes]);
+    }
+    let report = world.sync(1);
+    assert!(tells(&report, &pack, "somebody has put other bytes"), "{report:?}");
+    assert_eq!((report.put_back, report.usage.bytes_received), (1, 0), "{report:?}");
+    let own = Name::parse(&pack).expect("a name");
+    assert!(world.bucket.read(&own, 64 << 20).expect("reads") == world.files.files()[&pack]);
+    // Another machine has put it back: that is seen without a byte.
+    let state = world.memory();
+    world.bucket.plant(&pack, b"other bytes");
+    let _ = world.sync(2);
+    put_back(&state);
+    let report = world.sync(3);
+    assert_eq!((report.is_well(), report.put_back, report.usage.bytes_received), (true, 0, 0), "{report:?}");
+}
+
+#[test]
+fn a_first_sync_is_not_taken_for_a_usual_night_of_the_budget() {
+    let mut world = World::new();
+    (0..8).for_each(|day| world.backup(day, 3));
+    let prices = Prices { gib_month: 0.0, thousand_writes: 10.0, thousand_reads: 0.1, ..Prices::default() };
+    let options = Options { prices, budget: Budget { levels: vec![3.0], limit: None }, ..Options::default() };
+    let first = world.try_sync(8, &options).expect("sync ends");
+    assert!(first.files_put > 20 && first.exceeded.is_none(), "{:?} {:?}", first.cost, first.usage);
+    let second = world.try_sync(9, &options).expect("sync ends");
+    assert!((first.cost.total() - second.cost.total()).abs() < 1.0, "{:?} {:?}", first.cost, second.cost);
+}
+
+#[test]
+fn a_clone_of_which_a_pack_or_half_the_files_are_gone_names_the_snapshots_that_are_hurt() {
+    let mut world = World::new();
+    (0..3).for_each(|day| world.backup(day, 10));
+    let all = world.files.files();
+    let snapshots = world.repository.snapshots().expect("lists").all;
+    let without = |is_gone: &dyn Fn(usize, &str) -> bool| {
+        let left = all.iter().enumerate().filter(|(at, (path, _))| !is_gone(*at, path));
+        MemoryStore::of(left.map(|(_, (path, bytes))| (path.clone(), bytes.clone())).collect())
+    };
+    let pack = world.pack();
+    for fragments_too in [false, true] {
+        let source = without(&|_, path| path == pack || (fragments_too && path.starts_with("index/")));
+        let copy = MemoryStore::default();
+        let report = clone_to(Arc::new(source), &copy).expect("clone ends");
+        assert!(!report.is_whole() && report.snapshots == 3, "{report:?}");
+        assert_eq!(report.hurt.last().map(|hurt| hurt.id), snapshots.last().map(|one| one.id), "{report:?}");
+        let repository = open(Arc::new(copy), world.state.path(), None).expect("opens");
+        let checked = check_all(&repository, &NoSecrets);
+        let hurt: BTreeSet<SnapshotId> = checked.hurt.iter().map(|hurt| hurt.snapshot).collect();
+        assert_eq!(hurt, report.hurt.iter().map(|hurt| hurt.id).collect(), "check says the same");
+    }
+    let copy = MemoryStore::default();
+    let source = without(&|at, path| path.starts_with("packs/") && at % 2 == 0);
+    let report = clone_to(Arc::new(source), &copy).expect("clone ends");
+    assert!(!report.hurt.is_empty(), "{report:?}");
+    // Packs that no fragment lists any more are copied and listed: nothing of it is noted.
+    let copy = MemoryStore::default();
+    let source = without(&|_, path| path.starts_with("index/"));
+    let report = clone_to(Arc::new(source), &copy).expect("clone ends");
+    assert!(report.is_whole(), "{report:?}");
+    let repository = open(Arc::new(copy), world.state.path(), None).expect("opens");
+    let checked = check_all(&repository, &NoSecrets);
+    assert!(checked.is_sound() && checked.notes.is_empty(), "{:?}", checked.notes);
+}
+
+#[test]
+fn a_clone_of_a_bucket_of_many_nights_leaves_nothing_for_check_to_note() {
+    let mut world = World::new();
+    for day in 0..6 {
+        world.lose_all_mail();
+        world.backup(day, 8);
+        let progress = Progress::default();
+        let now = Time::new(START + day * DAY, 0);
+        let keep = Policy { keep_last: 2, ..Policy::default() };
+        let mut request = prune::Request::new(keep, now, TimeZone::UTC, &progress);
+        request.at_once = true;
+        let _ = prune(&world.repository, &request).expect("prune ends");
+        let _ = world.sync(day);
+    }
+    for without_forgotten in [false, true] {
+        let genuine = GenuineStore::open(Arc::new(world.bucket.clone())).expect("versions list");
+        let source = open(Arc::new(genuine), world.state.path(), None).expect("opens");
+        let progress = Progress::default();
+        let request = clone::Request {
+            threads: 2,
+            without_forgotten,
+            lock_patience: Duration::ZERO,
+            progress: &progress,
+        };
+        let copy: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let report = clone::clone(&source, &copy, &request).expect("clone ends");
+        assert!(report.is_whole() && report.strange.is_empty(), "{report:?}");
+        let repository = open(copy, world.state.path(), None).expect("opens");
+        let checked = check_all(&repository, &NoSecrets);
+        assert!(checked.is_sound() && checked.notes.is_empty(), "{:?}", checked.notes);
+    }
+}
+
+#[test]
+fn a_clone_holds_the_lock_of_the_copy_alone() {
+    let mut world = World::new();
+    world.backup(0, 2);
+    let copy = MemoryStore::default();
+    let held = copy.lock(LockMode::Shared).expect("locks");
+    let refused = clone_to(Arc::new(world.files.clone()), &copy).expect_err("somebody is there");
+    assert!(matches!(refused, RepoError::Store(StoreError::Locked { .. })), "{refused:?}");
+    assert!(copy.files().is_empty());
+    drop(held);
+    assert_eq!(clone_to(Arc::new(world.files.clone()), &copy).expect("clone ends").snapshots, 1);
 }

@@ -64,8 +64,10 @@ fn resources(kind: &str) -> Vec<(String, Value)> {
     own.map(|block| (label(block, 1).expect("a name"), contents(&block.body))).collect()
 }
 
+/// Returns the only resource of a kind that is always made.
 fn only(kind: &str) -> Value {
     let mut all = resources(kind);
+    all.retain(|(_, resource)| resource.get("count").is_none());
     assert_eq!(all.len(), 1, "{kind}");
     all.remove(0).1
 }
@@ -152,6 +154,50 @@ fn the_uploader_puts_and_locks_and_never_deletes() {
 }
 
 #[test]
+fn who_puts_locks_nothing_for_longer_than_forty_days() {
+    for name in ["uploader", "cleaner"] {
+        let (_, policy) = resources("aws_iam_user_policy")
+            .into_iter()
+            .find(|(found, _)| found == name)
+            .expect("the policy");
+        let all = policy["policy"]["Statement"].as_array().expect("statements");
+        let long = all.iter().find(|one| one["Sid"] == "NoLongLocks").expect("the statement");
+        assert_eq!((&long["Effect"], &long["Action"][1]), (&json!("Deny"), &json!("s3:PutObjectRetention")));
+        let days = &long["Condition"]["NumericGreaterThan"]["s3:object-lock-remaining-retention-days"];
+        assert!(days.as_str().is_some_and(|days| days.contains("var.lock_days_max")), "{long}");
+    }
+    assert_eq!(default_of("lock_days_max"), 40);
+}
+
+#[test]
+fn an_access_log_is_an_option_and_lies_elsewhere() {
+    assert_eq!(default_of("log_access"), false);
+    let logging = resources("aws_s3_bucket_logging").remove(0).1;
+    assert!(logging["count"].as_str().is_some_and(|count| count.contains("var.log_access")), "{logging}");
+    assert!(logging["target_bucket"].as_str().is_some_and(|bucket| bucket.contains("aws_s3_bucket.log")));
+    for kind in ["aws_s3_bucket", "aws_s3_bucket_public_access_block", "aws_s3_bucket_policy"] {
+        assert!(
+            resources(kind).iter().any(|(name, of)| name == "log" && of.get("count").is_some()),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn versions_have_bounds_and_what_others_need_is_put_out() {
+    let text = fs::read_to_string("scripts/terraform/main.tf").expect("reads");
+    assert!(text.contains("\">= 1.5, < 2.0\"") && text.contains("\">= 5.0, < 7.0\""), "{text}");
+    let body = body();
+    let outputs = body.blocks().filter(|block| block.identifier.as_str() == "output");
+    let names: BTreeSet<String> = outputs.map(|block| block.labels[0].as_str().to_owned()).collect();
+    for name in ["store", "bucket", "alarm_topic"] {
+        assert!(names.contains(name), "{names:?}");
+    }
+    let example = fs::read_to_string("scripts/terraform/backend.tf.example").expect("reads");
+    let _: Body = hcl::from_str(&example).expect("HCL");
+}
+
+#[test]
 fn the_administrator_reads_and_changes_nothing() {
     let may = user("admin", "Allow");
     assert!(may.contains("s3:GetObjectVersion") && may.contains("s3:ListBucketVersions"));
@@ -188,7 +234,10 @@ fn people_are_told_when_it_costs_more_than_ten_and_a_hundred_yen() {
     assert_eq!(alarm["metric_name"], "EstimatedCharges");
     assert!(alarm["alarm_actions"].to_string().contains("aws_sns_topic.cost.arn"), "{alarm}");
     assert_eq!(only("aws_sns_topic_subscription")["protocol"], "email");
-    assert_eq!(default_of("alarm_amounts").as_array().map(Vec::len), Some(2));
+    assert!(alarm["alarm_name"].as_str().is_some_and(|name| name.contains("each.key")), "{alarm}");
+    let amounts = default_of("alarm_amounts");
+    let amounts = amounts.as_object().expect("by severity");
+    assert_eq!(amounts.keys().collect::<Vec<_>>(), ["critical", "warning"]);
 }
 
 #[test]

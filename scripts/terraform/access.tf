@@ -28,6 +28,14 @@ resource "aws_iam_user_policy" "uploader" {
         Resource = [aws_s3_bucket.backup.arn]
       },
       {
+        # A lock can't be shortened: who has stolen these keys could make the bucket cost money for a hundred years.
+        Sid       = "NoLongLocks"
+        Effect    = "Deny"
+        Action    = ["s3:PutObject", "s3:PutObjectRetention"]
+        Resource  = ["${aws_s3_bucket.backup.arn}/*"]
+        Condition = { NumericGreaterThan = { "s3:object-lock-remaining-retention-days" = tostring(var.lock_days_max) } }
+      },
+      {
         Sid    = "NeverDelete"
         Effect = "Deny"
         Action = [
@@ -102,6 +110,14 @@ resource "aws_iam_user_policy" "cleaner" {
           "s3:GetBucketObjectLockConfiguration", "s3:GetLifecycleConfiguration",
         ]
         Resource = [aws_s3_bucket.backup.arn]
+      },
+      {
+        # A lock can't be shortened: who has stolen these keys could make the bucket cost money for a hundred years.
+        Sid       = "NoLongLocks"
+        Effect    = "Deny"
+        Action    = ["s3:PutObject", "s3:PutObjectRetention"]
+        Resource  = ["${aws_s3_bucket.backup.arn}/*"]
+        Condition = { NumericGreaterThan = { "s3:object-lock-remaining-retention-days" = tostring(var.lock_days_max) } }
       },
       {
         Sid      = "NoBypass"

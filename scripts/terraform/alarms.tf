@@ -16,14 +16,14 @@ resource "aws_sns_topic_subscription" "cost" {
 
 resource "aws_cloudwatch_metric_alarm" "cost" {
   provider            = aws.billing
-  count               = length(var.alarm_amounts)
-  alarm_name          = "${var.bucket}-cost-${count.index}"
-  alarm_description   = "Amazon S3 costs more than ${var.alarm_amounts[count.index]} dollars this month."
+  for_each            = var.alarm_amounts
+  alarm_name          = "${var.bucket}-cost-${each.key}"
+  alarm_description   = "${upper(each.key)}: Amazon S3 costs more than ${each.value} dollars this month."
   namespace           = "AWS/Billing"
   metric_name         = "EstimatedCharges"
   statistic           = "Maximum"
   comparison_operator = "GreaterThanThreshold"
-  threshold           = var.alarm_amounts[count.index]
+  threshold           = each.value
   period              = 21600
   evaluation_periods  = 1
   alarm_actions       = [aws_sns_topic.cost.arn]

@@ -21,6 +21,12 @@ variable "lock_days" {
   default     = 30
 }
 
+variable "lock_days_max" {
+  description = "Most days for which the uploader may lock anything: more than lock_days, so that a wrong clock stops no run."
+  type        = number
+  default     = 40
+}
+
 variable "noncurrent_days" {
   description = "Days after which a version goes that something lies on top of: so many that an attack is noticed first."
   type        = number
@@ -33,7 +39,22 @@ variable "alarm_addresses" {
 }
 
 variable "alarm_amounts" {
-  description = "Amounts a month, in the currency in which Amazon bills (dollars), above which they are told: about 10 and 100 yen."
-  type        = list(number)
-  default     = [0.07, 0.7]
+  description = "Amounts a month, in the currency in which Amazon bills (dollars), above which they are told, by severity: about 10 and 100 yen."
+  type        = map(number)
+  default = {
+    warning  = 0.07
+    critical = 0.7
+  }
+}
+
+variable "log_access" {
+  description = "Whether a second bucket gets a line for each request: who put, locked, read or tried to delete what."
+  type        = bool
+  default     = false
+}
+
+variable "log_days" {
+  description = "Days for which these lines are kept."
+  type        = number
+  default     = 400
 }

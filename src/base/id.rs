@@ -88,6 +88,10 @@ id! {
     CondemnedId, 32
 }
 id! {
+    /// Name of a note of what was removed: BLAKE3-256 of the whole file.
+    ForgottenId, 32
+}
+id! {
     /// Name of a repository: 16 random bytes, drawn by `init`.
     RepositoryId, 16
 }

@@ -5,6 +5,7 @@ pub mod condemned;
 pub mod content;
 pub mod directory;
 pub mod entry;
+pub mod forgotten;
 pub mod id;
 pub mod kind;
 pub mod layout;

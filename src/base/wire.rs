@@ -25,8 +25,10 @@ pub enum RecordKind {
     WriterState = 7,
     /// The recipients in the state directory.
     RecipientsState = 8,
+    /// A file under `forgotten/`.
+    Forgotten = 9,
     /// The key files of a repository that is being made, in the state directory.
-    InitState = 9,
+    InitState = 10,
 }
 
 /// Why bytes are not the record that was asked for. Nothing was changed; never retry.

@@ -12,7 +12,7 @@ use crate::cli::offsite;
 use crate::cli::retention::Prune;
 use crate::cli::s3::S3Args;
 use crate::cli::sources::Backup;
-use crate::cli::values::{LOCK_WAIT, lock_wait};
+use crate::cli::values::{LOCK_WAIT, lock_wait, mark};
 
 pub use crate::cli::looking::{Cat, Diff, Find, History, Ls, Mount, Snapshots};
 
@@ -53,6 +53,9 @@ pub struct Global {
     /// Try the passphrase on the one key file whose id begins so ('snap key list')
     #[arg(long, global = true, value_name = "ID")]
     pub key: Option<String>,
+    /// Open only the repository whose writer secret has a mark that begins so: 'snap init', 'key list' and 'stats' print it
+    #[arg(long, global = true, value_name = "MARK", value_parser = mark)]
+    pub writer_mark: Option<String>,
     /// One JSON object a line on standard output
     #[arg(long, global = true)]
     pub json: bool,

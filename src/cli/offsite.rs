@@ -16,6 +16,9 @@ pub struct Sync {
     /// Remove even if more than half of the bucket's snapshots would go
     #[arg(long, requires = "delete")]
     pub force: bool,
+    /// Let go of the snapshots that are in the bucket and were lost here; else they stay locked, and each run tells of them
+    #[arg(long)]
+    pub accept_loss: bool,
     /// Read every lock back, not only a sample
     #[arg(long)]
     pub audit: bool,
@@ -48,6 +51,9 @@ pub struct Clone {
     /// Where the repository is: s3://bucket/prefix, or a directory
     #[arg(value_name = "STORE")]
     pub store: PathBuf,
+    /// Leave out the snapshots that were removed on purpose and are still there
+    #[arg(long)]
+    pub without_forgotten: bool,
 }
 
 fn amount(text: &str) -> Result<f64, String> {

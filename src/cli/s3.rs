@@ -11,8 +11,7 @@ use crate::job::config;
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Config};
 use crate::store::{
-    GenuineStore, LocalStore, Name, S3_SCHEME, S3Location, S3Options, S3Store, Store, dead_link,
-    refuse_other_kinds,
+    GenuineStore, LocalStore, S3_SCHEME, S3Location, S3Options, S3Store, Store, dead_link, refuse_other_kinds,
 };
 
 /// How a repository on S3 is reached. Credentials come from the environment, ~/.aws, web identity or
@@ -70,6 +69,12 @@ impl S3Args {
     }
 }
 
+/// Returns the server that the environment names, as every AWS program takes it.
+pub fn endpoint_of_environment() -> Option<String> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    set("AWS_ENDPOINT_URL_S3").or_else(|| set("AWS_ENDPOINT_URL"))
+}
+
 /// Returns whether a location lies on S3.
 pub fn is_s3(location: &Path) -> bool {
     location.as_os_str().as_encoded_bytes().starts_with(S3_SCHEME.as_bytes())
@@ -115,7 +120,7 @@ pub fn store_at(location: &Path, options: S3Options) -> Result<Arc<dyn Store>, R
 /// writer secret, for it tells every chunk's id and length. Each copy of a repository has its own, by the hash of
 /// where it lies. None as long as there is no repository.
 pub fn index_of(store: &dyn Store, location: &Path, state: &Path) -> Option<PathBuf> {
-    let config = store.read(&Name::Config, CONFIG_BYTES_MAX).ok()?;
+    let [config] = <[Vec<u8>; 1]>::try_from(store.configs(CONFIG_BYTES_MAX).ok()?).ok()?; // else it is contested
     let id = Config::from_bytes(&config).and_then(|config| config.id()).ok()?;
     let place = if is_s3(location) { location.to_owned() } else { std::fs::canonicalize(location).ok()? };
     let hash = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();

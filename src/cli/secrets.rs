@@ -21,6 +21,7 @@ pub struct CliSecrets {
     password_file: Option<PathBuf>,
     identity_files: Vec<PathBuf>,
     only_key: Option<String>,
+    writer_mark: Option<String>,
     progress: Arc<Progress>,
     known: Mutex<Option<Passphrase>>,
 }
@@ -36,6 +37,7 @@ impl CliSecrets {
             password_file: global.password_file.clone(),
             identity_files: global.identity.clone(),
             only_key: global.key.clone(),
+            writer_mark: global.writer_mark.clone(),
             progress,
             known: Mutex::new(None),
         }
@@ -135,6 +137,10 @@ impl Secrets for CliSecrets {
 
     fn only_key(&self) -> Option<&str> {
         self.only_key.as_deref()
+    }
+
+    fn writer_mark(&self) -> Option<&str> {
+        self.writer_mark.as_deref()
     }
 
     fn forget(&self) {

@@ -1,6 +1,7 @@
 //! What every command needs: the repository, secrets, clock, time zone, signals.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::num::NonZero;
 use std::os::unix::fs::DirBuilderExt;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use signal_hook::iterator::Signals;
 
+use crate::base::id::SnapshotId;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
 use crate::cli::args::Global;
@@ -23,8 +25,11 @@ use crate::repo::browse::newest_with;
 use crate::repo::index::{Index, remove_cache};
 use crate::repo::reader::Reader;
 use crate::repo::select::{name_length, zoned};
-use crate::repo::{Opening, RepoError, Repository, Snapshot};
-use crate::store::{Lock, LockMode, Store, dead_link};
+use crate::repo::{Opening, RepoError, Repository, Snapshot, Snapshots};
+use crate::store::{Folder, Lock, LockMode, Name, Store, StoreError, dead_link};
+
+/// Manifests that can't be read and are named; the others are counted.
+const UNREADABLE_TOLD: usize = 10;
 
 /// Memory for frames that commands which look inside keep, in bytes.
 const FRAME_CACHE_BYTES: usize = 32 << 20;
@@ -172,7 +177,41 @@ impl Session {
     /// # Errors
     /// As [`Repository::open`].
     pub fn open(&self) -> Result<Repository, RepoError> {
-        self.with_opening(Repository::open)
+        self.with_opening(Repository::open).map_err(|error| self.with_copy(error))
+    }
+
+    /// Returns an error that says where a copy of the repository is which is not there; another error as it is.
+    fn with_copy(&self, error: RepoError) -> RepoError {
+        let is_plain = self.location().is_ok_and(is_s3) && !self.global.s3.s3_genuine;
+        let is_covered =
+            || self.store().and_then(|store| Ok(store.covered(None)?)).is_ok_and(|all| !all.is_empty());
+        let may_be_covered = match &error {
+            RepoError::Distrusted { .. } | RepoError::Config { .. } | RepoError::NoWriterSecret { .. } => {
+                true
+            }
+            RepoError::NotThere { .. } => is_plain && is_covered(),
+            _ => false,
+        };
+        if is_plain && may_be_covered {
+            tracing::warn!(
+                "if somebody has put or deleted something in the bucket on top of what is there, --s3-genuine reads what lies below"
+            );
+        }
+        let RepoError::NotThere { location } = &error else { return error };
+        let config = self.own_config().ok().flatten();
+        let Some(sync) = config.and_then(|config| config.sync.as_ref()) else { return error };
+        let profile = sync.profile.as_deref().and_then(|profile| profile.strip_suffix("-uploader"));
+        let whose = profile.map_or_else(
+            || "the administrator's credentials".to_owned(),
+            |name| format!("the administrator's credentials (--s3-profile {name}-admin)"),
+        );
+        RepoError::Source {
+            path: location.clone(),
+            reason: format!(
+                "no repository here; if it was lost, 'snap clone {}' with {whose} brings it back; if there never was one, 'snap init' makes it, and --repo names another",
+                sync.store
+            ),
+        }
     }
 
     /// Takes the repository's lock beside others. Waits a while for who has it alone: a sweep is short.
@@ -181,6 +220,23 @@ impl Session {
     /// As [`Repository::lock_patiently`].
     pub fn lock(&self, repository: &Repository) -> Result<Box<dyn Lock>, RepoError> {
         repository.lock_patiently(LockMode::Shared, self.global.lock_wait, &self.progress)
+    }
+
+    /// As [`Self::lock`], for who only reads. On S3 a lock is an object that whoever may put can put, again and again: once
+    /// patience is at its end what is there is read without one, and that is said.
+    ///
+    /// # Errors
+    /// As [`Self::lock`].
+    pub fn lock_to_read(&self, repository: &Repository) -> Result<Option<Box<dyn Lock>>, RepoError> {
+        match self.lock(repository) {
+            Err(RepoError::Store(StoreError::Locked { path })) if self.location().is_ok_and(is_s3) => {
+                tracing::warn!(
+                    "{path}: another run has the repository to itself, or somebody has put that there: it is read all the same, and what is removed meanwhile is told as missing"
+                );
+                Ok(None)
+            }
+            locked => locked.map(Some),
+        }
     }
 
     /// Opens what reads the repository.
@@ -207,16 +263,40 @@ impl Session {
         Ok(Reader::new(repository, index, cache_bytes))
     }
 
-    /// Returns all snapshots; says which could not be read.
+    /// Returns all snapshots; says which could not be read, and how many somebody has deleted in a bucket.
     ///
     /// # Errors
     /// [`RepoError::Store`].
     pub fn snapshots(&self, repository: &Repository) -> Result<Vec<Snapshot>, RepoError> {
         let snapshots = repository.snapshots()?;
-        for (path, error) in &snapshots.unreadable {
+        for (path, error) in snapshots.unreadable.iter().take(UNREADABLE_TOLD) {
             tracing::warn!("{path}: {error}; 'snap check' says more");
         }
+        if let Some(more) = snapshots.unreadable.len().checked_sub(UNREADABLE_TOLD).filter(|more| *more > 0) {
+            tracing::warn!("{more} more files under snapshots/ can't be read; 'snap check' names them");
+        }
+        self.tell_covered(repository, &snapshots);
         Ok(snapshots.all)
+    }
+
+    /// Says how many snapshots somebody has deleted in a bucket that keeps them, without a note that they were removed. Who
+    /// may not list versions is told nothing.
+    fn tell_covered(&self, repository: &Repository, snapshots: &Snapshots) {
+        let covered = repository.store().covered(Some(Folder::Snapshots)).unwrap_or_default();
+        if covered.is_empty() {
+            return;
+        }
+        let notes = repository.forgotten().unwrap_or_default();
+        let rows = notes.rows();
+        let replaced: BTreeSet<SnapshotId> =
+            snapshots.all.iter().filter_map(|snapshot| snapshot.manifest.replaces).collect();
+        let is_lost = |name: &&Name| matches!(name, Name::Snapshot(id) if !rows.contains_key(id) && !replaced.contains(id));
+        let lost = covered.iter().filter(is_lost).count();
+        if lost > 0 {
+            tracing::warn!(
+                "snapshots/: {lost} files were deleted in the bucket, which keeps them, and nothing notes that they were removed: what is shown may be an older state; --s3-genuine shows all"
+            );
+        }
     }
 
     /// Returns an error that says where a path is which the snapshot does not have; another error as it is.

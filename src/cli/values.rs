@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::units::{parse_duration, parse_size};
+use crate::repo::keys::MARK_DIGITS_MIN;
 
 /// How long to wait for a lock, if nothing is said.
 pub const LOCK_WAIT: &str = "60s";
@@ -48,6 +49,18 @@ pub fn percent(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).parse().ok();
     let number = number.filter(|number| (0.0..=100.0).contains(number));
     number.ok_or_else(|| "is not a percentage from 0 to 100".to_owned())
+}
+
+/// Reads the mark of a writer secret, or how it begins.
+///
+/// # Errors
+/// Why it is none.
+pub fn mark(text: &str) -> Result<String, String> {
+    let digits = text.trim().to_ascii_lowercase();
+    match digits.len() >= MARK_DIGITS_MIN && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        true => Ok(digits),
+        false => Err(format!("is not a mark: {MARK_DIGITS_MIN} hex digits of it at least")),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::base::forgotten::ForgottenRow;
 use crate::base::id::SnapshotId;
+use crate::base::time::Time;
 use crate::base::wire;
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::stage::snapshot::{Manifest, facts};
@@ -28,15 +30,20 @@ pub struct Change {
 /// [`RepoError::Store`]: the snapshot is there, with the old tags or the new. [`RepoError::NoSnapshot`] if it was
 /// forgotten meanwhile. [`RepoError::Source`] if other runs are faster again and again, or leave it there twice; and
 /// for a component to accept that is not suspect.
-pub fn tag(repository: &Repository, snapshot: &Snapshot, change: &Change) -> Result<Snapshot, RepoError> {
+pub fn tag(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    change: &Change,
+    now: Time,
+) -> Result<Snapshot, RepoError> {
     if !repository.is_enrolled() {
         return Err(repository.not_enrolled()); // it may be another one, put in the place of ours
     }
-    let other = match try_tag(repository, snapshot, change)? {
+    let other = match try_tag(repository, snapshot, change, now)? {
         Tried::Done(tagged) => return Ok(tagged),
         Tried::Overtaken(other) => other,
     };
-    match try_tag(repository, &other, change)? {
+    match try_tag(repository, &other, change, now)? {
         Tried::Done(tagged) => Ok(tagged),
         Tried::Overtaken(other) => {
             Err(at_the_same_time(snapshot.id, &format!("it is {} by now: tag that one", other.id)))
@@ -60,7 +67,12 @@ enum Tried {
 /// Two runs at once each put a manifest first and look for the other's then, so that one at least sees both. The
 /// one with the higher name is taken back, by its own run; the other one stays whatever happens, so that the snapshot
 /// never is without a manifest.
-fn try_tag(repository: &Repository, snapshot: &Snapshot, change: &Change) -> Result<Tried, RepoError> {
+fn try_tag(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    change: &Change,
+    now: Time,
+) -> Result<Tried, RepoError> {
     let mut manifest = snapshot.manifest.clone();
     manifest.tags.extend(change.add.iter().cloned());
     manifest.tags.retain(|tag| !change.remove.contains(tag));
@@ -85,14 +97,14 @@ fn try_tag(repository: &Repository, snapshot: &Snapshot, change: &Change) -> Res
     successors.read.insert(id);
     let beside = successors.look()?;
     if let Some(other) = beside.lower_than(id) {
-        return give_way(repository, id, other);
+        return give_way(repository, id, other, now);
     }
     // What the old one replaced was hidden by it, and goes before it.
-    for old in replaced.into_iter().chain([snapshot.id]) {
-        delete(repository, old)?;
-    }
+    let old: Vec<SnapshotId> = replaced.into_iter().chain([snapshot.id]).collect();
+    note(repository, &old, id, now)?;
+    old.into_iter().try_for_each(|old| delete(repository, old))?;
     if let Some(other) = successors.look()?.lower_than(id) {
-        return give_way(repository, id, other);
+        return give_way(repository, id, other, now);
     }
     match beside.come.first() {
         // The old one was gone: that run had looked for the last time before this one's manifest was there.
@@ -128,9 +140,27 @@ fn accept(manifest: &mut Manifest, components: &[String], id: SnapshotId) -> Res
 }
 
 /// Takes back what this run has put, for another run's that stays.
-fn give_way(repository: &Repository, own: SnapshotId, other: &Snapshot) -> Result<Tried, RepoError> {
+fn give_way(
+    repository: &Repository,
+    own: SnapshotId,
+    other: &Snapshot,
+    now: Time,
+) -> Result<Tried, RepoError> {
+    note(repository, &[own], other.id, now)?;
     delete(repository, own)?;
     Ok(Tried::Overtaken(other.clone()))
+}
+
+/// Notes that another manifest has taken the place of these, before they go.
+fn note(repository: &Repository, old: &[SnapshotId], new: SnapshotId, now: Time) -> Result<(), RepoError> {
+    let row = |id: &SnapshotId| ForgottenRow {
+        id: *id,
+        time: None,
+        rule: format!("{new} has taken its place"),
+        is_by_hand: false,
+        is_replaced: true,
+    };
+    repository.note_forgotten(now, 0, old.iter().map(row).collect()).map(drop)
 }
 
 /// Removes a manifest, unless somebody else has.
@@ -206,10 +236,11 @@ impl<'s> Successors<'s> {
 mod tests {
 
     use super::*;
-    use crate::base::time::Time;
     use crate::repo::sample::plain;
     use crate::stage::snapshot::Manifest;
     use crate::store::MemoryStore;
+
+    const NOW: Time = Time { seconds: 1_767_000_000, nanos: 0 };
 
     /// Returns a repository of one snapshot, and the snapshot.
     fn scene(disk: &MemoryStore) -> (Repository, Snapshot) {
@@ -234,7 +265,7 @@ mod tests {
         let (repository, mut snapshot) = scene(&disk);
         for tags in 1..=3 {
             let before = disk.files();
-            snapshot = tag(&repository, &snapshot, &adding(&format!("tag {tags}"))).unwrap();
+            snapshot = tag(&repository, &snapshot, &adding(&format!("tag {tags}")), NOW).unwrap();
             // As if the power had gone before the old ones were removed.
             for (path, bytes) in before.into_iter().filter(|(path, _)| path.starts_with("snapshots/")) {
                 repository.store().put_new(&Name::parse(&path).unwrap(), &bytes).unwrap();
@@ -243,7 +274,7 @@ mod tests {
             let all = repository.snapshots().unwrap().all;
             assert_eq!((all.len(), all[0].id), (1, snapshot.id));
         }
-        let tagged = tag(&repository, &snapshot, &adding("last")).unwrap();
+        let tagged = tag(&repository, &snapshot, &adding("last"), NOW).unwrap();
         assert_eq!(repository.snapshots().unwrap().all, [tagged]);
         assert_eq!(manifests(&disk), 1);
     }
@@ -253,30 +284,30 @@ mod tests {
         let disk = MemoryStore::default();
         let (repository, plain) = scene(&disk);
         let accepting = |name: &str| Change { accept: vec![name.to_owned()], ..Change::default() };
-        let refused = tag(&repository, &plain, &accepting("mail")).unwrap_err().to_string();
+        let refused = tag(&repository, &plain, &accepting("mail"), NOW).unwrap_err().to_string();
         assert!(refused.contains("component mail: is not suspect in snapshot"), "{refused}");
         let mut manifest = plain.manifest;
         let suspect = facts::Suspect { component: "mail".to_owned(), reason: "nothing is there".to_owned() };
         manifest.set_fact(facts::SUSPECTS, wire::encode(&vec![suspect]).unwrap());
         let (id, _) = repository.put_manifest(&manifest).unwrap();
         let suspect = Snapshot { id, manifest };
-        assert!(tag(&repository, &suspect, &accepting("mysql")).is_err());
-        let accepted = tag(&repository, &suspect, &accepting("mail")).unwrap();
+        assert!(tag(&repository, &suspect, &accepting("mysql"), NOW).is_err());
+        let accepted = tag(&repository, &suspect, &accepting("mail"), NOW).unwrap();
         assert_eq!(accepted.manifest.suspicion("mail"), None);
         assert_eq!(accepted.manifest.replaces, Some(id));
-        assert_eq!(tag(&repository, &accepted, &accepting("mail")).unwrap(), accepted, "once is enough");
+        assert_eq!(tag(&repository, &accepted, &accepting("mail"), NOW).unwrap(), accepted, "once is enough");
     }
 
     #[test]
     fn a_snapshot_that_another_run_has_tagged_meanwhile_gets_both_tags() {
         let disk = MemoryStore::default();
         let (repository, snapshot) = scene(&disk);
-        tag(&repository, &snapshot, &adding("a")).unwrap();
-        let tagged = tag(&repository, &snapshot, &adding("b")).unwrap();
+        tag(&repository, &snapshot, &adding("a"), NOW).unwrap();
+        let tagged = tag(&repository, &snapshot, &adding("b"), NOW).unwrap();
         assert_eq!(tagged.manifest.tags, ["a", "b"]);
         assert_eq!(repository.snapshots().unwrap().all, [tagged]);
         repository.store().delete(&Name::Snapshot(repository.snapshots().unwrap().all[0].id)).unwrap();
-        let gone = tag(&repository, &snapshot, &adding("c"));
+        let gone = tag(&repository, &snapshot, &adding("c"), NOW);
         assert!(
             matches!(gone, Err(RepoError::NoSnapshot { .. })),
             "a snapshot that was forgotten stays away"
@@ -289,8 +320,8 @@ mod tests {
             let disk = MemoryStore::default();
             let (repository, snapshot) = scene(&disk);
             let (one, other) = std::thread::scope(|scope| {
-                let other = scope.spawn(|| tag(&repository, &snapshot, &adding("b")).is_ok());
-                (tag(&repository, &snapshot, &adding("a")).is_ok(), other.join().unwrap())
+                let other = scope.spawn(|| tag(&repository, &snapshot, &adding("b"), NOW).is_ok());
+                (tag(&repository, &snapshot, &adding("a"), NOW).is_ok(), other.join().unwrap())
             });
             let all = repository.snapshots().unwrap().all;
             assert!(all.len() == 1 || (all.len() == 2 && !(one && other)), "{} are there", all.len());

@@ -3,7 +3,7 @@
 //! A lock is never shortened, so what was read once holds. The file is a cache: if it is gone, damaged
 //! or of another bucket, everything is looked at again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -19,12 +19,15 @@ pub struct BucketState {
     location: String,
     /// By path and version: until when it is locked, in seconds since 1970.
     versions: BTreeMap<String, BTreeMap<String, i64>>,
+    /// By path: the versions that are not ours, and were told.
+    #[serde(default)]
+    strange: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl BucketState {
     /// Reads what this machine remembers of the bucket at `location`.
     pub fn load(repository: &Repository, location: &str) -> Self {
-        let empty = Self { location: location.to_owned(), versions: BTreeMap::new() };
+        let empty = Self { location: location.to_owned(), ..Self::default() };
         let Ok(bytes) = read_regular(&path(repository, location), RECORD_BYTES_CAP as u64) else {
             return empty;
         };
@@ -72,6 +75,21 @@ impl BucketState {
         }
     }
 
+    /// Remembers that these versions of an object are not ours, and were told.
+    pub fn learn_strange<'v>(&mut self, path: &str, ids: impl Iterator<Item = &'v VersionId>) {
+        self.strange.entry(path.to_owned()).or_default().extend(ids.map(|id| id.0.clone()));
+    }
+
+    /// Returns whether a version is known not to be ours.
+    pub fn is_strange(&self, path: &str, id: &VersionId) -> bool {
+        self.strange.get(path).is_some_and(|known| known.contains(&id.0))
+    }
+
+    /// Forgets what is known of versions that are not ours, but for those that are `there`.
+    pub fn keep_strange(&mut self, there: impl Fn(&str) -> bool) {
+        self.strange.retain(|path, _| there(path));
+    }
+
     /// Returns the latest end of a lock of an object's versions; none if none is known.
     pub fn latest(&self, path: &str) -> Option<i64> {
         self.versions.get(path)?.values().copied().max()
@@ -80,7 +98,7 @@ impl BucketState {
     /// Returns what is known of one object.
     pub fn only(&self, path: &str) -> Self {
         let versions = self.versions.get(path).map(|known| (path.to_owned(), known.clone()));
-        Self { location: self.location.clone(), versions: versions.into_iter().collect() }
+        Self { location: self.location.clone(), versions: versions.into_iter().collect(), ..Self::default() }
     }
 
     /// Returns all versions that are known.

@@ -11,6 +11,7 @@ use crate::base::id::{KeyFileId, RepositoryId};
 use crate::base::time::Time;
 use crate::repo::claim::refuse_strangers;
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
+use crate::repo::identify::Identified;
 use crate::repo::keys::{
     FIRST_SEALING, KeyBody, KeyFile, Passphrase, WriterKeys, first_keys, forms, unwrap_identity,
 };
@@ -64,7 +65,7 @@ impl Repository {
             Ok(_) => return Err(RepoError::Exists { location }),
         }
         refuse_strangers(store.as_ref())?;
-        for folder in [Folder::Packs, Folder::Index, Folder::Snapshots, Folder::Condemned] {
+        for folder in Folder::ALL.into_iter().filter(|folder| *folder != Folder::Keys) {
             if !store.list(folder)?.is_empty() {
                 let what =
                     "there are repository files but no config; restore the config from a copy".to_owned();
@@ -103,7 +104,9 @@ impl Repository {
         }
         forget_init(opening.state, id);
         let _ = store.lock(LockMode::Shared); // its file is there then when no more files fit
-        Self::assemble(opening, config, writer, true)
+        let (bytes, identities) = (text.into_bytes(), Vec::new());
+        let made = Identified { config, bytes, writer, identities, is_enrolled: true, is_vouched_for: true };
+        Self::assemble(opening, made)
     }
 }
 

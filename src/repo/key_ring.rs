@@ -14,7 +14,7 @@ use crate::store::{Folder, Found, Name, Store};
 /// Longest key file that is read, in bytes.
 const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Key files that are read at a time.
+/// Files that are read at a time.
 const READERS: usize = 8;
 
 /// Reads a key file.
@@ -40,10 +40,20 @@ pub fn read_keys(store: &dyn Store, found: Vec<Found>) -> Vec<ReadKey> {
             _ => None,
         })
         .collect();
-    let share = ids.len().div_ceil(READERS).max(1);
+    read_side_by_side(&ids, |id| read_key(store, *id))
+}
+
+/// Reads what `names` name, several at a time, for a bucket takes its time for each; returns each with what reading it
+/// gave, in their order.
+pub fn read_side_by_side<N: Copy + Send + Sync, R: Send>(
+    names: &[N],
+    read: impl Fn(&N) -> R + Sync,
+) -> Vec<(N, R)> {
+    let share = names.len().div_ceil(READERS).max(1);
     std::thread::scope(|scope| {
-        let read = |ids: &[KeyFileId]| ids.iter().map(|id| (*id, read_key(store, *id))).collect::<Vec<_>>();
-        let parts: Vec<_> = ids.chunks(share).map(|part| begin_or_do(scope, move || read(part))).collect();
+        let read = &read;
+        let some = move |names: &[N]| names.iter().map(|name| (*name, read(name))).collect::<Vec<_>>();
+        let parts: Vec<_> = names.chunks(share).map(|part| begin_or_do(scope, move || some(part))).collect();
         parts.into_iter().flat_map(|reading| reading.join().unwrap_or_default()).collect()
     })
 }

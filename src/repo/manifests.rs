@@ -18,7 +18,7 @@ const MANIFEST_PURPOSE: &str = "snap v1 manifest";
 
 /// Longest file of a manifest that is read, in bytes: the largest record, not compressible (zstd adds 1/256 at most), and
 /// its headers.
-const MANIFEST_FILE_BYTES_MAX: u64 = (MANIFEST_BYTES_CAP + MANIFEST_BYTES_CAP / 256 + 4096) as u64;
+pub const MANIFEST_FILE_BYTES_MAX: u64 = (MANIFEST_BYTES_CAP + MANIFEST_BYTES_CAP / 256 + 4096) as u64;
 
 /// Memory that all manifests of a repository may take together, in bytes: more than a hundred thousand nights.
 pub const MANIFESTS_MEMORY_MAX: usize = 512 << 20;
@@ -53,11 +53,18 @@ pub struct Snapshots {
 
 fn read_manifest(store: &dyn Store, writer: &WriterKeys, id: SnapshotId) -> Result<Manifest, RepoError> {
     let name = Name::Snapshot(id);
-    let bytes = read_named(store, &name, MANIFEST_FILE_BYTES_MAX)?;
-    let sealed = wire::unwrap(RecordKind::Snapshot, &bytes).map_err(|e| RepoError::record(&name, e))?;
+    open_manifest(writer, &name, &read_named(store, &name, MANIFEST_FILE_BYTES_MAX)?)
+}
+
+/// Opens the bytes of a manifest.
+///
+/// # Errors
+/// [`RepoError::Record`], [`RepoError::Seal`].
+pub fn open_manifest(writer: &WriterKeys, name: &Name, bytes: &[u8]) -> Result<Manifest, RepoError> {
+    let sealed = wire::unwrap(RecordKind::Snapshot, bytes).map_err(|e| RepoError::record(name, e))?;
     let record = open_record_within(writer.metadata(), MANIFEST_PURPOSE, sealed, MANIFEST_BYTES_CAP);
-    let record = record.map_err(|e| RepoError::seal(&name, e))?;
-    wire::decode_within::<_, MANIFEST_BYTES_CAP>(&record).map_err(|e| RepoError::record(&name, e))
+    let record = record.map_err(|e| RepoError::seal(name, e))?;
+    wire::decode_within::<_, MANIFEST_BYTES_CAP>(&record).map_err(|e| RepoError::record(name, e))
 }
 
 /// Returns whether a manifest is there that opens with this writer secret. Reads one after the other until one does.

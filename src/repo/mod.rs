@@ -8,10 +8,12 @@ pub mod claim;
 pub mod condemned;
 pub mod config;
 pub mod error;
+pub mod forgotten;
 pub mod index;
 pub mod keys;
 pub mod listing;
 pub mod lists;
+pub mod reach;
 pub mod reader;
 pub mod recent;
 pub mod recipients;
@@ -28,7 +30,9 @@ pub mod whose;
 pub mod writer;
 
 mod buffers;
+mod contest;
 mod create;
+mod identify;
 mod key_ring;
 mod manifests;
 mod open;
@@ -37,8 +41,9 @@ mod state;
 mod unlock;
 
 pub use error::RepoError;
-pub use manifests::{MANIFESTS_MEMORY_MAX, Snapshot, Snapshots};
-pub use open::{Opening, Repository};
+pub use key_ring::read_side_by_side;
+pub use manifests::{MANIFEST_FILE_BYTES_MAX, MANIFESTS_MEMORY_MAX, Snapshot, Snapshots, open_manifest};
+pub use open::{Opening, Repository, read_named};
 
 #[cfg(test)]
 pub mod sample {

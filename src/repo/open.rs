@@ -11,9 +11,10 @@ use crate::base::limits::TREE_CHUNK_BYTES_AVG;
 use crate::base::progress::{Done, Progress};
 use crate::repo::RepoError;
 use crate::repo::config::{CONFIG_BYTES_MAX, Config, Encryption};
+use crate::repo::identify::{Identified, identify};
 use crate::repo::keys::{NoSecrets, Secrets, WriterKeys};
-use crate::repo::state::{forget_init, keep_secret, kept_secret, state_file};
-use crate::repo::unlock::{recover_secret, unlock};
+use crate::repo::state::{forget_init, keep_secret, state_file};
+use crate::repo::unlock::unlock;
 use crate::stage::chunk::{ChunkSizes, Chunker};
 use crate::stage::seal::Secret;
 use crate::store::{Lock, LockMode, Name, Store, StoreError};
@@ -41,6 +42,7 @@ pub struct Opening<'a> {
 pub struct Repository {
     store: Arc<dyn Store>,
     config: Config,
+    config_bytes: Vec<u8>,
     id: RepositoryId,
     writer: WriterKeys,
     chunker: Chunker,
@@ -48,6 +50,7 @@ pub struct Repository {
     index: Option<PathBuf>,
     state: PathBuf,
     is_enrolled: bool,
+    is_vouched_for: bool,
     identities: OnceLock<Vec<Identity>>,
 }
 
@@ -61,60 +64,38 @@ impl Repository {
     /// [`RepoError::NotThere`], [`RepoError::Config`], [`RepoError::Distrusted`],
     /// [`RepoError::NoWriterSecret`], [`RepoError::WrongPassphrase`].
     pub fn open(opening: &Opening<'_>) -> Result<Self, RepoError> {
-        let location = opening.store.location();
-        let bytes = match opening.store.read(&Name::Config, CONFIG_BYTES_MAX) {
-            Err(StoreError::Missing { .. }) => return Err(RepoError::NotThere { location }),
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
-                return Err(RepoError::NotThere { location });
-            }
-            other => other?,
-        };
-        let bad = |what| RepoError::Config { location: location.clone(), what };
-        let config = Config::from_bytes(&bytes).map_err(bad)?;
-        let id = config.id().map_err(bad)?;
-        match kept_secret(opening.state, id)? {
-            Some(kept) if kept.encryption != config.encryption => Err(RepoError::Distrusted {
-                location,
-                what: "its encryption is not the one it was made with; somebody changed the config"
-                    .to_owned(),
-            }),
-            Some(kept) => {
-                forget_init(opening.state, id); // it was done: the config is there
-                let writer = WriterKeys::new(Secret::from_bytes(kept.secret), config.encryption);
-                Self::assemble(opening, config, writer, true)
-            }
-            None => {
-                let (writer, identities) = recover_secret(opening, &config, id)?;
-                let repository = Self::assemble(opening, config, writer, false)?;
-                if !identities.is_empty() {
-                    let _ = repository.identities.set(identities);
-                }
-                Ok(repository)
-            }
+        let identified = identify(opening)?;
+        if identified.is_enrolled
+            && let Ok(id) = identified.config.id()
+        {
+            forget_init(opening.state, id); // it was done: the config is there
         }
+        Self::assemble(opening, identified)
     }
 
-    pub(super) fn assemble(
-        opening: &Opening<'_>,
-        config: Config,
-        writer: WriterKeys,
-        is_enrolled: bool,
-    ) -> Result<Self, RepoError> {
+    pub(super) fn assemble(opening: &Opening<'_>, identified: Identified) -> Result<Self, RepoError> {
+        let Identified { config, bytes, writer, identities, is_enrolled, is_vouched_for } = identified;
         let bad = |what| RepoError::Config { location: opening.store.location(), what };
         let id = config.id().map_err(bad)?;
         let chunker = Chunker::new(config.chunk_sizes().map_err(bad)?, writer.gear());
         let tree_chunker = Chunker::new(ChunkSizes { avg: TREE_CHUNK_BYTES_AVG }, writer.gear());
+        let unlocked = OnceLock::new();
+        if !identities.is_empty() {
+            let _ = unlocked.set(identities);
+        }
         Ok(Self {
             store: opening.store.clone(),
             id,
             chunker,
             tree_chunker,
             config,
+            config_bytes: bytes,
             writer,
             index: opening.index.clone(),
             state: opening.state.to_owned(),
             is_enrolled,
-            identities: OnceLock::new(),
+            is_vouched_for,
+            identities: unlocked,
         })
     }
 
@@ -126,11 +107,15 @@ impl Repository {
         let opening = Opening { store, state: &self.state, index: None, secrets: &NoSecrets };
         let secret = Secret::from_bytes(*self.writer.secret().expose());
         let writer = WriterKeys::new(secret, self.config.encryption);
-        let other = Self::assemble(&opening, self.config.clone(), writer, self.is_enrolled)?;
-        if let Some(identities) = self.identities.get() {
-            let _ = other.identities.set(identities.clone());
-        }
-        Ok(other)
+        let identified = Identified {
+            config: self.config.clone(),
+            bytes: self.config_bytes.clone(),
+            writer,
+            identities: self.identities.get().cloned().unwrap_or_default(),
+            is_enrolled: self.is_enrolled,
+            is_vouched_for: self.is_vouched_for,
+        };
+        Self::assemble(&opening, identified)
     }
 
     /// Returns the repository's files, to be kept.
@@ -164,6 +149,16 @@ impl Repository {
     /// Returns what the repository was made with.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Returns the bytes of `config`.
+    pub fn config_bytes(&self) -> &[u8] {
+        &self.config_bytes
+    }
+
+    /// Returns what a manifest says of the `config` that it was made with.
+    pub fn config_proof(&self) -> [u8; 32] {
+        self.writer.config_proof(&self.config_bytes)
     }
 
     /// Returns the repository's id.
@@ -222,8 +217,18 @@ impl Repository {
     /// Keeps the writer secret in this machine's state directory.
     ///
     /// # Errors
+    /// [`RepoError::Refused`] if nothing speaks for it but that an identity opens it, to which anybody can seal;
     /// [`RepoError::Store`].
     pub fn enroll(&self) -> Result<(), RepoError> {
+        if !self.is_vouched_for {
+            let mark = self.writer.shown_mark();
+            return Err(RepoError::Refused {
+                what: format!(
+                    "{}: a writer secret opens with the identity, and no snapshot opens with it, so anybody may have put it there; if 'snap init' has printed the mark {mark}, say so with --writer-mark {mark}",
+                    self.store.location()
+                ),
+            });
+        }
         keep_secret(&self.state, self.id, self.config.encryption, self.writer.secret())
     }
 

@@ -188,6 +188,12 @@ impl Repository {
         recipients_file(self.state(), self.id())
     }
 
+    /// Returns the recipients that this machine remembers; none if it remembers none, or that can't be read.
+    pub fn remembered_recipients(&self) -> Option<BTreeSet<String>> {
+        let kept = kept_recipients(self.state(), self.id()).ok().flatten()?;
+        Some(kept.recipients.into_iter().collect())
+    }
+
     /// Returns to whom content is sealed, and how `keys/` differs from that. Changes nothing.
     ///
     /// Where nothing is remembered, it is whom `keys/` names, if each file there can be relied on.

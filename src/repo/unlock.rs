@@ -12,13 +12,13 @@ use age::x25519::Identity;
 
 use crate::base::id::{KeyFileId, RepositoryId};
 use crate::base::wire::{self, RecordKind, WireError};
-use crate::repo::config::{Config, Encryption};
+use crate::repo::config::Encryption;
+use crate::repo::contest::{Claimant, add_distinct, contested, weighed};
 use crate::repo::key_ring::read_keys;
 use crate::repo::keys::{
     KeyBody, KeyFile, Passphrase, Secrets, Unwrapped, WrappedIdentity, WriterKeys, forms,
     open_carried_secret, open_with_identities, unwrap_identity,
 };
-use crate::repo::manifests::has_manifest_of;
 use crate::repo::state::state_file;
 use crate::repo::{Opening, RepoError};
 use crate::stage::pack::{PackHeader, SealedKey};
@@ -35,8 +35,8 @@ const SILENT_MAX: Duration = Duration::from_secs(1);
 /// What `keys/` holds for who knows nothing yet, in the order in which it is tried.
 struct Ring {
     wrapped: Vec<Wrapped>,
-    sealed: Vec<Vec<u8>>,
-    plain: Option<[u8; 32]>,
+    sealed: Vec<(KeyFileId, Vec<u8>)>,
+    plain: Vec<[u8; 32]>,
     /// Files that can't be read, and why.
     damaged: Vec<(KeyFileId, RepoError)>,
 }
@@ -53,7 +53,8 @@ struct Wrapped {
 impl Ring {
     /// Reads all key files; only those whose ids begin with `only` if it is given.
     fn read(store: &dyn Store, only: Option<&str>) -> Result<Self, RepoError> {
-        let mut ring = Self { wrapped: Vec::new(), sealed: Vec::new(), plain: None, damaged: Vec::new() };
+        let mut ring =
+            Self { wrapped: Vec::new(), sealed: Vec::new(), plain: Vec::new(), damaged: Vec::new() };
         let mut is_there = only.is_none();
         for (id, read) in read_keys(store, store.list_oldest_first(Folder::Keys)?) {
             let is_meant = only.is_none_or(|only| id.to_string().starts_with(only));
@@ -64,13 +65,13 @@ impl Ring {
                 Ok((file, KeyBody::Identity { recipient, wrapped: identity, .. })) if is_meant => {
                     ring.wrapped.push(Wrapped { id, recipient, identity, file, is_proven: false });
                 }
-                Ok((_, KeyBody::SealedWriter { age })) => ring.sealed.push(age),
-                Ok((_, KeyBody::PlainWriter { secret })) => _ = ring.plain.get_or_insert(secret),
+                Ok((_, KeyBody::SealedWriter { age })) => ring.sealed.push((id, age)),
+                Ok((_, KeyBody::PlainWriter { secret })) => ring.plain.push(secret),
                 Ok(_) => {}
             }
         }
         // An age file may name thousands of recipients, each of which takes time: long ones come last.
-        ring.sealed.sort_by_key(Vec::len);
+        ring.sealed.sort_by_key(|(_, age)| age.len());
         match (is_there, only) {
             (false, Some(only)) => Err(RepoError::Source {
                 path: format!("--key {only}"),
@@ -225,37 +226,55 @@ pub fn distrusted(store: &dyn Store) -> RepoError {
     }
 }
 
-/// Finds the writer secret under `keys/`, or else in the header of a pack. Reads one header after the other
-/// until one opens, all of them if none does.
+/// What opening with what a person gives has found.
+pub struct Recovered {
+    /// The writer secret.
+    pub writer: WriterKeys,
+    /// The identities that open content.
+    pub identities: Vec<Identity>,
+    /// The repository that they were wrapped for, where that is known.
+    pub id: Option<RepositoryId>,
+    /// Whether anything but an identity speaks for the secret: what a passphrase opened, its mark, a snapshot.
+    pub is_vouched_for: bool,
+}
+
+/// Finds the writer secret of the repository that has one of these `ids`, under `keys/`, or else in the headers of packs.
+/// What somebody else has put there is named and passed over.
 ///
 /// # Errors
-/// [`RepoError::NoWriterSecret`] if nothing that is given opens it, or as [`unlock`].
+/// [`RepoError::NoWriterSecret`] if nothing that is given opens it, [`RepoError::Distrusted`] if several open and nothing
+/// tells which is right, or as [`unlock`].
 pub fn recover_secret(
     opening: &Opening<'_>,
-    config: &Config,
-    id: RepositoryId,
-) -> Result<(WriterKeys, Vec<Identity>), RepoError> {
+    ids: &[RepositoryId],
+    encryption: Encryption,
+) -> Result<Recovered, RepoError> {
     let store = opening.store.as_ref();
     let secrets = opening.secrets;
     let mut ring = Ring::read(store, secrets.only_key())?;
+    let first = ids.first().copied().unwrap_or(RepositoryId::from_bytes([0; RepositoryId::BYTES]));
     let missing = RepoError::NoWriterSecret {
         location: store.location(),
-        state: state_file(opening.state, id).display().to_string(),
+        state: state_file(opening.state, first).display().to_string(),
     };
-    if config.encryption == Encryption::None {
-        return match ring.plain {
-            Some(secret) => Ok((WriterKeys::new(Secret::from_bytes(secret), config.encryption), Vec::new())),
+    let mark = secrets.writer_mark();
+    if encryption == Encryption::None {
+        let mut plain =
+            ring.plain.iter().map(|secret| WriterKeys::new(Secret::from_bytes(*secret), encryption));
+        return match plain.find(|writer| mark.is_none_or(|mark| writer.has_mark(mark))) {
+            Some(writer) => Ok(Recovered { writer, identities: Vec::new(), id: None, is_vouched_for: true }),
+            None if !ring.plain.is_empty() => Err(no_such_mark(store, mark.unwrap_or_default())),
             None => Err(ring.damaged_or(store, 0, missing)),
         };
     }
     let given = secrets.identities()?;
     if !given.is_empty() {
-        let writers = Writers { store, id, sealed: &ring.sealed, identities: &given };
-        return match writers.find(|writer| ring.sealed.len() < 2 || has_manifest_of(store, writer))? {
-            Sought::Found(writer) => Ok((writer, given)),
-            // As long as there is no snapshot nothing tells which of several is right: the first that opens.
-            Sought::Other(Some(writer)) if store.list(Folder::Snapshots)?.is_empty() => Ok((writer, given)),
-            Sought::Other(_) => Err(ring.damaged_or(store, 0, missing)),
+        let writers = Writers { store, ids, sealed: &ring.sealed, identities: &given };
+        return match writers.by_identity(mark)? {
+            Some((writer, is_vouched_for)) => {
+                Ok(Recovered { writer, identities: given, id: None, is_vouched_for })
+            }
+            None => Err(ring.damaged_or(store, 0, missing)),
         };
     }
     if ring.wrapped.is_empty() {
@@ -265,17 +284,22 @@ pub fn recover_secret(
     let mut trial = Trial::new(std::mem::take(&mut ring.wrapped), &passphrase);
     let (mut is_strange, mut is_opened) = (false, false);
     while let Some(unwrapped) = trial.next() {
-        if unwrapped.repository != id {
+        if !ids.contains(&unwrapped.repository) {
             is_strange = true;
             continue;
         }
         let identities = vec![unwrapped.identity];
-        let writers = Writers { store, id, sealed: &ring.sealed, identities: &identities };
-        match writers.find(|writer| writer.mark() == unwrapped.writer)? {
-            Sought::Found(writer) => return Ok(with_the_others(trial, writer, identities)),
-            Sought::Other(found) => {
+        let writers = Writers { store, ids, sealed: &ring.sealed, identities: &identities };
+        let (found, has_other) = writers.by_mark(&unwrapped.writer)?;
+        match found {
+            Some(writer) if mark.is_none_or(|mark| writer.has_mark(mark)) => {
+                let (writer, identities) = with_the_others(trial, writer, identities);
+                let id = Some(unwrapped.repository);
+                return Ok(Recovered { writer, identities, id, is_vouched_for: true });
+            }
+            found => {
                 is_opened = true;
-                is_strange |= found.is_some();
+                is_strange |= has_other || found.is_some();
             }
         }
     }
@@ -283,6 +307,12 @@ pub fn recover_secret(
         true => Err(ring.damaged_or(store, trial.tried, missing)),
         false => Err(nothing_opened(store, &mut ring, &trial, is_strange)),
     }
+}
+
+/// Returns the error for a mark that no writer secret has which opens.
+fn no_such_mark(store: &dyn Store, mark: &str) -> RepoError {
+    let what = format!("no writer secret that opens has a mark that begins with {mark} (--writer-mark)");
+    RepoError::Distrusted { location: store.location(), what }
 }
 
 /// Adds the identities that the same passphrase opens, now that the writer secret tells which are ours.
@@ -308,70 +338,113 @@ fn with_the_others(
 /// Where the writer secret may lie, sealed.
 struct Writers<'w> {
     store: &'w dyn Store,
-    id: RepositoryId,
-    sealed: &'w [Vec<u8>],
+    ids: &'w [RepositoryId],
+    sealed: &'w [(KeyFileId, Vec<u8>)],
     identities: &'w [Identity],
 }
 
-/// What came of a search for the writer secret.
-enum Sought {
-    /// It is there.
-    Found(WriterKeys),
-    /// None that fits is there; the first that opens, if one does.
-    Other(Option<WriterKeys>),
-}
-
 impl Writers<'_> {
-    /// Looks for one that opens and `fits`: under `keys/`, and where no file there holds any, in the packs.
-    fn find(&self, fits: impl Fn(&WriterKeys) -> bool) -> Result<Sought, RepoError> {
-        let mut other = None;
-        let mut judge = |secret: Secret| {
-            let writer = WriterKeys::new(secret, Encryption::Age);
-            if fits(&writer) {
-                return Some(writer);
+    /// Returns the writer secret with this mark, which what was sealed in with an identity gives; and whether another
+    /// one opens. Looks under `keys/`, then in the packs.
+    fn by_mark(&self, mark: &[u8; 32]) -> Result<(Option<WriterKeys>, bool), RepoError> {
+        let mut has_other = false;
+        for (id, writer) in self.sealed.iter().filter_map(|(id, age)| Some((id, self.open(age)?))) {
+            if writer.mark() == *mark {
+                return Ok((Some(writer), has_other));
             }
-            other.get_or_insert(writer);
-            None
-        };
-        for age in self.sealed {
-            let plain = open_with_identities(self.identities, age);
-            let secret = plain.and_then(|plain| plain.first_chunk::<32>().map(|it| Secret::from_bytes(*it)));
-            if let Some(writer) = secret.and_then(&mut judge) {
-                return Ok(Sought::Found(writer));
+            pass_over(&Name::Key(*id).to_string(), &writer);
+            has_other = true;
+        }
+        let mut found = None;
+        self.each_in_packs(&mut |writer| {
+            let is_it = writer.mark() == *mark;
+            if is_it {
+                found = Some(writer);
             }
-        }
-        // Who is not among those that it is sealed to is not meant to have it.
-        if self.sealed.is_empty()
-            && let Some(writer) = self.find_in_packs(&mut judge)?
-        {
-            return Ok(Sought::Found(writer));
-        }
-        Ok(Sought::Other(other))
+            is_it
+        })?;
+        Ok((found, has_other))
     }
 
-    /// Looks beside the data keys that packs carry: `keys/` may be lost. Packs that can't be read are passed over.
-    fn find_in_packs(
-        &self,
-        judge: &mut dyn FnMut(Secret) -> Option<WriterKeys>,
-    ) -> Result<Option<WriterKeys>, RepoError> {
+    /// Returns the writer secret that is meant, and whether anything speaks for it but that it opens: the mark that was
+    /// given, or snapshots. None if none opens.
+    fn by_identity(&self, mark: Option<&str>) -> Result<Option<(WriterKeys, bool)>, RepoError> {
+        let mut all = Vec::new();
+        add_distinct(&mut all, self.sealed.iter().filter_map(|(_, age)| self.open(age)));
+        if let Some(mark) = mark {
+            let mut found = all.into_iter().find(|writer| writer.has_mark(mark));
+            if found.is_none() {
+                self.each_in_packs(&mut |writer| {
+                    let is_it = writer.has_mark(mark);
+                    if is_it {
+                        found = Some(writer);
+                    }
+                    is_it
+                })?;
+            }
+            return found.map(|writer| Some((writer, true))).ok_or_else(|| no_such_mark(self.store, mark));
+        }
+        let mut claimants = weighed(self.store, all)?;
+        let has_none = |all: &[Claimant]| all.iter().all(|one| one.snapshots == 0);
+        let has_snapshots = !self.store.list(Folder::Snapshots)?.is_empty();
+        // Who is not among those that it is sealed to is not meant to have it. Where what opens is right of nothing that
+        // is there, somebody else has sealed it.
+        if has_none(&claimants) && (self.sealed.is_empty() || (!claimants.is_empty() && has_snapshots)) {
+            let mut all: Vec<WriterKeys> = claimants.into_iter().map(|one| one.writer).collect();
+            self.each_in_packs(&mut |writer| {
+                add_distinct(&mut all, [writer]);
+                false
+            })?;
+            claimants = weighed(self.store, all)?;
+        }
+        let speaks = claimants.iter().filter(|one| one.snapshots > 0).count();
+        if speaks > 1 || (speaks == 0 && claimants.len() > 1) {
+            return Err(contested(self.store, claimants));
+        }
+        claimants.sort_by_key(|one| one.snapshots == 0);
+        let mut claimants = claimants.into_iter();
+        let chosen = claimants.next().map(|one| (one.writer, one.snapshots > 0));
+        claimants.for_each(|other| pass_over("keys/", &other.writer));
+        Ok(chosen)
+    }
+
+    /// Opens a sealed writer secret.
+    fn open(&self, age: &[u8]) -> Option<WriterKeys> {
+        let plain = open_with_identities(self.identities, age)?;
+        let secret = Secret::from_bytes(*plain.first_chunk::<32>()?);
+        Some(WriterKeys::new(secret, Encryption::Age))
+    }
+
+    /// Gives what lies beside the data keys that packs carry to `judge`, until it says that it has what it wants: `keys/`
+    /// may be lost. Packs that can't be read are passed over.
+    fn each_in_packs(&self, judge: &mut dyn FnMut(WriterKeys) -> bool) -> Result<(), RepoError> {
         tracing::info!("no file under keys/ holds the writer secret: it is looked for in the packs");
         let mut tried = HashSet::new();
         for found in self.store.list(Folder::Packs)? {
             // All packs of a run carry the same key.
-            let keys = carried_keys(self.store, self.id, &found).unwrap_or_default();
+            let keys = carried_keys(self.store, self.ids, &found).unwrap_or_default();
             for key in keys.iter().filter(|key| tried.insert(key.age.clone())) {
-                if let Some(writer) = open_carried_secret(key, self.identities).and_then(&mut *judge) {
-                    return Ok(Some(writer));
+                let secret = open_carried_secret(key, self.identities);
+                if secret.is_some_and(|secret| judge(WriterKeys::new(secret, Encryption::Age))) {
+                    return Ok(());
                 }
             }
         }
-        Ok(None)
+        Ok(())
     }
 }
 
+/// Says that somebody else's writer secret opens, and is not taken.
+fn pass_over(path: &str, writer: &WriterKeys) {
+    tracing::warn!(
+        "{path}: holds a writer secret that is not this repository's (mark {}): somebody else has sealed it to the same key; passed over",
+        writer.shown_mark()
+    );
+}
+
 /// Returns the sealed keys in a pack's header; none if it can't be read, or is another repository's.
-fn carried_keys(store: &dyn Store, id: RepositoryId, found: &Found) -> Option<Vec<SealedKey>> {
-    pack_header(store, found).filter(|header| header.repository == id).map(|header| header.keys)
+fn carried_keys(store: &dyn Store, ids: &[RepositoryId], found: &Found) -> Option<Vec<SealedKey>> {
+    pack_header(store, found).filter(|header| ids.contains(&header.repository)).map(|header| header.keys)
 }
 
 /// Returns a pack's header, whosever it is; none if it can't be read. Needs no open repository, as

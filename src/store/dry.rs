@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::base::time::Time;
 use crate::store::{Folder, Found, Lock, LockMode, Name, Store, StoreError, Upload};
 
 /// Shows the files of another store, and forgets what is put.
@@ -56,6 +57,22 @@ impl Store for DryStore {
 
     fn list_oldest_first(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {
         self.inner.list_oldest_first(folder)
+    }
+
+    fn configs(&self, bytes_max: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.inner.configs(bytes_max)
+    }
+
+    fn take_config(&self, at: usize) {
+        self.inner.take_config(at);
+    }
+
+    fn covered(&self, folder: Option<Folder>) -> Result<Vec<Name>, StoreError> {
+        self.inner.covered(folder)
+    }
+
+    fn came(&self, name: &Name) -> Option<Time> {
+        self.inner.came(name)
     }
 
     fn delete(&self, _name: &Name) -> Result<(), StoreError> {

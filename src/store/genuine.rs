@@ -1,10 +1,10 @@
 //! A bucket as its owner left it: of each name the version whose bytes the name stands for, whatever
 //! somebody has put or deleted on top.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::time::Time;
 use crate::store::{
@@ -14,10 +14,20 @@ use crate::store::{
 /// Bytes read at one stroke when a version is hashed.
 const PIECE_BYTES: u64 = 8 << 20;
 
+/// Versions of `config` that are looked at, of the oldest and of the newest: whoever may put can have put more of his
+/// own than anybody reads, but hardly all of the oldest and all of the newest.
+const CONFIGS_MAX: usize = 500;
+
 /// Shows the genuine version of every file. Nothing is written through it.
 pub struct GenuineStore {
     inner: Arc<dyn LockingStore>,
     files: BTreeMap<Name, (VersionId, u64)>,
+    /// All versions of `config`, the oldest first.
+    configs: Vec<Version>,
+    /// Which of them [`Store::configs`] has returned.
+    contenders: Mutex<Vec<(VersionId, u64)>>,
+    /// The one that was taken; else it is the oldest.
+    config: Mutex<Option<(VersionId, u64)>>,
     came: BTreeMap<Name, Time>,
     lost: Vec<String>,
     contested: Vec<String>,
@@ -25,7 +35,8 @@ pub struct GenuineStore {
 
 impl GenuineStore {
     /// Lists all versions. Where a name has several, they are read and hashed, the oldest first: who
-    /// came later can only have lain on top. `config`, which no hash names, is the oldest version. One that
+    /// came later can only have lain on top. `config`, which no hash names, is the oldest version until another one is
+    /// taken ([`Store::take_config`]). One that
     /// can't be read while `config` can is not genuine: who may put can put what nobody can read.
     ///
     /// # Errors
@@ -40,6 +51,9 @@ impl GenuineStore {
         let mut store = Self {
             inner,
             files: BTreeMap::new(),
+            configs: Vec::new(),
+            contenders: Mutex::default(),
+            config: Mutex::default(),
             came: BTreeMap::new(),
             lost: Vec::new(),
             contested: Vec::new(),
@@ -49,6 +63,9 @@ impl GenuineStore {
             let contents: Vec<Version> = versions.into_iter().filter(|one| !one.is_marker).collect();
             if touched {
                 store.contested.push(name.to_string());
+            }
+            if name == Name::Config {
+                store.configs.clone_from(&contents);
             }
             let genuine = match (&contents[..], name.hash()) {
                 ([only], _) if !touched => Some(only),
@@ -106,8 +123,9 @@ impl GenuineStore {
         self.files.iter().map(|(name, (_, bytes))| (*name, *bytes))
     }
 
-    fn version(&self, name: &Name) -> Result<(&VersionId, u64), StoreError> {
-        let found = self.files.get(name).map(|(id, bytes)| (id, *bytes));
+    fn version(&self, name: &Name) -> Result<(VersionId, u64), StoreError> {
+        let taken = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = taken.filter(|_| *name == Name::Config).or_else(|| self.files.get(name).cloned());
         found.ok_or_else(|| StoreError::Missing { path: format!("{}/{name}", self.inner.location()) })
     }
 
@@ -144,7 +162,7 @@ impl Store for GenuineStore {
     fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
         let (id, bytes) = self.version(name)?;
         match bytes <= bytes_max {
-            true => self.inner.read_version(&name.to_string(), id, 0..bytes),
+            true => self.inner.read_version(&name.to_string(), &id, 0..bytes),
             false => {
                 let source = io::Error::other(format!("longer than {bytes_max} bytes"));
                 let path = format!("{}/{name}", self.inner.location());
@@ -155,7 +173,45 @@ impl Store for GenuineStore {
 
     fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
         let (id, _) = self.version(name)?;
-        self.inner.read_version(&name.to_string(), id, range)
+        self.inner.read_version(&name.to_string(), &id, range)
+    }
+
+    fn configs(&self, bytes_max: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        if self.configs.is_empty() {
+            self.version(&Name::Config)?;
+        }
+        let newest_from = self.configs.len().saturating_sub(CONFIGS_MAX).max(CONFIGS_MAX);
+        let looked_at = self.configs.iter().take(CONFIGS_MAX).chain(self.configs.iter().skip(newest_from));
+        let (mut texts, mut versions): (Vec<Vec<u8>>, Vec<(VersionId, u64)>) = (Vec::new(), Vec::new());
+        let mut seen = BTreeSet::new();
+        let mut failed = None;
+        for one in looked_at.filter(|one| one.bytes <= bytes_max) {
+            if one.md5.is_some_and(|md5| !seen.insert((md5, one.bytes))) {
+                continue; // read already
+            }
+            match self.inner.read_version(&one.path, &one.id, 0..one.bytes) {
+                Ok(text) if texts.contains(&text) => {}
+                Ok(text) => {
+                    texts.push(text);
+                    versions.push((one.id.clone(), one.bytes));
+                }
+                Err(e) => _ = failed.get_or_insert(e), // somebody may have put it into an archive
+            }
+        }
+        if let Some(e) = failed.filter(|_| texts.is_empty()) {
+            return Err(e);
+        }
+        *self.contenders.lock().unwrap_or_else(PoisonError::into_inner) = versions;
+        Ok(texts)
+    }
+
+    fn take_config(&self, at: usize) {
+        let taken = self.contenders.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned();
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = taken;
+    }
+
+    fn came(&self, name: &Name) -> Option<Time> {
+        self.came.get(name).copied()
     }
 
     fn list(&self, folder: Folder) -> Result<Vec<Found>, StoreError> {

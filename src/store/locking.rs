@@ -157,6 +157,11 @@ pub trait LockingStore: Store {
     /// [`StoreError::Io`] if it is locked, or the credentials may not.
     fn delete_version(&self, path: &str, id: &VersionId) -> Result<(), StoreError>;
 
+    /// Tells this place from all others: where it is, and on which server.
+    fn identity(&self) -> String {
+        self.location()
+    }
+
     /// Returns what was asked of this store so far.
     fn usage(&self) -> Usage;
 }

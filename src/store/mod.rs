@@ -22,7 +22,8 @@ use std::ops::Range;
 
 use rustix::io::Errno;
 
-use crate::base::id::{CondemnedId, FragmentId, KeyFileId, PackId, SnapshotId};
+use crate::base::id::{CondemnedId, ForgottenId, FragmentId, KeyFileId, PackId, SnapshotId};
+use crate::base::time::Time;
 
 pub use address::{dead_link, refuse_other_kinds};
 pub use both::BothStores;
@@ -49,11 +50,14 @@ pub enum Folder {
     Snapshots,
     /// `condemned/`: what prune has marked.
     Condemned,
+    /// `forgotten/`: what was removed on purpose.
+    Forgotten,
 }
 
 impl Folder {
     /// All folders, in the order in which they must be durable.
-    pub const ALL: [Self; 5] = [Self::Keys, Self::Packs, Self::Index, Self::Snapshots, Self::Condemned];
+    pub const ALL: [Self; 6] =
+        [Self::Keys, Self::Packs, Self::Index, Self::Snapshots, Self::Condemned, Self::Forgotten];
 
     /// Returns the folder's name.
     pub fn name(self) -> &'static str {
@@ -63,6 +67,7 @@ impl Folder {
             Self::Index => "index",
             Self::Snapshots => "snapshots",
             Self::Condemned => "condemned",
+            Self::Forgotten => "forgotten",
         }
     }
 }
@@ -82,6 +87,8 @@ pub enum Name {
     Snapshot(SnapshotId),
     /// `condemned/<id>`.
     Condemned(CondemnedId),
+    /// `forgotten/<id>`.
+    Forgotten(ForgottenId),
 }
 
 impl Name {
@@ -94,6 +101,7 @@ impl Name {
             Self::Fragment(id) => Some(*id.as_bytes()),
             Self::Snapshot(id) => Some(*id.as_bytes()),
             Self::Condemned(id) => Some(*id.as_bytes()),
+            Self::Forgotten(id) => Some(*id.as_bytes()),
         }
     }
 
@@ -106,6 +114,7 @@ impl Name {
             Self::Fragment(_) => Some(Folder::Index),
             Self::Snapshot(_) => Some(Folder::Snapshots),
             Self::Condemned(_) => Some(Folder::Condemned),
+            Self::Forgotten(_) => Some(Folder::Forgotten),
         }
     }
 
@@ -125,6 +134,7 @@ impl Name {
             "index" => rest.parse().ok().map(Self::Fragment),
             "snapshots" => rest.parse().ok().map(Self::Snapshot),
             "condemned" => rest.parse().ok().map(Self::Condemned),
+            "forgotten" => rest.parse().ok().map(Self::Forgotten),
             _ => None,
         }
     }
@@ -140,6 +150,7 @@ impl fmt::Display for Name {
             Self::Fragment(id) => write!(f, "index/{id}"),
             Self::Snapshot(id) => write!(f, "snapshots/{id}"),
             Self::Condemned(id) => write!(f, "condemned/{id}"),
+            Self::Forgotten(id) => write!(f, "forgotten/{id}"),
         }
     }
 }
@@ -316,6 +327,32 @@ pub trait Store: Send + Sync {
         self.list(folder)
     }
 
+    /// Returns all that `config`, which no hash names, may be, the oldest first, each once: where versions are kept,
+    /// whoever may put can have put one of his own on top, or before. One that is longer than `bytes_max` is none.
+    ///
+    /// # Errors
+    /// As [`Self::read`] of `config`.
+    fn configs(&self, bytes_max: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        Ok(vec![self.read(&Name::Config, bytes_max)?])
+    }
+
+    /// Takes the one at this place in [`Self::configs`] for `config` from now on. Nothing is written.
+    fn take_config(&self, _at: usize) {}
+
+    /// Returns the names in a folder, or `config` without one, that somebody has deleted while their bytes still lie below,
+    /// where versions are kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn covered(&self, _folder: Option<Folder>) -> Result<Vec<Name>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Returns when a file came, where the store's own clock tells and it is known already.
+    fn came(&self, _name: &Name) -> Option<Time> {
+        None
+    }
+
     /// Removes a file durably.
     ///
     /// # Errors
@@ -368,6 +405,7 @@ mod tests {
             Name::Fragment(FragmentId::from_bytes(id)),
             Name::Snapshot(SnapshotId::from_bytes(id)),
             Name::Condemned(CondemnedId::from_bytes(id)),
+            Name::Forgotten(ForgottenId::from_bytes(id)),
         ];
         for name in names {
             assert_eq!(Name::parse(&name.to_string()), Some(name));

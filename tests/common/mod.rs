@@ -8,6 +8,7 @@ pub mod cutting;
 pub mod disk;
 pub mod fault;
 pub mod killed;
+pub mod machine;
 pub mod manifest;
 pub mod proxy;
 pub mod repo;

@@ -393,3 +393,67 @@ fn the_environment_says_how_much_the_main_log_has() {
         "{said}"
     );
 }
+
+#[test]
+fn a_repository_that_is_gone_is_told_with_the_clone_that_brings_it_back() {
+    let mut place = Place::with_mail(1);
+    place.rest +=
+        "[sync]\nstore = \"s3://mailserver-backup/snap\"\nprofile = \"mailserver-backup-uploader\"\n";
+    place.write_config();
+    fs::remove_dir_all(&place.repo).expect("repository goes");
+    assert_eq!(place.backup(&["--daily"]).0, 2);
+    let mail = place.only_mail();
+    mail.says(&[
+        "no repository here",
+        "'snap clone s3://mailserver-backup/snap'",
+        "--s3-profile mailserver-backup-admin",
+        "if there never was one, 'snap init'",
+    ]);
+}
+
+/// An intruder can forget too: while the bucket still has what somebody has removed, there is time to bring it back.
+#[test]
+fn what_was_removed_by_hand_is_mailed_by_the_sync_with_the_day_until_which_the_bucket_keeps_it() {
+    use crate::common::s3::{ACCESS_KEY, Kind, REGION, SECRET_KEY, server};
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Locking);
+    let mut place = Place::with_mail(1);
+    place.rest += &format!(
+        "[sync]\nstore = \"{}\"\nregion = \"{REGION}\"\nendpoint = \"{}\"\n",
+        bucket.location(),
+        server.endpoint
+    );
+    for day in ["2026-01-05T03:00", "2026-01-06T03:00"] {
+        assert_eq!(place.backup(&["--daily", "--time", day]).0, 0);
+    }
+    let snap = |arguments: &[&str]| {
+        let keys = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
+        place.command(arguments).envs(keys).output().expect("program runs").status.code()
+    };
+    assert_eq!(snap(&["sync", "-q"]), Some(0));
+    place.forget_mails();
+    let id = place.snapshots()[0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(snap(&["prune", "-q", "--forget", &id]), Some(0));
+    for _ in 0..2 {
+        assert_eq!(snap(&["sync", "-q"]), Some(0), "nothing is wrong with the copy");
+        let mail = place.only_mail();
+        assert!(mail.subject.contains("Snapshots Were Removed"), "{}", mail.subject);
+        mail.says(&[
+            "a snapshot was removed on",
+            "named to be forgotten",
+            "the bucket keeps them until 20",
+            "snap clone",
+        ]);
+        place.forget_mails();
+    }
+    // What was lost is mailed as well, night by night.
+    let manifests = fs::read_dir(place.repo.join("snapshots")).expect("lists").flatten();
+    manifests.for_each(|entry| fs::remove_file(entry.path()).expect("is lost"));
+    for _ in 0..2 {
+        assert_eq!(snap(&["sync", "-q"]), Some(1));
+        let mail = place.only_mail();
+        assert!(mail.subject.contains("Sync Failed"), "{}", mail.subject);
+        mail.says(&["it was lost here; it stays locked", "snap clone --without-forgotten"]);
+        place.forget_mails();
+    }
+}

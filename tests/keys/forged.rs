@@ -273,3 +273,173 @@ fn a_damaged_key_file_is_damage_also_if_it_was_the_only_one_that_opens() {
     fs::write(&path, whole).expect("is put back");
     place.done(&["check", "--read-data"]);
 }
+
+/// Puts a manifest there that opens with somebody else's writer secret, and nothing else.
+fn plant_snapshot_of(writer: &WriterKeys, disk: &MemoryStore) {
+    let (elsewhere, state) = (MemoryStore::default(), tempfile::tempdir().expect("temporary folder"));
+    let recipients = [Identity::generate().to_public()];
+    let opening =
+        Opening { store: Arc::new(elsewhere.clone()), state: state.path(), index: None, secrets: &NoSecrets };
+    let other = Repository::create(&opening, Choices::default(), None, &recipients, Time::new(0, 0));
+    let id = other.expect("is made").id();
+    let kept = state.path().join(id.to_string()).join("writer");
+    let mut bytes = fs::read(&kept).expect("reads");
+    let end = bytes.len();
+    bytes[end - 32..].copy_from_slice(writer.secret().expose());
+    let payload = bytes.split_off(48);
+    fs::write(&kept, snap::base::wire::wrap(snap::base::wire::RecordKind::WriterState, &payload))
+        .expect("writes");
+    let source = tempfile::tempdir().expect("temporary folder");
+    fs::write(source.path().join("forged"), "forged").expect("is written");
+    let other = Repository::open(&opening).expect("opens");
+    let _ = other
+        .put_manifest(&snap::stage::snapshot::Manifest { host: "forged".to_owned(), ..Default::default() })
+        .expect("puts");
+    for found in elsewhere.list(Folder::Snapshots).expect("lists") {
+        let name = found.name.expect("a name");
+        disk.put_new(&name, &elsewhere.read(&name, 1 << 20).expect("reads")).expect("is planted");
+    }
+}
+
+/// A repository of one identity, with a snapshot in it.
+fn of_one_identity() -> (Identity, MemoryStore, Repository) {
+    let identity = Identity::generate();
+    let disk = MemoryStore::default();
+    let state = tempfile::tempdir().expect("temporary folder");
+    let store: Arc<dyn Store> = Arc::new(disk.clone());
+    let opening = Opening { store, state: state.path(), index: None, secrets: &NoSecrets };
+    let recipients = [identity.to_public()];
+    let made = Repository::create(&opening, Choices::default(), None, &recipients, Time::new(0, 0));
+    let made = made.expect("repository is made");
+    (identity, disk, made)
+}
+
+/// Gives an identity, and the mark of the writer secret that is meant.
+struct Marked(Identity, String);
+
+impl Secrets for Marked {
+    fn passphrase(&self) -> Result<Option<Passphrase>, RepoError> {
+        Ok(None)
+    }
+
+    fn identities(&self) -> Result<Vec<Identity>, RepoError> {
+        Ok(vec![self.0.clone()])
+    }
+
+    fn writer_mark(&self) -> Option<&str> {
+        Some(&self.1)
+    }
+}
+
+#[test]
+fn where_a_whole_forged_repository_agrees_with_itself_both_marks_are_listed_and_one_is_wanted() {
+    let (identity, disk, made) = of_one_identity();
+    let source = tempfile::tempdir().expect("temporary folder");
+    fs::write(source.path().join("message"), "message").expect("is written");
+    let _ = crate::common::repo::backup(&made, source.path(), 1_767_100_000).expect("backs up");
+    let (id, bytes) = forged_sealing(&[identity.to_public()]);
+    disk.put_new(&Name::Key(id), &bytes).expect("is planted");
+    plant_snapshot_of(&stranger(), &disk);
+    let store: Arc<dyn Store> = Arc::new(disk);
+    let refused =
+        open_anew(store.clone(), &Held(identity.clone())).err().expect("which is right is not known");
+    let said = refused.to_string();
+    for mark in [made.writer_keys().shown_mark(), stranger().shown_mark()] {
+        assert!(said.contains(&format!("{mark} (1 snapshots, ")), "{said}");
+    }
+    assert!(said.contains("--writer-mark"), "{said}");
+    assert!(said.contains(", 2 packs)") && said.contains(", 0 packs)"), "{said}");
+    let marked = Marked(identity.clone(), made.writer_keys().shown_mark());
+    let opened = open_anew(store.clone(), &marked).expect("opens");
+    assert_eq!(opened.writer_keys().mark(), made.writer_keys().mark());
+    let unknown = Marked(identity, "0123456789abcdef".to_owned());
+    let said = open_anew(store, &unknown).err().expect("no such mark").to_string();
+    assert!(said.contains("0123456789abcdef"), "{said}");
+}
+
+#[test]
+fn a_secret_that_nothing_speaks_for_is_not_enrolled() {
+    let (identity, disk, made) = of_one_identity();
+    let store: Arc<dyn Store> = Arc::new(disk);
+    let opened = open_anew(store.clone(), &Held(identity.clone())).expect("opens: there is one secret");
+    let said = opened.enroll().expect_err("anybody may have sealed it").to_string();
+    assert!(said.contains(&made.writer_keys().shown_mark()), "{said}");
+    let marked = Marked(identity.clone(), made.writer_keys().shown_mark());
+    open_anew(store.clone(), &marked).expect("opens").enroll().expect("its mark speaks for it");
+    let source = tempfile::tempdir().expect("temporary folder");
+    fs::write(source.path().join("message"), "message").expect("is written");
+    let _ = crate::common::repo::backup(&made, source.path(), 1_767_100_000).expect("backs up");
+    open_anew(store, &Held(identity)).expect("opens").enroll().expect("a snapshot speaks for it");
+}
+
+#[test]
+fn a_passphrase_finds_its_writer_secret_in_the_packs_where_only_forged_ones_are_left() {
+    let place = tempfile::tempdir().expect("temporary folder");
+    let recipients = made(place.path());
+    let store = Arc::new(LocalStore::new(place.path().join("repo")));
+    let known = Opening {
+        store: store.clone(),
+        state: &place.path().join("state"),
+        index: None,
+        secrets: &NoSecrets,
+    };
+    let known = Repository::open(&known).expect("opens");
+    let source = tempfile::tempdir().expect("temporary folder");
+    fs::write(source.path().join("message"), "message").expect("is written");
+    let _ = crate::common::repo::backup(&known, source.path(), 1_767_100_000).expect("backs up");
+    for info in known.key_files().expect("lists").into_iter().flatten() {
+        if let KeyBody::SealedWriter { .. } = info.body {
+            store.delete(&Name::Key(info.id)).expect("goes");
+        }
+    }
+    plant(place.path(), forged_sealing(&recipients));
+    let opened = open_anew(store, &Typed { passphrase: PASSPHRASE, only: None }).expect("opens");
+    assert_eq!(opened.writer_keys().mark(), known.writer_keys().mark());
+    opened.enroll().expect("the mark was sealed in with the identity");
+}
+
+/// Returns the text of a `config` with other values.
+fn edited(config: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let text = std::str::from_utf8(config).expect("text").replace(from, to);
+    assert!(text.as_bytes() != config, "{from}");
+    let body = text.split_once("checksum").expect("has a checksum").0;
+    format!("{body}checksum = \"{}\"\n", blake3::hash(body.as_bytes())).into_bytes()
+}
+
+#[test]
+fn of_several_configs_the_one_counts_that_fits_the_keys_and_the_snapshots() {
+    let bucket = LockingMemory::new(Time::new(0, 0));
+    let elsewhere = MemoryStore::default();
+    let state = tempfile::tempdir().expect("temporary folder");
+    let made = create_sealed(Arc::new(elsewhere.clone()), state.path(), PASSPHRASE).expect("is made");
+    let source = tempfile::tempdir().expect("temporary folder");
+    fs::write(source.path().join("message"), "message").expect("is written");
+    let _ = crate::common::repo::backup(&made, source.path(), 1_767_100_000).expect("backs up");
+    let own = made.config_bytes().to_vec();
+    let id = made.id().to_string();
+    // Before it, and on top: of another repository, without encryption, and one that is slow.
+    let forged = [
+        edited(&own, &id, "00112233445566778899aabbccddeeff"),
+        edited(&own, "encryption = \"age\"", "encryption = \"none\""),
+        edited(&own, "chunk_bytes_avg = 8192", "chunk_bytes_avg = 1024"),
+        b"no config at all".to_vec(),
+    ];
+    for bytes in forged.iter().chain([&own]).chain(&forged) {
+        bucket.plant("config", bytes);
+    }
+    for (path, bytes) in elsewhere.files().into_iter().filter(|(path, _)| path != "config") {
+        bucket.plant(&path, &bytes);
+    }
+    let genuine = || -> Arc<dyn Store> {
+        Arc::new(snap::store::GenuineStore::open(Arc::new(bucket.clone())).expect("versions list"))
+    };
+    let (typed, store) = (Typed { passphrase: PASSPHRASE, only: None }, genuine());
+    let opened = open_anew(store.clone(), &typed).expect("a new machine opens it");
+    assert_eq!(opened.config_bytes(), own);
+    assert_eq!(store.read(&Name::Config, 1 << 16).expect("reads"), own, "whoever copies it gets this one");
+    let known = Opening { store: genuine(), state: state.path(), index: None, secrets: &NoSecrets };
+    assert_eq!(Repository::open(&known).expect("a machine that knows it opens it").config_bytes(), own);
+    let nobody =
+        open_anew(genuine(), &NoSecrets).err().expect("what is not sealed is not taken for it").to_string();
+    assert!(nobody.contains("encryption \"age\"") && nobody.contains("--writer-mark"), "{nobody}");
+}

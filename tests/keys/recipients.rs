@@ -255,7 +255,7 @@ struct World {
 }
 
 /// Gives an identity directly.
-struct Given(Identity);
+struct Given(Identity, String);
 
 impl Secrets for Given {
     fn passphrase(&self) -> Result<Option<snap::repo::keys::Passphrase>, RepoError> {
@@ -264,6 +264,10 @@ impl Secrets for Given {
 
     fn identities(&self) -> Result<Vec<Identity>, RepoError> {
         Ok(vec![self.0.clone()])
+    }
+
+    fn writer_mark(&self) -> Option<&str> {
+        Some(&self.1)
     }
 }
 
@@ -278,9 +282,10 @@ impl World {
         let store = Arc::new(world.disk.clone());
         let opening = Opening { store, state: world.state.path(), index: None, secrets: &NoSecrets };
         let all = [&[world.owner.to_public()], others].concat();
-        Repository::create(&opening, Choices::default(), None, &all, now()).expect("repository is made");
+        let made = Repository::create(&opening, Choices::default(), None, &all, now());
+        let mark = made.expect("repository is made").writer_keys().shown_mark();
         let store = Arc::new(world.disk.clone());
-        let given = Given(world.owner.clone());
+        let given = Given(world.owner.clone(), mark);
         let opening = Opening { store, state: world.second.path(), index: None, secrets: &given };
         let elsewhere = Repository::open(&opening).expect("opens");
         elsewhere.enroll().expect("is enrolled");
@@ -346,7 +351,10 @@ fn cut_everywhere(
             assert!(is_done || !here.differences().is_empty() || again.is_ok(), "{work:?} {call}: {again:?}");
             let after = world.open().sealed_to().expect("it can be told to whom");
             assert_eq!(after.differences(), [""; 0], "{work:?} {call}");
-            let report = check_all(&world.open(), &Given(world.owner.clone()));
+            let report = check_all(
+                &world.open(),
+                &Given(world.owner.clone(), world.open().writer_keys().shown_mark()),
+            );
             assert!(report.is_sound() && report.notes.is_empty(), "{work:?} {call}: {report:?}");
             if is_done {
                 assert!(call >= 3, "{work:?}: {call}");

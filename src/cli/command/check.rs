@@ -90,7 +90,7 @@ fn worked((exit, shown): (Exit, Result<(), RepoError>), request: &Request<'_>, r
         Some(Subset::Percent(percent)) if percent >= 100.0 => Success::Whole,
         Some(Subset::Percent(_)) => Success::None,
     };
-    Worked { exit, findings: told(request, report), success, bill: None, shown }
+    Worked { exit, findings: told(request, report), is_alarm: false, success, bill: None, shown }
 }
 
 /// Rounds of healing: what one brings may tell what else is missing.

@@ -47,6 +47,7 @@ pub fn run(session: &Session, options: &Init) -> Result<Exit, RepoError> {
             "repository": repository.id().to_string(),
             "location": location,
             "encryption": match encryption { config::Encryption::Age => "age", config::Encryption::None => "none" },
+            "writer_mark": repository.writer_keys().shown_mark(),
             "writer_secret": repository.secret_file().display().to_string(),
         }))?;
         out.finish()?;
@@ -59,6 +60,10 @@ pub fn run(session: &Session, options: &Init) -> Result<Exit, RepoError> {
     out.line(format_args!(
         "  writer secret  {} (this machine can back up with no passphrase)",
         repository.secret_file().display()
+    ))?;
+    out.line(format_args!(
+        "  writer mark    {} (write it down: it tells this repository from one that somebody puts in its place)",
+        repository.writer_keys().shown_mark()
     ))?;
     match (encryption, recipients.is_empty()) {
         (config::Encryption::None, _) => {

@@ -150,6 +150,9 @@ fn alone(session: &Session, repository: &Repository) -> Result<Box<dyn Lock>, Re
     repository.lock_patiently(LockMode::Exclusive, session.global.lock_wait, &session.progress)
 }
 
+/// What key files are called that hold the writer secret.
+const WRITER: &str = "writer";
+
 fn list(session: &Session, repository: &Repository) -> Result<Exit, RepoError> {
     let mut out = Output::new();
     let mut exit = Exit::Done;
@@ -163,6 +166,7 @@ fn list(session: &Session, repository: &Repository) -> Result<Exit, RepoError> {
             }
         };
         let (kind, recipient, label, created) = described(&info);
+        let mark = (kind == WRITER && info.is_proven).then(|| repository.writer_keys().shown_mark());
         if session.global.json {
             out.line(json!({
                 "type": "key",
@@ -172,12 +176,14 @@ fn list(session: &Session, repository: &Repository) -> Result<Exit, RepoError> {
                 "label": label,
                 "created": created.map(rfc3339),
                 "proven": info.is_proven,
+                "mark": mark,
             }))?;
             continue;
         }
         // Whoever can write to the disk has written what is not proven.
         let (recipient, label) = (quoted(recipient.as_bytes()), quoted(label.as_bytes()));
         let proof = if info.is_proven { "" } else { "  NOT WRITTEN BY THIS REPOSITORY'S OWNER" };
+        let label = mark.map_or(label.clone(), |mark| format!("{label}, mark {mark}"));
         let when = created.map(local).unwrap_or_default();
         out.line(
             format!("{}  {kind:<10}  {when:<19}  {recipient}  {label}{proof}", short(info.id)).trim_end(),
@@ -193,7 +199,7 @@ fn described(info: &KeyInfo) -> (&'static str, &str, &str, Option<Time>) {
             ("passphrase", recipient, label, Some(*created))
         }
         KeyBody::Recipient { recipient, label, created } => ("recipient", recipient, label, Some(*created)),
-        KeyBody::SealedWriter { .. } => ("writer", "", "the writer secret, sealed to all of them", None),
-        KeyBody::PlainWriter { .. } => ("writer", "", "the writer secret, not sealed", None),
+        KeyBody::SealedWriter { .. } => (WRITER, "", "the writer secret, sealed to all of them", None),
+        KeyBody::PlainWriter { .. } => (WRITER, "", "the writer secret, not sealed", None),
     }
 }

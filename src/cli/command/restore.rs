@@ -27,7 +27,7 @@ fn restored(session: &Session, options: Restore) -> Result<Exit, RepoError> {
     let started = std::time::Instant::now();
     let (spec, path) = split_place(&options.place)?;
     let repository = session.open()?;
-    let lock = session.lock(&repository)?;
+    let lock = session.lock_to_read(&repository)?;
     let reader = session.reader_keeping(&repository, session.threads().max(4) * FRAME_CACHE_BYTES)?;
     patterns("--include", &options.include)?;
     patterns("--exclude", &options.exclude)?;

@@ -20,6 +20,7 @@ pub fn run(session: &Session) -> Result<Exit, RepoError> {
         out.line(json!({
             "type": "summary",
             "repository": repository.id().to_string(),
+            "writer_mark": repository.writer_keys().shown_mark(),
             "snapshots": report.snapshots,
             "files": report.files,
             "bytes_logical": report.bytes_logical,
@@ -38,6 +39,7 @@ pub fn run(session: &Session) -> Result<Exit, RepoError> {
             _ => String::new(),
         };
         out.line(format_args!("repository  {} in {}", repository.id(), repository.store().location()))?;
+        out.line(format_args!("writer mark {}", repository.writer_keys().shown_mark()))?;
         out.line(format_args!(
             "snapshots   {}, with {} and {} in all",
             number(report.snapshots),

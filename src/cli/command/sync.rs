@@ -1,23 +1,28 @@
 //! `snap sync`
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use serde_json::json;
 
+use crate::base::id::SnapshotId;
 use crate::cli::command::watched::{Verb, Worked, first, watched};
 use crate::cli::exit::Exit;
 use crate::cli::offsite::Sync;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, local, reported, rfc3339, short, tell};
-use crate::cli::s3::{connect, is_s3, s3_options};
+use crate::cli::s3::{connect, endpoint_of_environment, is_s3, s3_options};
 use crate::cli::session::Session;
 use crate::job::clock::now;
 use crate::job::config;
 use crate::job::cost::{Amount, Bill};
 use crate::job::last::Success;
+use crate::job::retention;
+use crate::op::prune::Policy;
 use crate::op::sync::{Budget, Options, Report, Request, sync};
-use crate::repo::RepoError;
+use crate::repo::{RepoError, Snapshot};
 use crate::store::{LockingStore, refuse_other_kinds};
 
 /// Brings the bucket up to date, and says how everything is kept there.
@@ -51,15 +56,19 @@ fn bring(session: &Session, given: &Sync) -> Result<Worked, RepoError> {
         let reason = refuse_other_kinds(&store).err().unwrap_or_else(|| of_directory.to_owned());
         return Err(RepoError::Source { path, reason });
     }
-    let remote: Arc<dyn LockingStore> = Arc::new(connect(&store, s3_options(session, configured))?);
+    let mut reached = s3_options(session, configured);
+    reached.endpoint = reached.endpoint.or_else(endpoint_of_environment); // what is remembered of a bucket is by server
+    let remote: Arc<dyn LockingStore> = Arc::new(connect(&store, reached)?);
     let repository = session.open()?;
     let lock = session.lock(&repository)?;
     let options = options(given, configured);
+    let policy = session.own_config()?.and_then(|config| retention::policy(&config.retention));
     let request = Request {
         options: &options,
         now: now(),
         seed: u64::from(now().nanos),
         threads: usize::from(session.global.s3.s3_connections),
+        expired: &|all: &[Snapshot]| expired(policy.as_ref(), all),
         progress: &session.progress,
     };
     let display = Display::start(&session.global, "sync", &session.progress);
@@ -74,6 +83,7 @@ fn bring(session: &Session, given: &Sync) -> Result<Worked, RepoError> {
         exit,
         shown,
         findings: findings(&report),
+        is_alarm: !report.warnings.is_empty(),
         success: if report.is_well() { Success::Whole } else { Success::None },
         bill: Some(Bill {
             amount,
@@ -83,12 +93,20 @@ fn bring(session: &Session, given: &Sync) -> Result<Worked, RepoError> {
     })
 }
 
+/// Returns which of these snapshots the configured retention does not keep.
+fn expired(policy: Option<&Policy>, all: &[Snapshot]) -> BTreeSet<SnapshotId> {
+    let Some(policy) = policy else { return BTreeSet::new() };
+    let fates = policy.judge(all, &BTreeSet::new(), now(), &TimeZone::system());
+    all.iter().zip(fates).filter(|(_, fate)| !fate.is_kept()).map(|(snapshot, _)| snapshot.id).collect()
+}
+
 fn findings(report: &Report) -> Vec<String> {
     let problems = report.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.what));
     let torn = report.snapshots.iter().filter(|kept| !kept.is_whole);
     let torn = torn.map(|kept| format!("snapshot {} is not whole in the bucket", short(kept.id)));
     let exceeded = report.exceeded.map(|level| format!("the bucket costs more than {level:.0} a month"));
-    let all: Vec<String> = problems.chain(torn).chain(exceeded).collect();
+    let all: Vec<String> =
+        problems.chain(torn).chain(report.warnings.iter().cloned()).chain(exceeded).collect();
     let total = all.len();
     first(all.into_iter(), total, "")
 }
@@ -112,6 +130,7 @@ fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {
         audit: given.audit,
         delete: given.delete,
         force: given.force,
+        accept_loss: given.accept_loss,
         dry_run: given.dry_run,
         allow_unlocked: given.allow_unlocked,
         allow_expiry: given.allow_expiry,
@@ -129,6 +148,9 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
     for problem in &report.problems {
         tell(format_args!("ERROR: {}: {}", problem.path, problem.what));
     }
+    for warning in &report.warnings {
+        tell(format_args!("WARNING: {warning}"));
+    }
     if let (Some(level), false) = (report.exceeded, session.global.quiet) {
         let currency = &options.prices.currency;
         let cost = report.cost.total();
@@ -142,9 +164,12 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
     for note in &report.notes {
         out.line(format_args!("note: {note}"))?;
     }
-    let would = if options.dry_run { "would put" } else { "put" };
+    let (put, renewed, removed) = match options.dry_run {
+        true => ("would put", "would be renewed", "would remove"),
+        false => ("put", "renewed", "removed"),
+    };
     out.line(format_args!(
-        "{would} {}, {}; {} renewed, {} read back, in {seconds:.1} s",
+        "{put} {}, {}; {} {renewed}, {} read back, in {seconds:.1} s",
         counted(report.files_put, "file", "files"),
         bytes(report.bytes_put),
         counted(report.renewed, "lock", "locks"),
@@ -152,7 +177,7 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
     ))?;
     if options.delete {
         out.line(format_args!(
-            "  removed   {}, {}",
+            "  {removed:<9} {}, {}",
             counted(report.deleted, "version", "versions"),
             bytes(report.bytes_deleted)
         ))?;
@@ -212,6 +237,7 @@ fn json_lines(out: &mut Output, options: &Options, report: &Report, seconds: f64
         "deleted": report.deleted,
         "bytes_deleted": report.bytes_deleted,
         "problems": report.problems.len(),
+        "warnings": report.warnings,
         "notes": report.notes,
         "snapshots": report.snapshots.len(),
         "bytes_stored": report.bytes_stored,

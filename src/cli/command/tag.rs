@@ -7,6 +7,7 @@ use crate::cli::args::Tag;
 use crate::cli::exit::Exit;
 use crate::cli::report::{Output, short};
 use crate::cli::session::Session;
+use crate::job::clock::now;
 use crate::op::tag::{Change, tag};
 use crate::repo::select::is_reserved;
 use crate::repo::{RepoError, Snapshot};
@@ -28,7 +29,7 @@ pub fn run(session: &Session, options: &Tag) -> Result<Exit, RepoError> {
     let snapshot = session.snapshot(&repository, &options.snapshot, &options.owner)?;
     let change =
         Change { add: options.add.clone(), remove: options.remove.clone(), accept: options.accept.clone() };
-    let Snapshot { id, manifest } = tag(&repository, &snapshot, &change)?;
+    let Snapshot { id, manifest } = tag(&repository, &snapshot, &change, now())?;
     let mut out = Output::new();
     if session.global.json {
         out.line(json!({

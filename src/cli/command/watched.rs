@@ -39,6 +39,8 @@ pub struct Worked {
     pub exit: Exit,
     /// What must be seen to, a line each.
     pub findings: Vec<String>,
+    /// Whether somebody must hear of it although nothing failed.
+    pub is_alarm: bool,
     /// What counts when somebody asks how long ago it was done.
     pub success: Success,
     /// What a bucket costs.
@@ -85,16 +87,18 @@ pub fn watched(
             return result.map(|worked| reported(worked.exit, worked.shown));
         }
     };
-    let (exit, findings, success) = match &result {
-        Ok(worked) => (worked.exit, worked.findings.clone(), worked.success),
-        Err(error) => (Exit::of(error), vec![error.chain()], Success::None),
+    let (exit, findings, is_alarm, success) = match &result {
+        Ok(worked) => (worked.exit, worked.findings.clone(), worked.is_alarm, worked.success),
+        Err(error) => (Exit::of(error), vec![error.chain()], false, Success::None),
     };
     let (component, title, failing) = match (verb, exit) {
+        (Verb::Sync(_), Exit::Done) => ("SYNC", "Snapshots Were Removed", Failing::Other),
         (Verb::Sync(_), _) => ("SYNC", "Sync Failed", Failing::Sync),
         (Verb::Check, Exit::Damage) => ("VERIFY", "Check Found Damage", Failing::Damage),
         (Verb::Check, _) => ("VERIFY", "Check Failed", Failing::Other),
     };
     let (status, level) = match exit {
+        Exit::Done if is_alarm => ("succeeded, and found what somebody must look at", Level::Error),
         Exit::Done if findings.is_empty() => ("succeeded", Level::Info),
         Exit::Done => ("succeeded", Level::Warning),
         Exit::Interrupted => ("interrupted", Level::Warning),

@@ -301,6 +301,7 @@ pub fn backup(repository: &Repository, request: Request<'_>) -> Result<Report, R
     if !accepted.is_empty() {
         extra.push((facts::ACCEPTED.to_owned(), fact(&accepted)?));
     }
+    extra.push((facts::CONFIG.to_owned(), repository.config_proof().to_vec()));
     let made = request.began.later_by(started.elapsed());
     extra.push((facts::MADE.to_owned(), fact(&made)?));
     if listed != facts::ListNames::default() {

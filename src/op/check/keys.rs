@@ -11,7 +11,7 @@ use crate::op::check::{Damage, Report};
 use crate::repo::config::{CONFIG_BYTES_MAX, Config, Encryption};
 use crate::repo::keys::{KeyBody, KeyFile, Sealing, open_with_identities, recipient_count};
 use crate::repo::recipients::{About, SealedTo};
-use crate::repo::{RepoError, Repository};
+use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, Name};
 
 /// Longest key file that is read, in bytes.
@@ -55,6 +55,17 @@ pub fn check_config(repository: &Repository, findings: &mut Findings) {
             Ok(_) => findings.damage(path, "it changed while it was in use; nothing may change it"),
             Err(what) => findings.damage(path, format!("{what}; {PUT_BACK}")),
         },
+    }
+}
+
+/// Holds `config` against what the newest snapshot says that it was made with, of those that say it.
+pub fn check_config_proof(repository: &Repository, snapshots: &[Snapshot], findings: &mut Findings) {
+    let newest = snapshots.iter().rev().find_map(|snapshot| snapshot.manifest.config_proof());
+    if newest.is_some_and(|proof| proof != repository.config_proof()) {
+        findings.damage(
+            Name::Config,
+            format!("it is not the one that the newest snapshot was made with: somebody has changed it; {PUT_BACK}: how much and how fast a backup stores depends on it, and nothing else"),
+        );
     }
 }
 

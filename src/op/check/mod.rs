@@ -7,6 +7,7 @@
 mod cache;
 mod condemned;
 mod findings;
+mod forgotten;
 mod frames;
 mod keys;
 mod ledger;
@@ -23,7 +24,8 @@ use crate::base::progress::Progress;
 use crate::op::check::cache::check_cache;
 use crate::op::check::condemned::{check_condemned, tell_condemned};
 use crate::op::check::findings::{Findings, PUT_BACK, told};
-use crate::op::check::keys::{check_config, check_keys};
+use crate::op::check::forgotten::check_forgotten;
+use crate::op::check::keys::{check_config, check_config_proof, check_keys};
 use crate::op::check::ledger::read_ledger;
 use crate::op::check::packs::{Counts, PackCheck};
 use crate::op::check::repair::Repair;
@@ -142,6 +144,7 @@ pub fn check(
     let identities = repository.identities().unwrap_or_default();
     let keys = check_keys(repository, identities, &mut findings)?;
     let marks = check_condemned(repository, &mut findings)?;
+    check_forgotten(repository, &mut findings)?;
 
     // Manifests before fragments, fragments before packs: what a run adds meanwhile is no damage.
     let snapshots = repository.snapshots()?;
@@ -149,6 +152,7 @@ pub fn check(
         let what = told(error, path);
         findings.damage(path, format!("{what}; the snapshot is lost; {PUT_BACK}"));
     }
+    check_config_proof(repository, &snapshots.all, &mut findings);
     for file in repository.store().list(Folder::Snapshots)? {
         if !matches!(file.name, Some(Name::Snapshot(_))) {
             findings.foreign(file.path);

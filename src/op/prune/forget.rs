@@ -1,11 +1,12 @@
 //! Manifests → those that stay and those that go; and the deletion of the latter.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::base::forgotten::ForgottenRow;
 use crate::base::id::SnapshotId;
 use crate::base::units::counted;
 use crate::op::prune::gradual::would_have_gone;
-use crate::op::prune::policy::PIN;
+use crate::op::prune::policy::{PIN, Policy};
 use crate::op::prune::{Fate, Judged, Request};
 use crate::repo::whose::is_ahead;
 use crate::repo::{RepoError, Repository, Snapshot};
@@ -131,18 +132,74 @@ fn doubts(
     Vec::new()
 }
 
-/// Deletes the manifests that are to go. One that is gone already is no error.
+/// Notes the manifests that are to go, then deletes them. One that is gone already is no error. On a full disk with
+/// `at_once` manifests go until there is room for the note: as long as it is not there, they count as lost, and a bucket
+/// keeps them. Returns whether it could be written.
 ///
 /// # Errors
 /// [`RepoError::Store`]; those before it are gone.
-pub fn forget(repository: &Repository, judged: &Judgement) -> Result<(), RepoError> {
-    for id in &judged.gone {
-        match repository.store().delete(&Name::Snapshot(*id)) {
-            Err(e) if !e.is_missing() => return Err(e.into()),
-            _ => {}
+pub fn forget(repository: &Repository, judged: &Judgement, request: &Request<'_>) -> Result<bool, RepoError> {
+    let mut gone = judged.gone.iter();
+    let mut is_noted = judged.gone.is_empty();
+    while !is_noted {
+        let noted = repository.note_forgotten(request.now, judged.rows.len() as u64, rows(judged, request));
+        match (noted, request.at_once) {
+            (Ok(_), _) => is_noted = true,
+            (Err(e), true) if e.is_full() => match gone.next() {
+                Some(id) => delete(repository, *id)?,
+                None => break,
+            },
+            (Err(e), _) => return Err(e),
         }
     }
-    Ok(())
+    gone.try_for_each(|id| delete(repository, *id))?;
+    Ok(is_noted)
+}
+
+fn delete(repository: &Repository, id: SnapshotId) -> Result<(), RepoError> {
+    match repository.store().delete(&Name::Snapshot(id)) {
+        Err(e) if !e.is_missing() => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Returns what is noted of each manifest that is to go.
+fn rows(judged: &Judgement, request: &Request<'_>) -> Vec<ForgottenRow> {
+    let known: BTreeMap<SnapshotId, &Judged> = judged.rows.iter().map(|row| (row.id, row)).collect();
+    let rule = in_words(&request.policy);
+    let row = |id: &SnapshotId| {
+        let known = known.get(id);
+        let is_by_hand = request.forget.contains(id);
+        ForgottenRow {
+            id: *id,
+            time: known.map(|row| row.time),
+            rule: match (known, is_by_hand) {
+                (_, true) => "named to be forgotten".to_owned(),
+                (Some(_), false) => rule.clone(),
+                (None, false) => "another manifest has taken its place".to_owned(),
+            },
+            is_by_hand,
+            is_replaced: known.is_none() && !is_by_hand,
+        }
+    };
+    judged.gone.iter().map(row).collect()
+}
+
+/// Says what a policy keeps.
+fn in_words(policy: &Policy) -> String {
+    let counts = [
+        ("last", policy.keep_last),
+        ("daily", policy.keep_daily),
+        ("weekly", policy.keep_weekly),
+        ("monthly", policy.keep_monthly),
+        ("yearly", policy.keep_yearly),
+    ];
+    let counts = counts.iter().filter(|(_, count)| *count > 0);
+    let mut rules: Vec<String> = counts.map(|(name, count)| format!("{name} {count}")).collect();
+    rules.extend(policy.keep_within.map(|span| format!("within {span:#}")));
+    rules.extend(policy.keep_tags.iter().map(|tag| format!("tag {tag}")));
+    rules.extend(policy.tag_spans.iter().map(|rule| format!("tag {} for {:#}", rule.tag, rule.span)));
+    format!("not kept by: {}", rules.join(", "))
 }
 
 /// Returns the names of all manifests that are there.

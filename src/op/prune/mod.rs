@@ -179,8 +179,15 @@ pub fn prune(repository: &Repository, request: &Request<'_>) -> Result<Report, R
         report.notes.push(RepoError::from(e).chain());
     }
     reclaim.try_to_write()?;
-    forget(repository, &judgement)?;
+    if !forget(repository, &judgement, request)? {
+        report.notes.push(
+            "forgotten/: the disk is full, and nothing notes that these snapshots were removed on purpose: 'snap sync' takes them for lost until 'snap sync --accept-loss'".to_owned(),
+        );
+    }
     reclaim.condemn(&mut report)?;
+    if let Err(e) = repository.gather_forgotten() {
+        tracing::debug!("forgotten/: the notes stay in several files: {}", e.chain());
+    }
     drop(lock);
     if !request.at_once {
         reclaim.sweep(&judgement, &mut report)?;

@@ -107,8 +107,8 @@ pub fn answers(remote: &dyn LockingStore) -> bool {
     remote.protection().is_ok()
 }
 
-/// Judges how a name lies in the bucket. What is remembered needs no look; else a version is compared
-/// with the local file, whose hashes `local` gives. Where it gives none, or the store has another MD5 for as
+/// Judges how a name lies in the bucket. What is remembered needs no look, however many others lie on top; else a version
+/// is compared with the local file, whose hashes `local` gives. Where it gives none, or the store has another MD5 for as
 /// many bytes, the version is read and hashed. One that can't be read counts as not genuine: who may put
 /// can have put it into an archive, or sealed it with a key of his own.
 ///
@@ -122,14 +122,24 @@ pub fn judge(
     local: &mut dyn FnMut() -> Option<Local>,
 ) -> Result<Standing, RepoError> {
     let Some(top) = versions.last() else { return Ok(Standing::Absent) };
+    let is_deleted = top.is_marker;
+    let is_known = |version: &&Version| known.until(&version.path, &version.id).is_some();
+    if let Some(genuine) = versions.iter().rev().find(is_known).cloned() {
+        // Another machine may have put the genuine bytes back on top: that is seen without reading them.
+        let is_back = |local: Local| !is_deleted && top.bytes == local.bytes && top.md5 == Some(local.md5);
+        return Ok(match genuine.id == top.id {
+            true => Standing::Good(genuine),
+            false if local().filter(Local::is_sound).is_some_and(is_back) => Standing::Good(top.clone()),
+            false => Standing::Covered { genuine, is_deleted },
+        });
+    }
     let mut genuine = None;
     for version in versions.iter().rev().filter(|version| !version.is_marker) {
-        if known.until(&version.path, &version.id).is_some() || is_genuine(remote, name, version, local())? {
+        if is_genuine(remote, name, version, local())? {
             genuine = Some(version.clone());
             break;
         }
     }
-    let is_deleted = top.is_marker;
     Ok(match genuine {
         Some(genuine) if genuine.id == top.id => Standing::Good(genuine),
         Some(genuine) => Standing::Covered { genuine, is_deleted },

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::id::{KeyFileId, PackId, SnapshotId};
+use crate::op::sync::absent::Absent;
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::needs::{Needing, Wanted, kept, shared};
-use crate::op::sync::reach::Reach;
 use crate::op::sync::{DAY_S, Kept, Problem, Report, Request};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::index::{Index, read_fragment};
 use crate::repo::keys::KeyInfo;
+use crate::repo::reach::Reach;
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{BothStores, Folder, LockingStore, Name, Store, StoreError, Version, VersionId};
@@ -32,6 +33,10 @@ pub struct Delete<'d> {
     pub bucket: &'d Bucket,
     /// The local snapshots, and what they need.
     pub needing: &'d [Needing],
+    /// What is in the bucket and not here.
+    pub absent: &'d Absent,
+    /// Why it is not known what is needed, if it is not.
+    pub blind: Option<String>,
     /// Local files that belong into the bucket.
     pub wanted: &'d BTreeMap<Name, Wanted>,
     /// What a dry run would have put.
@@ -66,6 +71,10 @@ impl Delete<'_> {
     /// # Errors
     /// [`RepoError::Store`], [`RepoError::Interrupted`]; what went until then is told in the report.
     pub fn run(&self, known: &mut BucketState, report: &mut Report) -> Result<u64, RepoError> {
+        if let Some(what) = self.blind.clone() {
+            report.problems.push(Problem { path: self.remote.location(), what });
+            return Ok(0);
+        }
         if let Some(doubt) = self.doubt(known) {
             report.problems.push(doubt);
             return Ok(0);
@@ -187,7 +196,7 @@ impl Delete<'_> {
                     }
                 },
                 Name::Key(id) => replaced_keys.contains(id),
-                Name::Condemned(_) => true,
+                Name::Condemned(_) | Name::Forgotten(_) => true,
             };
             if may_go {
                 names.push(*name);
@@ -215,19 +224,24 @@ impl Delete<'_> {
         report: &mut Report,
     ) -> Result<Manifests, RepoError> {
         let replaced = self.replaced(both);
-        let newest = self.needing.iter().map(|one| one.snapshot.manifest.time).max();
         let options = self.request.options;
         // All locks that were renewed when it was last known what is needed end within so many days.
         let spread_s = i64::from(options.lock_days.saturating_sub(options.renew_below_days)) * DAY_S;
         let mut parted = Manifests::default();
         for (name, versions) in &self.bucket.names {
             let Name::Snapshot(id) = name else { continue };
-            if !self.is_there(name) {
+            if !self.is_there(name) || self.absent.strange.contains(name) {
                 continue;
             }
             let is_replaced = replaced.contains(id);
             if self.wanted.contains_key(name) {
                 parted.count += usize::from(!is_replaced);
+                continue;
+            }
+            if !self.absent.forgotten.contains(id) {
+                let what = "what it needs is not known, so no pack is removed; if it is not yours, remove it by hand";
+                report.problems.push(Problem { path: name.to_string(), what: what.to_owned() });
+                parted.has_unknown = true;
                 continue;
             }
             let manifest = match both.manifest(*id) {
@@ -242,13 +256,8 @@ impl Delete<'_> {
                     continue;
                 }
             };
-            let is_newer = newest.is_none_or(|newest| manifest.time >= newest) && !is_replaced;
-            if is_newer {
-                let what = "is newer than every snapshot of the local repository, which has not forgotten it but lost it, or another machine made it; kept, with all it needs".to_owned();
-                report.problems.push(Problem { path: name.to_string(), what });
-            }
-            let is_over = !is_newer && self.are_over(versions, known, 0)?;
-            let is_soon_over = !is_newer && (is_over || self.are_over(versions, known, spread_s)?);
+            let is_over = self.are_over(versions, known, 0)?;
+            let is_soon_over = is_over || self.are_over(versions, known, spread_s)?;
             parted.count += usize::from(!is_replaced);
             parted.forgotten += usize::from(is_soon_over && !is_replaced);
             parted.has_begun |= is_over && !is_replaced;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::op::sync::bucket::Bucket;
+use crate::op::sync::bucket::{Bucket, Standing, hash, judge};
 use crate::op::sync::needs::{Needing, Wanted};
 use crate::op::sync::{Cost, Options, Report, Request};
-use crate::repo::RepoError;
-use crate::store::{LockingStore, Name, Usage};
+use crate::repo::bucket_state::BucketState;
+use crate::repo::{RepoError, Repository};
+use crate::store::{Folder, LockingStore, Name, Usage, Version};
 
 /// Returns whether the bucket can lock.
 ///
@@ -44,23 +45,55 @@ pub fn refuse_unprotected(remote: &dyn LockingStore, options: &Options) -> Resul
     Ok(is_locking)
 }
 
-/// Deleting rests on knowing what is needed.
+/// Refuses a prefix of another repository: where `config` or key files lie, and no version of any is this repository's.
+/// Where one is, the prefix is ours, whatever lies on top.
 ///
 /// # Errors
-/// [`RepoError::Refused`] if it is not known.
-pub fn refuse_blind_deletion(
-    options: &Options,
-    needing: &[Needing],
-    report: &Report,
+/// [`RepoError::Refused`]; nothing was put. [`RepoError::Store`].
+pub fn refuse_anothers(
+    repository: &Repository,
+    remote: &dyn LockingStore,
+    bucket: &Bucket,
+    known: &BucketState,
 ) -> Result<(), RepoError> {
+    let is_mark = |name: &Name| matches!(name, Name::Config | Name::Key(_));
+    let there: Vec<(&Name, &Version)> = bucket
+        .names
+        .iter()
+        .filter(|(name, _)| is_mark(name))
+        .flat_map(|(name, versions)| versions.iter().map(move |version| (name, version)))
+        .filter(|(_, version)| !version.is_marker)
+        .collect();
+    let is_remembered = |(_, version): &(&Name, &Version)| known.until(&version.path, &version.id).is_some();
+    if there.is_empty() || there.iter().any(is_remembered) {
+        return Ok(());
+    }
+    let keys = repository.store().list(Folder::Keys)?.into_iter();
+    let keys = keys.filter_map(|found| Some((found.name?, found.bytes)));
+    for (name, bytes) in keys.chain([(Name::Config, repository.config_bytes().len() as u64)]) {
+        let mut local = || hash(repository.store(), &name, bytes).ok();
+        let standing = judge(remote, &name, bucket.of(&name), known, &mut local)?;
+        if matches!(standing, Standing::Good(_) | Standing::Covered { .. }) {
+            return Ok(());
+        }
+    }
+    let location = remote.location();
+    Err(RepoError::Refused {
+        what: format!(
+            "{location}: what lies there is another repository's, as no version of config and of keys/ is of repository {}; nothing was put. Name another prefix (sync.store); if that one is yours and was lost here, 'snap clone {location}' with the administrator's credentials and --repo with an empty directory brings it back",
+            repository.id()
+        ),
+    })
+}
+
+/// Says why nothing may be removed from the bucket: deleting rests on knowing what is needed. None if that is known.
+pub fn blind(needing: &[Needing], is_in_doubt: bool, report: &Report) -> Option<String> {
     let why = match report.problems.first() {
-        _ if !options.delete => return Ok(()),
-        None if !needing.is_empty() => return Ok(()),
-        None => "the local repository holds no snapshot".to_owned(),
-        Some(problem) => format!("{}: {}", problem.path, problem.what),
+        _ if needing.is_empty() => "the local repository holds no snapshot".to_owned(),
+        Some(problem) if is_in_doubt => format!("{}: {}", problem.path, problem.what),
+        _ => return None,
     };
-    let what = format!("nothing is removed from the bucket while it is not known what is needed: {why}");
-    Err(RepoError::Refused { what })
+    Some(format!("nothing is removed from the bucket while it is not known what is needed: {why}"))
 }
 
 /// Says why nothing may be put, if what the bucket lacks would make it cost more than the limit.

@@ -4,6 +4,7 @@
 //! Packs, then fragments, then manifests: the bucket is a whole repository at every moment. What kept
 //! snapshots reach has its locks renewed, and nothing else has.
 
+mod absent;
 mod audit;
 mod bucket;
 mod cost;
@@ -12,20 +13,23 @@ mod guard;
 mod locks;
 mod needs;
 mod pass;
-mod reach;
+mod removed;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::id::SnapshotId;
 use crate::base::progress::Progress;
 use crate::base::time::Time;
+use crate::op::sync::absent::Absent;
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::delete::Delete;
-use crate::op::sync::guard::{over_limit, refuse_blind_deletion, refuse_unprotected};
+use crate::op::sync::guard::{blind, over_limit, refuse_anothers, refuse_unprotected};
 use crate::op::sync::needs::{kept, read_needs, shared, wanted};
 use crate::op::sync::pass::{May, Pass, Settled};
+use crate::op::sync::removed::tell_removed;
 use crate::repo::bucket_state::BucketState;
-use crate::repo::{RepoError, Repository};
+use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{LockingStore, Usage};
 
 pub use cost::{Budget, Cost, Prices};
@@ -46,6 +50,8 @@ pub struct Options {
     pub delete: bool,
     /// Remove even so much that it looks like a mistake.
     pub force: bool,
+    /// Give up the snapshots that are in the bucket and were lost here: they are noted as removed on purpose.
+    pub accept_loss: bool,
     /// Change nothing.
     pub dry_run: bool,
     /// Go on although the bucket can't lock.
@@ -66,6 +72,7 @@ impl Default for Options {
             audit: false,
             delete: false,
             force: false,
+            accept_loss: false,
             dry_run: false,
             allow_unlocked: false,
             allow_expiry: false,
@@ -85,6 +92,9 @@ pub struct Request<'a> {
     pub seed: u64,
     /// Files that are put at the same time.
     pub threads: usize,
+    /// Says which of all these snapshots the configured rules do not keep: asked of those that a program may have removed
+    /// which noted nothing.
+    pub expired: &'a (dyn Fn(&[Snapshot]) -> BTreeSet<SnapshotId> + Sync),
     /// Shown to whoever waits; and asked whether to stop.
     pub progress: &'a Progress,
 }
@@ -131,6 +141,9 @@ pub struct Report {
     pub bytes_deleted: u64,
     /// What is wrong.
     pub problems: Vec<Problem>,
+    /// What somebody should hear of although nothing is wrong with the copy: snapshots that were removed by hand, or many
+    /// at once.
+    pub warnings: Vec<String>,
     /// What is worth knowing and not wrong.
     pub notes: Vec<String>,
     /// The snapshots of the local repository, oldest first.
@@ -168,21 +181,28 @@ pub fn sync(
     let has_locks = refuse_unprotected(remote, request.options)?;
     let mut report = Report::default();
     let (needing, indexed) = read_needs(repository, request.progress, &mut report)?;
-    refuse_blind_deletion(request.options, &needing, &report)?;
-    let is_in_doubt = !report.problems.is_empty();
-    let wanted = wanted(repository, &needing, &indexed, is_in_doubt)?;
     let bucket = Bucket::read(remote)?;
+    let mut known = BucketState::load(repository, &remote.identity());
+    refuse_anothers(repository, remote, &bucket, &known)?;
+    let (mut absent, mut notes) = Absent::read(repository, common, &bucket, &needing, &known, request)?;
+    if request.options.accept_loss {
+        absent.accept(repository, needing.len(), request, &mut report)?;
+        notes = repository.forgotten()?;
+    }
+    let is_in_doubt = !report.problems.is_empty() || absent.is_in_doubt();
+    absent.tell(remote, &bucket, &mut known, &mut report);
+    let blind = blind(&needing, is_in_doubt, &report);
+    let wanted = wanted(repository, &needing, &indexed, is_in_doubt, &absent.notes)?;
     let dear = over_limit(&bucket, &wanted, request)?;
     let may_put = dear.is_none();
     report.problems.extend(dear.map(|what| Problem { path: remote.location(), what }));
-    let mut known = BucketState::load(repository, &remote.location());
     audit::missing(&bucket, &mut known, request.now, &mut report);
     audit::read_back(remote, &mut known, request, &mut report)?;
 
     let pass = Pass::new(repository, remote, &bucket, request, May { lock: has_locks, put: may_put }, known);
     let mut settled = pass.run(&wanted, &needing);
     if is_in_doubt || pass.leaves_a_snapshot_broken() {
-        settled = settled.and_then(|()| pass.keep_in_doubt(&wanted));
+        settled = settled.and_then(|()| pass.keep_in_doubt(&wanted, &absent.needless()));
     }
     let Settled { mut known, would_put } = pass.finish(&mut report);
     if !request.options.dry_run {
@@ -190,6 +210,7 @@ pub fn sync(
     }
     settled?;
     report.snapshots = kept(&needing, &shared(&wanted, may_put), &known);
+    tell_removed((&notes, &absent), (remote, &bucket), &known, request.now, &mut report)?;
     let mut removed = 0;
     if request.options.delete {
         let delete = Delete {
@@ -198,6 +219,8 @@ pub fn sync(
             remote: common.clone(),
             bucket: &bucket,
             needing: &needing,
+            absent: &absent,
+            blind,
             wanted: &wanted,
             would_put: &would_put,
             may_put,
@@ -211,9 +234,21 @@ pub fn sync(
     tell_strangers(&bucket, &mut report);
     report.usage = remote.usage().since(&before);
     report.bytes_stored = (bucket.bytes + report.bytes_put).saturating_sub(removed);
-    report.cost = Cost::estimate(&request.options.prices, report.bytes_stored, &report.usage);
+    report.cost = Cost::estimate(&request.options.prices, report.bytes_stored, &usual(&report));
     report.exceeded = request.options.budget.exceeded(report.cost.total());
     Ok(report)
+}
+
+/// Returns what a night like this one costs without news: each file is put once, which takes four requests, and a lock is
+/// renewed each eighth night.
+fn usual(report: &Report) -> Usage {
+    let Usage { writes, reads, .. } = report.usage;
+    let quiet = writes.saturating_sub(report.files_put + report.renewed);
+    Usage {
+        writes: quiet + report.renewed.div_ceil(8),
+        reads: reads.saturating_sub(3 * report.files_put),
+        ..report.usage
+    }
 }
 
 fn tell_strangers(bucket: &Bucket, report: &mut Report) {

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::base::id::{FragmentId, PackId, SnapshotId};
+use crate::base::id::{ForgottenId, FragmentId, PackId, SnapshotId};
 use crate::base::progress::Progress;
 use crate::base::time::Time;
-use crate::op::sync::reach::Reach;
 use crate::op::sync::{Kept, Problem, Report};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::index::{Index, fragments_present};
+use crate::repo::reach::Reach;
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::store::{Folder, Name};
@@ -71,8 +71,8 @@ pub struct Wanted {
     pub is_needed: bool,
 }
 
-/// Returns the local files that belong into the bucket: all but packs that nothing lists or needs, and what a backup
-/// has added meanwhile.
+/// Returns the local files that belong into the bucket: all but packs that nothing lists or needs, what a backup
+/// has added meanwhile, and all of what was removed but `notes`, which name something that is still there.
 ///
 /// # Errors
 /// [`RepoError::Store`].
@@ -81,6 +81,7 @@ pub fn wanted(
     needing: &[Needing],
     indexed: &Indexed,
     is_in_doubt: bool,
+    notes: &BTreeSet<ForgottenId>,
 ) -> Result<BTreeMap<Name, Wanted>, RepoError> {
     let store = repository.store();
     let needed: BTreeSet<PackId> = needing.iter().flat_map(|one| one.packs.iter().copied()).collect();
@@ -88,7 +89,7 @@ pub fn wanted(
     let mut wanted = BTreeMap::new();
     let config = store.read(&Name::Config, crate::repo::config::CONFIG_BYTES_MAX)?;
     wanted.insert(Name::Config, Wanted { bytes: config.len() as u64, is_needed: true });
-    for folder in [Folder::Keys, Folder::Packs, Folder::Index, Folder::Snapshots] {
+    for folder in [Folder::Keys, Folder::Forgotten, Folder::Packs, Folder::Index, Folder::Snapshots] {
         for found in store.list(folder)? {
             let Some(name) = found.name else { continue };
             let is_needed = match name {
@@ -96,6 +97,7 @@ pub fn wanted(
                 Name::Pack(id) => needed.contains(&id) || (is_in_doubt && indexed.packs.contains(&id)),
                 Name::Fragment(id) => indexed.fragments.contains(&id),
                 Name::Snapshot(id) => kept.contains(&id),
+                Name::Forgotten(id) => notes.contains(&id),
                 _ => true,
             };
             let is_listed = matches!(name, Name::Pack(id) if indexed.packs.contains(&id));
@@ -111,7 +113,7 @@ pub fn wanted(
 /// tell nothing that the packs do not tell.
 pub fn shared(wanted: &BTreeMap<Name, Wanted>, with_fragments: bool) -> Vec<Name> {
     let is_shared = |name: &&Name| match name {
-        Name::Pack(_) | Name::Snapshot(_) => false,
+        Name::Pack(_) | Name::Snapshot(_) | Name::Forgotten(_) => false,
         Name::Fragment(_) => with_fragments,
         _ => true,
     };

@@ -91,7 +91,8 @@ impl<'p> Pass<'p> {
             bytes += if self.bucket.of(name).is_empty() { wanted.bytes } else { 0 };
         }
         self.request.progress.expect(Done { files: wanted.len() as u64, bytes });
-        let folders = [Some(Folder::Keys), None, Some(Folder::Packs), Some(Folder::Index)];
+        let folders =
+            [Some(Folder::Keys), None, Some(Folder::Forgotten), Some(Folder::Packs), Some(Folder::Index)];
         for folder in folders {
             let inside = wanted.iter().filter(|(name, _)| name.folder() == folder);
             self.settle_all(&inside.collect::<Vec<_>>())?;
@@ -114,13 +115,18 @@ impl<'p> Pass<'p> {
         self.did().lacking.iter().any(|name| self.may.put || !self.bucket.of(name).is_empty())
     }
 
-    /// Renews the locks of all that lies in the bucket under names that are not here: where it is not known
-    /// what snapshots need there, they may need any of it.
+    /// Renews the locks of all that lies in the bucket under names that are not here, but for what is `needless`: where it
+    /// is not known what snapshots need there, they may need any of it.
     ///
     /// # Errors
     /// [`RepoError::Store`], [`RepoError::Interrupted`].
-    pub fn keep_in_doubt(&self, wanted: &BTreeMap<Name, Wanted>) -> Result<(), RepoError> {
-        for (name, versions) in self.bucket.names.iter().filter(|(name, _)| !wanted.contains_key(name)) {
+    pub fn keep_in_doubt(
+        &self,
+        wanted: &BTreeMap<Name, Wanted>,
+        needless: &BTreeSet<Name>,
+    ) -> Result<(), RepoError> {
+        let is_kept = |name: &Name| !wanted.contains_key(name) && !needless.contains(name);
+        for (name, versions) in self.bucket.names.iter().filter(|(name, _)| is_kept(name)) {
             if self.request.progress.is_cancelled() {
                 return Err(RepoError::Interrupted);
             }
@@ -153,6 +159,11 @@ impl<'p> Pass<'p> {
 
     fn known(&self) -> MutexGuard<'_, BucketState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what was done, or what would have been if this were not a dry run.
+    fn done(&self, done: &'static str, would: &'static str) -> &'static str {
+        if self.request.options.dry_run { would } else { done }
     }
 
     fn problem(&self, name: &Name, what: impl Into<String>) {
@@ -190,7 +201,8 @@ impl<'p> Pass<'p> {
                 let overlay = if is_marked { Overlay::Allowed } else { Overlay::Refused };
                 sent_bytes = wanted.bytes;
                 if self.put(name, wanted, overlay)? && is_marked {
-                    self.problem(name, "was deleted in the bucket, with all that was there; put there again");
+                    let put = self.done("put there again", "would be put there again");
+                    self.problem(name, format!("was deleted in the bucket, with all that was there; {put}"));
                 }
             }
             Standing::Covered { genuine, is_deleted } => {
@@ -236,7 +248,7 @@ impl<'p> Pass<'p> {
             self.did().put_back += 1;
             self.problem(
                 name,
-                format!("somebody has put {what} on top of it; its genuine version is kept, and was put back on top: look for who has the uploader's credentials"),
+                format!("somebody has put {what} on top of it; its genuine version is kept, and {} on top: look for who has the uploader's credentials", self.done("was put back", "would be put back")),
             );
         } else {
             self.did().failed.remove(name); // what needs it finds the genuine version
@@ -249,7 +261,8 @@ impl<'p> Pass<'p> {
     fn replace(&self, name: &Name, wanted: &Wanted) -> Result<(), RepoError> {
         if self.put(name, wanted, Overlay::Allowed)? {
             self.did().put_back += 1;
-            self.problem(name, "what lies in the bucket under this name are other bytes; the genuine ones were put on top: look for who has the uploader's credentials");
+            let put = self.done("were put", "would be put");
+            self.problem(name, format!("what lies in the bucket under this name are other bytes; the genuine ones {put} on top: look for who has the uploader's credentials"));
         } else {
             self.problem(name, "what lies in the bucket under this name are other bytes, and the genuine ones are not there: look for who has the uploader's credentials");
         }

@@ -29,6 +29,12 @@ use crate::stage::hash::ChunkNamer;
 use crate::stage::pack::SealedKey;
 use crate::stage::seal::{SealKey, Secret};
 
+/// Bytes of a mark that are shown: as many as nobody finds again by trying.
+const MARK_BYTES_SHOWN: usize = 16;
+
+/// Hex digits of a mark that must be given at least: fewer can be found again by trying.
+pub const MARK_DIGITS_MIN: usize = 16;
+
 /// Where passphrases and identities come from; asked only when one is needed.
 pub trait Secrets: Sync {
     /// Returns the passphrase; none if nobody gives one.
@@ -45,6 +51,11 @@ pub trait Secrets: Sync {
 
     /// Returns how the id of the one key file begins that is to be tried; none for all.
     fn only_key(&self) -> Option<&str> {
+        None
+    }
+
+    /// Returns how the mark of the writer secret begins that is meant, in lower-case hex digits; none if that is not said.
+    fn writer_mark(&self) -> Option<&str> {
         None
     }
 
@@ -124,6 +135,22 @@ impl WriterKeys {
     /// Returns what tells this writer secret from any other, and nothing else of it.
     pub fn mark(&self) -> [u8; 32] {
         *self.secret.derive("snap v1 writer mark").expose()
+    }
+
+    /// Returns the mark as people read and type it: its first half, in hex digits.
+    pub fn shown_mark(&self) -> String {
+        self.mark()[..MARK_BYTES_SHOWN].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Returns whether the mark begins with these hex digits.
+    pub fn has_mark(&self, digits: &str) -> bool {
+        let mark: String = self.mark().iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.len() >= MARK_DIGITS_MIN && mark.starts_with(digits)
+    }
+
+    /// Returns proof that a `config` of these bytes is the one of who has the writer secret.
+    pub fn config_proof(&self, bytes: &[u8]) -> [u8; 32] {
+        SealKey::new(self.secret.derive("snap v1 config")).authenticate(bytes)
     }
 
     /// Returns proof that a key file was written by who has the writer secret.

@@ -26,6 +26,9 @@ pub const ACCEPTED: &str = "accepted";
 /// When the snapshot was made by the clock, whatever time it was given: a [`Time`].
 pub const MADE: &str = "made";
 
+/// Proof that the repository's `config` was this one: 32 bytes, keyed BLAKE3 of its bytes.
+pub const CONFIG: &str = "config";
+
 /// What snapshots are ordered by: their time; of those with the same time, when they were made. Those that do not say
 /// it are older; among them the one that took longer counts as later, as it ended later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +94,11 @@ impl Manifest {
     pub fn made(&self) -> Option<Time> {
         let made: Time = wire::decode(self.fact(MADE)?).ok()?;
         (made.nanos < 1_000_000_000).then_some(made)
+    }
+
+    /// Returns the proof of the `config` that the snapshot was made with; none for manifests of older programs.
+    pub fn config_proof(&self) -> Option<[u8; 32]> {
+        self.fact(CONFIG)?.try_into().ok()
     }
 
     /// Returns the name of the configuration that ran; none for paths and streams by hand, and for

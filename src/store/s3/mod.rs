@@ -12,6 +12,7 @@ mod put;
 mod retention;
 mod spool;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::store::s3::error::{Asked, code};
 use crate::store::s3::lease::Held;
 use crate::store::s3::put::{Manner, S3Upload};
 use crate::store::s3::spool::Limiter;
-use crate::store::{Folder, Found, Lock, LockMode, Name, Overlay, Store, StoreError, Upload};
+use crate::store::{Folder, Found, Lock, LockMode, Name, Overlay, Store, StoreError, Upload, Version};
 
 pub use options::{Lease, S3Keys, S3Location, S3Options, SCHEME};
 
@@ -243,6 +244,18 @@ impl Store for S3Store {
         let mut found: Vec<(Option<(i64, u32)>, Found)> = found.collect();
         found.sort();
         Ok(found.into_iter().map(|(_, found)| found).collect())
+    }
+
+    fn covered(&self, folder: Option<Folder>) -> Result<Vec<Name>, StoreError> {
+        let inside = folder.map_or_else(|| Name::Config.to_string(), |folder| format!("{}/", folder.name()));
+        let shown = self.shared.shown(&inside);
+        let asked = Asked { path: &shown, verb: "list the versions in" };
+        let versions = self.shared.connection.wait(self.shared.all_versions(asked, &inside))?;
+        let names = |is_wanted: &dyn Fn(&Version) -> bool| -> BTreeSet<Name> {
+            versions.iter().filter(|one| is_wanted(one)).filter_map(|one| one.name).collect()
+        };
+        let deleted = names(&|one| one.is_marker && one.is_latest);
+        Ok(deleted.intersection(&names(&|one| !one.is_marker)).copied().collect())
     }
 
     fn delete(&self, name: &Name) -> Result<(), StoreError> {

@@ -56,7 +56,7 @@ impl Shared {
     }
 
     /// Returns all versions of all objects whose keys begin with that of `path`, in the order of S3.
-    async fn all_versions(&self, asked: Asked<'_>, path: &str) -> Result<Vec<Version>, StoreError> {
+    pub async fn all_versions(&self, asked: Asked<'_>, path: &str) -> Result<Vec<Version>, StoreError> {
         let (mut all, mut key, mut version) = (Vec::new(), None, None);
         loop {
             self.connection.count_write(); // a listing costs what a put costs
@@ -170,6 +170,13 @@ impl LockingStore for S3Store {
             (&a.path, age(a)).cmp(&(&b.path, age(b)))
         });
         Ok(all)
+    }
+
+    fn identity(&self) -> String {
+        match &self.shared.options.endpoint {
+            Some(endpoint) => format!("{} at {}", self.shared.location, endpoint.trim_end_matches('/')),
+            None => self.shared.location.to_string(),
+        }
     }
 
     fn retention(&self, path: &str, id: &VersionId) -> Result<Option<Retention>, StoreError> {
