@@ -115,6 +115,18 @@ impl Scene {
         assert!(left.is_empty(), "{what}: a kept snapshot is gone");
     }
 
+    /// No manifest is gone that no note tells of: a bucket would take it for lost.
+    fn is_noted(&self, disk: &MemoryStore, what: &str) {
+        let notes = self.open(disk.clone()).forgotten().expect("notes read");
+        let (rows, left) = (notes.rows(), disk.files());
+        for path in
+            self.files.keys().filter(|path| path.starts_with("snapshots/") && !left.contains_key(*path))
+        {
+            let id = path.strip_prefix("snapshots/").expect("a manifest").parse().expect("an id");
+            assert!(rows.contains_key(&id), "{what}: {path} is gone without a note");
+        }
+    }
+
     /// Runs a prune over a store with a fault; returns whether it ended well, and what was struck.
     fn faulty(&self, disk: &MemoryStore, fault: Fault, at_once: bool) -> (bool, String) {
         let faulty = Arc::new(FaultStore::new(Arc::new(disk.clone()), fault));
@@ -146,6 +158,7 @@ fn cut_everywhere(work: Work, at_once: bool) {
         let (is_done, struck) = scene.faulty(&disk, Fault::PowerCut { call, work }, at_once);
         let what = format!("cut at call {call}, {struck}");
         scene.is_whole(&disk, &what);
+        scene.is_noted(&disk, &what);
         // The next prune finishes the work, and leaves no more than one that was not cut.
         let left = scene.finished(&disk);
         assert!(left <= ideal + ideal / 50, "{what}: {left} bytes are left, {ideal} would do");
@@ -271,6 +284,7 @@ fn a_cut_while_a_snapshot_is_tagged_leaves_it_with_the_old_tags_or_the_new() {
         let last = all.last().expect("there is one");
         let change = snap::op::tag::Change { add: vec!["keep".to_owned()], ..Default::default() };
         let is_done = snap::op::tag::tag(&repository, last, &change, last.manifest.time).is_ok();
+        scene.is_noted(&disk, &format!("tag, cut at call {call}"));
         let after = scene.open(disk.clone()).snapshots().expect("snapshots list");
         assert_eq!(after.all.len(), all.len(), "cut at call {call}");
         let tags = &after.all.last().expect("there is one").manifest.tags;
@@ -278,6 +292,7 @@ fn a_cut_while_a_snapshot_is_tagged_leaves_it_with_the_old_tags_or_the_new() {
         let report = run(&scene.open(disk.clone()), 6, false).expect("prune");
         assert_eq!(report.kept(), 2);
         scene.is_whole(&disk, &format!("cut at call {call}"));
+        scene.is_noted(&disk, &format!("cut at call {call}"));
         let left = disk.files().keys().filter(|path| path.starts_with("snapshots/")).count();
         assert_eq!(left, 2, "what was replaced is removed");
         if is_done {
