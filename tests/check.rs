@@ -314,9 +314,11 @@ fn a_key_file_that_was_removed_here_is_not_brought_back() {
         }
     }
     let (gone, old) = (gone.expect("it was added"), old.expect("it is there"));
+    let left = BTreeSet::from([kept.to_string()]);
     let age = seal_to_recipients(&[kept], repository.writer_keys().secret().expose()).expect("seals");
     let writer = Name::Key(repository.put_key(&KeyBody::SealedWriter { age }).expect("puts"));
     [gone, old].iter().for_each(|name| disk.delete(name).expect("goes"));
+    repository.remember_these(&left, 2).expect("the machine knows who is left");
     let mut after = disk.files();
     after.insert(gone.to_string(), before[&gone.to_string()].clone()); // as a bucket keeps it
 
