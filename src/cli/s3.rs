@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -47,7 +48,15 @@ pub struct S3Args {
     /// Most bytes sent in a second, such as 2MiB
     #[arg(long, global = true, env = "SNAP_LIMIT_UPLOAD", value_name = "SIZE", value_parser = rate)]
     pub limit_upload: Option<u64>,
+    /// Whether a program waits for each read, which is not to hang with the server.
+    #[arg(skip)]
+    pub is_waited_for: bool,
 }
+
+/// Longest silence of a server where a program waits for a read, and for how long it is not asked again then. A read
+/// takes at most two silences for its bytes, and two until it is known that the repository is away: less than a minute.
+const SILENCE_OF_MOUNT: Duration = Duration::from_secs(10);
+const AFTER_SILENCE: Duration = Duration::from_secs(5);
 
 impl S3Args {
     /// Returns how S3 is to be talked to.
@@ -56,7 +65,14 @@ impl S3Args {
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let has_endpoint =
             given(&self.s3_endpoint).is_some() || is_set("AWS_ENDPOINT_URL") || is_set("AWS_ENDPOINT_URL_S3");
+        let default = S3Options::default();
+        let silences = match self.is_waited_for {
+            true => (SILENCE_OF_MOUNT, AFTER_SILENCE),
+            false => (default.read_timeout, default.after_silence),
+        };
         S3Options {
+            read_timeout: silences.0,
+            after_silence: silences.1,
             endpoint: given(&self.s3_endpoint),
             region: given(&self.s3_region),
             profile: given(&self.s3_profile),
@@ -65,7 +81,7 @@ impl S3Args {
             attempts: self.s3_attempts.max(1),
             connections: usize::from(self.s3_connections.max(1)),
             upload_bytes_per_s: self.limit_upload.filter(|limit| *limit > 0),
-            ..S3Options::default()
+            ..default
         }
     }
 }

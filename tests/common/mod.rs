@@ -7,6 +7,7 @@ pub mod coarse;
 pub mod cutting;
 pub mod disk;
 pub mod fault;
+pub mod front;
 pub mod manifest;
 pub mod proxy;
 pub mod repo;
