@@ -135,3 +135,191 @@ fn a_read_of_a_mount_ends_with_an_error_within_a_minute_where_the_server_hangs()
     assert!(!failed.is_empty(), "nothing was asked of the server");
     assert!(failed.iter().all(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())), "{failed:?}");
 }
+
+/// A machine with a repository of its own, and a bucket that can lock.
+struct Machine {
+    home: tempfile::TempDir,
+    bucket: Bucket,
+    nights: std::cell::Cell<u64>,
+}
+
+impl Machine {
+    fn new() -> Option<Self> {
+        let bucket = server()?.bucket(Kind::Locking);
+        let machine =
+            Self { home: tempfile::tempdir().expect("temporary folder"), bucket, nights: Default::default() };
+        fs::create_dir(machine.home.path().join("mail")).expect("folder is made");
+        done(&machine.local(&["init", "--encryption", "none"]));
+        Some(machine)
+    }
+
+    fn command(&self, endpoint: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
+        let home = self.home.path();
+        command.env_clear().env("HOME", home).env("SNAP_STATE_DIR", home.join("state"));
+        command.env("AWS_ENDPOINT_URL", endpoint).env("AWS_REGION", REGION).env("AWS_MAX_ATTEMPTS", "2");
+        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        command.env("AWS_EC2_METADATA_DISABLED", "true").env("SNAP_REPOSITORY", home.join("repo"));
+        command.args(arguments);
+        command
+    }
+
+    fn local(&self, arguments: &[&str]) -> Output {
+        self.command("http://127.0.0.1:9", arguments).output().expect("snap runs")
+    }
+
+    /// Backs up one message more than the last time.
+    fn night(&self) {
+        let night = self.nights.replace(self.nights.get() + 1);
+        let source = self.home.path().join("mail");
+        fs::write(source.join(night.to_string()), Noise::new(night).bytes(50_000)).expect("writes");
+        done(&self.local(&["backup", source.to_str().expect("text"), "--component", "mail"]));
+    }
+
+    fn sync(&self, endpoint: &str, arguments: &[&str]) -> Output {
+        let bucket = self.bucket.location();
+        let arguments = [&["sync", bucket.as_str()], arguments].concat();
+        self.command(endpoint, &arguments).output().expect("snap runs")
+    }
+
+    /// Returns the paths of what is in the repository and not in the bucket.
+    fn lacking(&self) -> Vec<String> {
+        let there = self.bucket.files();
+        let mut all = vec!["config".to_owned()];
+        for folder in ["packs", "index", "snapshots"] {
+            let mut folders = vec![self.home.path().join("repo").join(folder)];
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(folder).expect("lists").flatten() {
+                    match entry.path().is_dir() {
+                        true => folders.push(entry.path()),
+                        false => {
+                            let path = entry.path();
+                            let path = path.strip_prefix(self.home.path().join("repo")).expect("inside");
+                            all.push(path.to_str().expect("text").to_owned());
+                        }
+                    }
+                }
+            }
+        }
+        all.retain(|path| !there.contains(path));
+        all
+    }
+}
+
+#[track_caller]
+fn ended(output: &Output, status: i32) -> String {
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    said
+}
+
+/// Returns the path of the pack that a request is about.
+fn pack_of(asked: &Asked) -> Option<String> {
+    let (_, rest) = asked.target.split_once("/packs/")?;
+    Some(format!("packs/{}", rest.split('?').next()?))
+}
+
+/// Each row of the table in docs/offsite.md: what a server answers about one pack, and whether it is asked again.
+const ANSWERS: [(u16, &str, bool); 10] = [
+    (400, "BadDigest", false),
+    (403, "AccessDenied", false),
+    (403, "QuotaExceeded", false),
+    (409, "OperationAborted", false),
+    (507, "InsufficientStorage", false),
+    (429, "TooManyRequests", true),
+    (500, "InternalError", true),
+    (502, "BadGateway", true),
+    (503, "SlowDown", true),
+    (504, "GatewayTimeout", true),
+];
+
+#[test]
+fn one_refused_object_stops_nothing_else_whatever_the_answer_is() {
+    let Some(machine) = Machine::new() else { return };
+    for (status, code, is_tried_again) in ANSWERS {
+        machine.night();
+        let refuses = move |asked: &Asked| puts(asked) && pack_of(asked).is_some();
+        let act = move |asked: &Asked| if refuses(asked) { Act::Refuse(status, code) } else { Act::Pass };
+        let front = Front::start(&machine.bucket.server.endpoint, act);
+        let said = ended(&machine.sync(&front.endpoint, &[]), 1);
+        let lacking = machine.lacking();
+        let heard = front.heard();
+        let mut refused: Vec<String> = heard.iter().filter(|asked| refuses(asked)).filter_map(pack_of).collect();
+        let tries = refused.len();
+        refused.sort();
+        refused.dedup();
+        assert!(!refused.is_empty(), "{code}: {said}");
+        assert_eq!(tries, refused.len() * if is_tried_again { 2 } else { 1 }, "{code}: {said}");
+        for pack in &refused {
+            assert!(said.contains(&format!("ERROR: {pack}: not put into the bucket")), "{code}: {said}");
+            assert!(said.contains("tries it again"), "{code}: {said}");
+        }
+        // All others are there; but the manifest, which needs the pack.
+        let others: Vec<&String> = lacking.iter().filter(|path| !refused.contains(path)).collect();
+        assert!(others.len() == 1 && others[0].starts_with("snapshots/"), "{code}: {lacking:?}");
+        ended(&machine.sync(&machine.bucket.server.endpoint, &[]), 0);
+        assert_eq!(machine.lacking(), Vec::<String>::new(), "{code}");
+    }
+}
+
+#[test]
+fn a_pack_that_is_not_there_after_it_was_put_is_told_and_holds_up_nothing() {
+    let Some(machine) = Machine::new() else { return };
+    machine.night();
+    let looks = |asked: &Asked| asked.method == "HEAD" && asked.target.contains("versionId");
+    let act = move |asked: &Asked| match looks(asked) && pack_of(asked).is_some() {
+        true => Act::Refuse(404, "NotFound"),
+        false => Act::Pass,
+    };
+    let front = Front::start(&machine.bucket.server.endpoint, act);
+    let said = ended(&machine.sync(&front.endpoint, &[]), 1);
+    assert!(said.contains("it is not there although it was put"), "{said}");
+    assert!(machine.lacking().iter().all(|path| path.starts_with("snapshots/")), "{:?}", machine.lacking());
+    ended(&machine.sync(&machine.bucket.server.endpoint, &[]), 0);
+    assert_eq!(machine.lacking(), Vec::<String>::new());
+}
+
+#[test]
+fn locks_are_renewed_before_anything_is_put_and_one_that_is_refused_holds_up_no_other() {
+    let Some(machine) = Machine::new() else { return };
+    machine.night();
+    ended(&machine.sync(&machine.bucket.server.endpoint, &[]), 0);
+    machine.night();
+    let renews = |asked: &Asked| asked.method == "PUT" && asked.target.contains("retention");
+    let refuses = move |asked: &Asked| puts(asked) || (renews(asked) && asked.target.contains("/config?"));
+    let act = move |asked: &Asked| if refuses(asked) { Act::Refuse(403, "AccessDenied") } else { Act::Pass };
+    let front = Front::start(&machine.bucket.server.endpoint, act);
+    let longer = ["--lock-days", "40", "--renew-below-days", "35"];
+    let said = ended(&machine.sync(&front.endpoint, &longer), 1);
+    assert!(said.contains("ERROR: config: its lock ends too soon"), "{said}");
+    let heard = front.heard();
+    let renewed = heard.iter().filter(|asked| renews(asked)).count();
+    let first_put = heard.iter().position(puts).expect("something was to be put");
+    let last_renewal = heard.iter().rposition(renews).expect("locks were renewed");
+    assert!(last_renewal < first_put, "{heard:?}");
+    assert!(renewed >= 4, "{renewed}: config, keys, a pack, a fragment, a manifest");
+    ended(&machine.sync(&machine.bucket.server.endpoint, &longer), 0);
+}
+
+#[test]
+fn a_server_that_is_away_for_a_while_is_waited_for() {
+    let Some(machine) = Machine::new() else { return };
+    machine.night();
+    let away: std::sync::Mutex<Option<Instant>> = std::sync::Mutex::default();
+    let act = move |asked: &Asked| {
+        let mut since = away.lock().expect("nobody panics");
+        if since.is_none() && puts(asked) && pack_of(asked).is_some() {
+            *since = Some(Instant::now());
+        }
+        match since.is_some_and(|since| since.elapsed() < Duration::from_secs(9)) {
+            true => Act::Cut,
+            false => Act::Pass,
+        }
+    };
+    let front = Front::start(&machine.bucket.server.endpoint, act);
+    let started = Instant::now();
+    ended(&machine.sync(&front.endpoint, &[]), 0);
+    assert!(started.elapsed() > Duration::from_secs(9));
+    assert_eq!(machine.lacking(), Vec::<String>::new());
+}

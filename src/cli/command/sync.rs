@@ -93,6 +93,7 @@ fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {
         dry_run: given.dry_run,
         allow_unlocked: given.allow_unlocked,
         allow_expiry: given.allow_expiry,
+        patience: default.patience,
         budget: Budget { levels, limit },
         prices: configured.map_or(default.prices, |sync| sync.prices.clone()),
     }

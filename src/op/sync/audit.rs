@@ -1,10 +1,12 @@
 //! Locks that this machine relies on, read back from the bucket.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use crate::base::time::Time;
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::locks::end;
+use crate::op::sync::refused::attempt;
 use crate::op::sync::{Problem, Report, Request};
 use crate::repo::RepoError;
 use crate::repo::bucket_state::BucketState;
@@ -50,11 +52,18 @@ pub fn read_back(
         if request.progress.is_cancelled() {
             return Err(RepoError::Interrupted);
         }
-        let found = match remote.retention(&path, &id) {
-            Ok(found) => found,
-            Err(StoreError::Missing { .. }) => None,
-            Err(e) => return Err(e.into()),
+        let found = Cell::new(None);
+        let read = || match remote.retention(&path, &id) {
+            Ok(lock) => Ok(found.set(lock)),
+            Err(StoreError::Missing { .. }) => Ok(found.set(None)),
+            Err(e) => Err(e.into()),
         };
+        if let Some(why) = attempt(remote, request, read)? {
+            let what = format!("its lock can't be read: {why}; the next run tries it again");
+            report.problems.push(Problem { path, what });
+            continue;
+        }
+        let found = found.take();
         report.audited += 1;
         let ends = end(found);
         known.learn(&path, &id, ends); // also one that somebody has made longer: it can't be renewed with less

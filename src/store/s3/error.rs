@@ -8,6 +8,9 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use crate::store::StoreError;
 use crate::store::s3::line::is_silence;
 
+/// What a server answers that can't do anything just now.
+const PASSING: [u16; 6] = [408, 429, 500, 502, 503, 504];
+
 /// What is asked of S3, for messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
@@ -54,7 +57,9 @@ impl Asked<'_> {
             "QuotaExceeded" => io::ErrorKind::QuotaExceeded,
             _ if is_silence(error) => io::ErrorKind::TimedOut,
             _ if error.as_service_error().is_none() => io::ErrorKind::NotConnected,
-            _ if error.raw_response().is_some_and(|answer| answer.status() >= 500) => io::ErrorKind::HostUnreachable,
+            _ if error.raw_response().is_some_and(|answer| PASSING.contains(&answer.status())) => {
+                io::ErrorKind::HostUnreachable
+            }
             _ => io::ErrorKind::Other,
         };
         let said = match error.as_service_error() {
