@@ -14,6 +14,8 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -162,6 +164,23 @@ fn threads_are_there(count: usize) -> std::io::Result<()> {
     })
 }
 
+/// Has those answers tried again that say so and that the client takes for final.
+#[derive(Debug)]
+struct Busy;
+
+impl ClassifyRetry for Busy {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        match context.response().map(|answer| answer.status().as_u16()) {
+            Some(408 | 429) => RetryAction::transient_error(),
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "busy"
+    }
+}
+
 async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreError> {
     let limits = Limits { connect: options.connect_timeout, silence: silence(options) };
     let line = Line::new(limits, roots(asked, options)?);
@@ -201,6 +220,7 @@ async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreEr
     let shared = loader.load().await;
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .force_path_style(options.path_style)
+        .retry_classifier(Busy)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if shared.region().is_none() {
