@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use common::front::{Act, Asked, Front};
 use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, server};
+use common::tls::Tls;
 use common::{Noise, can_mount};
 use snap::base::id::PackId;
 use snap::store::{Name, S3Options, Store, StoreError};
@@ -322,4 +323,79 @@ fn a_server_that_is_away_for_a_while_is_waited_for() {
     ended(&machine.sync(&front.endpoint, &[]), 0);
     assert!(started.elapsed() > Duration::from_secs(9));
     assert_eq!(machine.lacking(), Vec::<String>::new());
+}
+
+#[test]
+fn a_server_with_an_authority_of_its_own_is_trusted_where_that_is_said_and_nowhere_else() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let home = tempfile::tempdir().expect("temporary folder");
+    let tls = Tls::start(&server.endpoint, home.path());
+    let run = |variables: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
+        command.env_clear().env("HOME", home.path()).env("SNAP_STATE_DIR", home.path().join("state"));
+        command.env("AWS_REGION", REGION).env("AWS_EC2_METADATA_DISABLED", "true");
+        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        command.env("SNAP_REPOSITORY", bucket.location()).envs(variables.iter().copied());
+        command.args(arguments).output().expect("snap runs")
+    };
+    let endpoint = ("AWS_ENDPOINT_URL", tls.endpoint.as_str());
+    let authority = tls.authority.to_str().expect("text");
+    let init = ["init", "--encryption", "none"];
+    let started = Instant::now();
+    let said = ended(&run(&[endpoint], &init), 2);
+    assert!(said.contains("certificate") && said.contains("AWS_CA_BUNDLE"), "{said}");
+    assert!(started.elapsed() < Duration::from_secs(10), "a bad certificate is no matter of patience");
+    let said = ended(&run(&[endpoint, ("AWS_CA_BUNDLE", "/nowhere.pem")], &init), 2);
+    assert!(said.contains("/nowhere.pem") && said.contains("AWS_CA_BUNDLE"), "{said}");
+    let key = home.path().join("key.pem");
+    let said = ended(&run(&[endpoint, ("AWS_CA_BUNDLE", key.to_str().expect("text"))], &init), 2);
+    assert!(said.contains("none is in it"), "{said}");
+    ended(&run(&[endpoint, ("AWS_CA_BUNDLE", authority)], &init), 0);
+    ended(&run(&[endpoint, ("SSL_CERT_FILE", authority)], &["snapshots"]), 0);
+    let other = tempfile::tempdir().expect("temporary folder");
+    let other = Tls::start(&server.endpoint, other.path());
+    let both = [endpoint, ("AWS_CA_BUNDLE", other.authority.to_str().expect("text")), ("SSL_CERT_FILE", authority)];
+    ended(&run(&both, &["snapshots"]), 2);
+    // All of it from ~/.aws/config.
+    fs::create_dir(home.path().join(".aws")).expect("folder is made");
+    let config = format!("[profile own]\nendpoint_url = {}\nca_bundle = {authority}\n", tls.endpoint);
+    fs::write(home.path().join(".aws/config"), config).expect("writes");
+    ended(&run(&[("AWS_PROFILE", "own")], &["snapshots"]), 0);
+    let keys = format!("[own]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
+    fs::write(home.path().join(".aws/credentials"), keys).expect("writes");
+    ended(&run(&[], &["snapshots", "--s3-profile", "own"]), 0);
+}
+
+#[test]
+fn the_buckets_name_goes_where_the_profile_says() {
+    let Some(server) = server() else { return };
+    let bucket = server.bucket(Kind::Plain);
+    let home = tempfile::tempdir().expect("temporary folder");
+    fs::create_dir(home.path().join(".aws")).expect("folder is made");
+    let front = Front::start(&server.endpoint, |_| Act::Refuse(403, "AccessDenied"));
+    let endpoint = front.endpoint.replace("127.0.0.1", "localhost"); // a name can have the bucket's before it
+    for (style, flag, in_path) in [
+        ("path", false, true),
+        ("auto", false, true),
+        ("virtual", false, false),
+        ("virtual", true, true),
+    ] {
+        let config = format!("[default]\nendpoint_url = {endpoint}\ns3 =\n  addressing_style = {style}\n");
+        fs::write(home.path().join(".aws/config"), config).expect("writes");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
+        command.env_clear().env("HOME", home.path()).env("AWS_REGION", REGION).env("AWS_MAX_ATTEMPTS", "1");
+        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        command.env("SNAP_STATE_DIR", home.path().join("state")).env("SNAP_REPOSITORY", bucket.location());
+        command.args(["snapshots"]).args(flag.then_some("--s3-path-style"));
+        let said = ended(&command.output().expect("snap runs"), 2);
+        let heard = front.heard();
+        let named = format!("/{}", bucket.name);
+        let is_in_path = heard.first().map(|asked| asked.target.starts_with(&named));
+        // A name of a bucket before this host's may not be known here: then nothing is heard.
+        match in_path {
+            true => assert_eq!(is_in_path, Some(true), "{style}: {said}"),
+            false => assert_ne!(is_in_path, Some(true), "{style}: {said}"),
+        }
+    }
 }

@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod proxy;
 pub mod repo;
 pub mod s3;
+pub mod tls;
 pub mod watched;
 
 /// Returns the program, to be run in `folder` with `repo` and `state` there, and nothing else of the environment.

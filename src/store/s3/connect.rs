@@ -1,6 +1,7 @@
 //! The one runtime and the one client: all that is asynchronous begins and ends here.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use crate::store::StoreError;
 use crate::store::s3::error::Asked;
 use crate::store::s3::line::{Limits, Line};
 use crate::store::s3::options::{S3Location, S3Options};
+use crate::store::s3::profile::{Addressing, Profile, names_endpoint};
 use crate::store::s3::spool::Limiter;
 
 /// Threads that drive connections.
@@ -183,7 +185,9 @@ impl ClassifyRetry for Busy {
 
 async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreError> {
     let limits = Limits { connect: options.connect_timeout, silence: silence(options) };
-    let line = Line::new(limits, roots(asked, options)?);
+    let profile = Profile::read(options.profile.as_deref()).await;
+    let bundle = options.ca_bundle.as_ref().or(profile.ca_bundle.as_ref());
+    let line = Line::new(limits, roots(asked, bundle)?);
     let line = line.map_err(|e| asked.failed(std::io::ErrorKind::Unsupported, format!("no TLS: {e}")))?;
     let http = SharedHttpClient::new(line);
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
@@ -199,13 +203,13 @@ async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreEr
         .timeout_config(
             TimeoutConfig::builder().connect_timeout(limits.connect).read_timeout(limits.silence).build(),
         );
-    if let Some(profile) = &options.profile {
+    if let Some(name) = &options.profile {
         // Who names a profile means it, whatever keys lie in the environment.
         let found = ProviderConfig::default()
             .with_http_client(http.clone())
             .with_region(options.region.clone().map(Region::new));
-        let keys = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&found).build();
-        loader = loader.profile_name(profile).credentials_provider(keys);
+        let keys = ProfileFileCredentialsProvider::builder().profile_name(name).configure(&found).build();
+        loader = loader.profile_name(name).credentials_provider(keys);
     }
     if let Some(endpoint) = &options.endpoint {
         loader = loader.endpoint_url(endpoint);
@@ -218,13 +222,19 @@ async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreEr
         loader = loader.credentials_provider(keys);
     }
     let shared = loader.load().await;
+    let has_endpoint = options.endpoint.is_some() || names_endpoint(&shared);
+    let path_style = match profile.addressing {
+        _ if options.path_style => true,
+        Some(style) => style == Addressing::Path,
+        None => has_endpoint, // few other servers have a name for each bucket
+    };
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
-        .force_path_style(options.path_style)
+        .force_path_style(path_style)
         .retry_classifier(Busy)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if shared.region().is_none() {
-        if options.endpoint.is_none() {
+        if !has_endpoint {
             let reason = "no region is known; name it with --s3-region or AWS_REGION";
             return Err(asked.failed(std::io::ErrorKind::InvalidInput, reason));
         }
@@ -242,9 +252,9 @@ fn silence(options: &S3Options) -> Duration {
 
 /// Returns whose word for a server's name counts: those of the file that is named, and they alone; else those that this
 /// machine trusts, or that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
-fn roots(asked: Asked<'_>, options: &S3Options) -> Result<RootCertStore, StoreError> {
+fn roots(asked: Asked<'_>, bundle: Option<&PathBuf>) -> Result<RootCertStore, StoreError> {
     let mut roots = RootCertStore::empty();
-    let Some(bundle) = &options.ca_bundle else {
+    let Some(bundle) = bundle else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         return Ok(roots);
     };

@@ -168,10 +168,13 @@ pub fn is_silence(error: &(dyn Error + 'static)) -> bool {
 fn has_cause(error: &(dyn Error + 'static), is_such: impl Fn(&io::Error) -> bool) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().is_some_and(&is_such) {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(&is_such) {
             return true;
         }
-        next = error.source();
+        // What an error of the system holds is not called its cause.
+        let held = io.and_then(io::Error::get_ref).map(|held| held as &(dyn Error + 'static));
+        next = held.or_else(|| error.source());
     }
     false
 }

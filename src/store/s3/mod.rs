@@ -9,6 +9,7 @@ mod error;
 mod lease;
 mod line;
 mod options;
+mod profile;
 mod put;
 mod retention;
 mod spool;

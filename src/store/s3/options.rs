@@ -121,7 +121,8 @@ pub struct S3Options {
     pub profile: Option<String>,
     /// Credentials, where they are not to be looked for.
     pub credentials: Option<S3Keys>,
-    /// Bucket in the path, not in the host's name.
+    /// Bucket in the path, not in the host's name; else as the profile's `addressing_style` says, or in the path where
+    /// another server than Amazon's is named.
     pub path_style: bool,
     /// Storage class of what is put.
     pub storage_class: Option<String>,
