@@ -399,3 +399,64 @@ fn the_buckets_name_goes_where_the_profile_says() {
         }
     }
 }
+
+/// Counts requests that are under way at the same time.
+#[derive(Default)]
+struct AtOnce {
+    now: std::sync::atomic::AtomicUsize,
+    most: std::sync::atomic::AtomicUsize,
+}
+
+#[test]
+fn manifests_and_fragments_are_fetched_side_by_side_and_each_once() {
+    let Some(machine) = Machine::new() else { return };
+    let nights = 24;
+    (0..nights).for_each(|_| machine.night());
+    let server = &machine.bucket.server.endpoint;
+    ended(&machine.sync(server, &[]), 0);
+    let at_once = Arc::new(AtOnce::default());
+    let counts = at_once.clone();
+    let front = Front::start(server, move |asked: &Asked| {
+        let is_small = asked.method == "GET" && ["/snapshots/", "/index/"].iter().any(|part| asked.target.contains(part));
+        if is_small {
+            let now = counts.now.fetch_add(1, Ordering::SeqCst) + 1;
+            counts.most.fetch_max(now, Ordering::SeqCst);
+            // Each is held until another one is there, or it is certain that none comes: one after the other would show.
+            let waited = Instant::now();
+            while counts.most.load(Ordering::SeqCst) < 4 && waited.elapsed() < Duration::from_millis(500) {
+                std::thread::yield_now();
+            }
+            counts.now.fetch_sub(1, Ordering::SeqCst);
+        }
+        Act::Pass
+    });
+    let location = machine.bucket.location();
+    let run = |arguments: &[&str]| {
+        let mut command = machine.command(&front.endpoint, arguments);
+        command.env("SNAP_REPOSITORY", &location).env("SNAP_STATE_DIR", machine.home.path().join("other"));
+        command.output().expect("snap runs")
+    };
+    let said = ended(&run(&["snapshots", "--json"]), 0);
+    assert_eq!(said.lines().filter(|line| line.contains("\"id\"")).count(), nights, "{said}");
+    let most = at_once.most.load(Ordering::SeqCst);
+    assert!(most >= 4, "{most} at once");
+    let gets = |heard: &[Asked], part: &str| {
+        let mut targets: Vec<String> = heard
+            .iter()
+            .filter(|asked| asked.method == "GET" && asked.target.contains(part))
+            .map(|asked| asked.target.clone())
+            .collect();
+        let all = targets.len();
+        targets.sort();
+        targets.dedup();
+        (all, targets.len())
+    };
+    assert_eq!(gets(&front.heard(), "/snapshots/"), (nights, nights));
+    let target = machine.home.path().join("restored");
+    let restore = ["restore", "latest:mail/0", "--target", target.to_str().expect("text")];
+    ended(&run(&restore), 0);
+    let heard = front.heard();
+    let (all, different) = gets(&heard, "/index/");
+    assert_eq!(all, different, "no fragment is read twice");
+    assert!(different >= nights / 2, "{different}");
+}

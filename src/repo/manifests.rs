@@ -7,6 +7,7 @@ use crate::base::limits::MANIFEST_BYTES_CAP;
 use crate::base::wire::{self, RecordKind, WireError};
 use crate::repo::keys::WriterKeys;
 use crate::repo::open::read_named;
+use crate::repo::small::read_small;
 use crate::repo::{RepoError, Repository};
 use crate::stage::seal::{open_record_within, seal_record};
 use crate::stage::snapshot::Manifest;
@@ -18,7 +19,7 @@ const MANIFEST_PURPOSE: &str = "snap v1 manifest";
 
 /// Longest file of a manifest that is read, in bytes: the largest record, not compressible (zstd adds 1/256 at most), and
 /// its headers.
-const MANIFEST_FILE_BYTES_MAX: u64 = (MANIFEST_BYTES_CAP + MANIFEST_BYTES_CAP / 256 + 4096) as u64;
+pub const MANIFEST_FILE_BYTES_MAX: u64 = (MANIFEST_BYTES_CAP + MANIFEST_BYTES_CAP / 256 + 4096) as u64;
 
 /// Memory that all manifests of a repository may take together, in bytes: more than a hundred thousand nights.
 pub const MANIFESTS_MEMORY_MAX: usize = 512 << 20;
@@ -53,11 +54,18 @@ pub struct Snapshots {
 
 fn read_manifest(store: &dyn Store, writer: &WriterKeys, id: SnapshotId) -> Result<Manifest, RepoError> {
     let name = Name::Snapshot(id);
-    let bytes = read_named(store, &name, MANIFEST_FILE_BYTES_MAX)?;
-    let sealed = wire::unwrap(RecordKind::Snapshot, &bytes).map_err(|e| RepoError::record(&name, e))?;
+    open_manifest(writer, &name, &read_named(store, &name, MANIFEST_FILE_BYTES_MAX)?)
+}
+
+/// Opens the bytes of a manifest.
+///
+/// # Errors
+/// [`RepoError::Record`], [`RepoError::Seal`].
+pub fn open_manifest(writer: &WriterKeys, name: &Name, bytes: &[u8]) -> Result<Manifest, RepoError> {
+    let sealed = wire::unwrap(RecordKind::Snapshot, bytes).map_err(|e| RepoError::record(name, e))?;
     let record = open_record_within(writer.metadata(), MANIFEST_PURPOSE, sealed, MANIFEST_BYTES_CAP);
-    let record = record.map_err(|e| RepoError::seal(&name, e))?;
-    wire::decode_within::<_, MANIFEST_BYTES_CAP>(&record).map_err(|e| RepoError::record(&name, e))
+    let record = record.map_err(|e| RepoError::seal(name, e))?;
+    wire::decode_within::<_, MANIFEST_BYTES_CAP>(&record).map_err(|e| RepoError::record(name, e))
 }
 
 /// Returns whether a manifest is there that opens with this writer secret. Reads one after the other until one does.
@@ -103,24 +111,31 @@ impl Repository {
         let mut snapshots = Snapshots::default();
         let mut there = BTreeSet::new();
         let mut memory_bytes = 0;
-        for found in self.store().list(Folder::Snapshots)? {
-            let Some(Name::Snapshot(id)) = found.name else { continue };
-            match self.manifest(id) {
+        let names = self.store().list(Folder::Snapshots)?.into_iter().filter_map(|found| found.name);
+        let names: Vec<Name> = names.collect();
+        read_small(self.store(), &names, |name, read| {
+            let Name::Snapshot(id) = *name else { return };
+            let path = name.to_string();
+            let manifest = match read {
+                Some(read) => read.and_then(|bytes| open_manifest(self.writer_keys(), name, &bytes)),
+                None => self.manifest(id),
+            };
+            match manifest {
                 Ok(manifest) if memory_bytes + manifest.memory_bytes() > memory_max => {
                     let what =
                         "all manifests together are larger than any repository's: some of them were forged";
-                    let error = RepoError::record(&found.path, WireError::record(what));
-                    snapshots.unreadable.push((found.path, error));
+                    let error = RepoError::record(&path, WireError::record(what));
+                    snapshots.unreadable.push((path, error));
                 }
                 Ok(manifest) => {
                     memory_bytes += manifest.memory_bytes();
                     snapshots.all.push(Snapshot { id, manifest });
                 }
-                Err(RepoError::Store(e)) if e.is_missing() => continue, // forgotten meanwhile
-                Err(e) => snapshots.unreadable.push((found.path, e)),
+                Err(RepoError::Store(e)) if e.is_missing() => return, // forgotten meanwhile
+                Err(e) => snapshots.unreadable.push((path, e)),
             }
             there.insert(id);
-        }
+        });
         let replaces: BTreeMap<SnapshotId, SnapshotId> =
             snapshots.all.iter().filter_map(|s| Some((s.id, s.manifest.replaces?))).collect();
         let mut replaced: Vec<SnapshotId> =

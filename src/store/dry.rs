@@ -58,6 +58,10 @@ impl Store for DryStore {
         self.inner.list_oldest_first(folder)
     }
 
+    fn reads_at_once(&self) -> usize {
+        self.inner.reads_at_once()
+    }
+
     fn delete(&self, _name: &Name) -> Result<(), StoreError> {
         Ok(())
     }

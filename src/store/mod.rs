@@ -330,6 +330,12 @@ pub trait Store: Send + Sync {
         self.list(folder)
     }
 
+    /// Returns how many small files are best asked for at the same time: more than one where each takes a request to
+    /// a server and back.
+    fn reads_at_once(&self) -> usize {
+        1
+    }
+
     /// Removes a file durably.
     ///
     /// # Errors

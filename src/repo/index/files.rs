@@ -5,7 +5,9 @@ use crate::base::id::{FragmentId, PackId};
 use crate::base::layout::PACK_TRAILER_BYTES;
 use crate::base::limits::{PACK_BYTES_CAP, PACK_FRAMES_MAX, RECORD_BYTES_CAP};
 use crate::base::wire::{self, RecordKind, WireError};
+use crate::repo::keys::WriterKeys;
 use crate::repo::open::read_named;
+use crate::repo::small::read_small;
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::Fragment;
 use crate::stage::pack::Trailer;
@@ -26,10 +28,35 @@ const DIRECTORY_BYTES_CAP: u64 = (RECORD_BYTES_CAP + RECORD_BYTES_CAP / 256 + 40
 pub fn read_fragment(repository: &Repository, id: FragmentId) -> Result<Fragment, RepoError> {
     let name = Name::Fragment(id);
     let bytes = read_named(repository.store(), &name, RECORD_BYTES_CAP as u64)?;
-    let bad = |e: WireError| RepoError::record(&name, e);
-    let sealed = wire::unwrap(RecordKind::Fragment, &bytes).map_err(bad)?;
-    let record = open_record(repository.writer_keys().metadata(), FRAGMENT_PURPOSE, sealed);
-    let fragment: Fragment = wire::decode(&record.map_err(|e| RepoError::seal(&name, e))?).map_err(bad)?;
+    parse_fragment(repository.writer_keys(), &name, &bytes)
+}
+
+/// Reads and opens fragments, several at the same time where the store gains by that; `take` gets each, in order.
+pub fn read_fragments(
+    repository: &Repository,
+    ids: &[FragmentId],
+    mut take: impl FnMut(FragmentId, Result<Fragment, RepoError>),
+) {
+    let names: Vec<Name> = ids.iter().copied().map(Name::Fragment).collect();
+    read_small(repository.store(), &names, |name, read| {
+        let Name::Fragment(id) = *name else { return };
+        let fragment = match read {
+            Some(read) => read.and_then(|bytes| parse_fragment(repository.writer_keys(), name, &bytes)),
+            None => read_fragment(repository, id),
+        };
+        take(id, fragment);
+    });
+}
+
+/// Opens the bytes of a fragment.
+///
+/// # Errors
+/// [`RepoError::Record`], [`RepoError::Seal`].
+pub fn parse_fragment(writer: &WriterKeys, name: &Name, bytes: &[u8]) -> Result<Fragment, RepoError> {
+    let bad = |e: WireError| RepoError::record(name, e);
+    let sealed = wire::unwrap(RecordKind::Fragment, bytes).map_err(bad)?;
+    let record = open_record(writer.metadata(), FRAGMENT_PURPOSE, sealed);
+    let fragment: Fragment = wire::decode(&record.map_err(|e| RepoError::seal(name, e))?).map_err(bad)?;
     for pack in &fragment.packs {
         pack.directory.validate(pack.bytes).map_err(bad)?;
     }

@@ -280,6 +280,10 @@ impl Store for S3Store {
         Ok(found.into_iter().map(|(_, found)| found).collect())
     }
 
+    fn reads_at_once(&self) -> usize {
+        self.shared.options.connections.max(1)
+    }
+
     fn delete(&self, name: &Name) -> Result<(), StoreError> {
         let shared = &self.shared;
         let path = name.to_string();
