@@ -436,7 +436,10 @@ fn manifests_and_fragments_are_fetched_side_by_side_and_each_once() {
         command.env("SNAP_REPOSITORY", &location).env("SNAP_STATE_DIR", machine.home.path().join("other"));
         command.output().expect("snap runs")
     };
-    let said = ended(&run(&["snapshots", "--json"]), 0);
+    let said = ended(&run(&["snapshots", "--json", "-v"]), 0);
+    let heard = front.heard();
+    let counted = format!("{}: {} requests over ", machine.bucket.location(), heard.len());
+    assert!(said.contains(&counted), "{counted}: {said}");
     assert_eq!(said.lines().filter(|line| line.contains("\"id\"")).count(), nights, "{said}");
     let most = at_once.most.load(Ordering::SeqCst);
     assert!(most >= 4, "{most} at once");
@@ -451,7 +454,7 @@ fn manifests_and_fragments_are_fetched_side_by_side_and_each_once() {
         targets.dedup();
         (all, targets.len())
     };
-    assert_eq!(gets(&front.heard(), "/snapshots/"), (nights, nights));
+    assert_eq!(gets(&heard, "/snapshots/"), (nights, nights));
     let target = machine.home.path().join("restored");
     let restore = ["restore", "latest:mail/0", "--target", target.to_str().expect("text")];
     ended(&run(&restore), 0);

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_config::BehaviorVersion;
@@ -27,7 +27,7 @@ use tokio::task::AbortHandle;
 use crate::base::threads::{NO_THREAD, begin};
 use crate::store::StoreError;
 use crate::store::s3::error::Asked;
-use crate::store::s3::line::{Limits, Line};
+use crate::store::s3::line::{Limits, Line, Traffic};
 use crate::store::s3::options::{S3Location, S3Options};
 use crate::store::s3::profile::{Addressing, Profile, names_endpoint};
 use crate::store::s3::spool::Limiter;
@@ -58,6 +58,8 @@ pub struct Connection {
     pub client: Client,
     /// What was asked so far.
     pub tally: Tally,
+    traffic: Arc<Traffic>,
+    location: String,
     permits: Semaphore,
     /// When a read was given up last because the server was silent.
     silent: Mutex<Option<Instant>>,
@@ -79,7 +81,8 @@ impl Connection {
             .enable_all()
             .build()
             .map_err(|e| asked.failed(e.kind(), e.to_string()))?;
-        let client = runtime.block_on(client(asked, options))?;
+        let traffic = Arc::<Traffic>::default();
+        let client = runtime.block_on(client(asked, options, traffic.clone()))?;
         let permits = Semaphore::new(options.connections.max(1));
         let handle = runtime.handle().clone();
         Ok(Self {
@@ -87,6 +90,8 @@ impl Connection {
             handle,
             client,
             tally: Tally::default(),
+            traffic,
+            location: location.to_string(),
             permits,
             silent: Mutex::default(),
             after_silence: options.after_silence,
@@ -146,6 +151,13 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        let count = |counted: &AtomicU64| counted.load(Ordering::Relaxed);
+        let (requests, connections) = (count(&self.traffic.requests), count(&self.traffic.connections));
+        let (sent, received) = (count(&self.tally.bytes_sent), count(&self.tally.bytes_received));
+        let location = &self.location;
+        tracing::info!(
+            "{location}: {requests} requests over {connections} connections, {sent} bytes of files sent, {received} received"
+        );
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background(); // whoever drops this must not wait for idle connections
         }
@@ -183,11 +195,11 @@ impl ClassifyRetry for Busy {
     }
 }
 
-async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreError> {
+async fn client(asked: Asked<'_>, options: &S3Options, traffic: Arc<Traffic>) -> Result<Client, StoreError> {
     let limits = Limits { connect: options.connect_timeout, silence: silence(options) };
     let profile = Profile::read(options.profile.as_deref()).await;
     let bundle = options.ca_bundle.as_ref().or(profile.ca_bundle.as_ref());
-    let line = Line::new(limits, roots(asked, bundle)?);
+    let line = Line::new(limits, roots(asked, bundle)?, traffic);
     let line = line.map_err(|e| asked.failed(std::io::ErrorKind::Unsupported, format!("no TLS: {e}")))?;
     let http = SharedHttpClient::new(line);
     let mut loader = aws_config::defaults(BehaviorVersion::latest())

@@ -10,6 +10,7 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -54,8 +55,18 @@ pub struct Limits {
     pub silence: Duration,
 }
 
+/// What went over a line so far.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Requests, each attempt counted.
+    pub requests: AtomicU64,
+    /// Connections that were made for them.
+    pub connections: AtomicU64,
+}
+
 /// Makes connections, and keeps them for the next request.
 pub struct Line {
+    traffic: Arc<Traffic>,
     limits: Limits,
     tls: ClientConfig,
     made: Mutex<HashMap<Limits, SharedHttpConnector>>,
@@ -66,11 +77,11 @@ impl Line {
     ///
     /// # Errors
     /// What rustls says, if it knows no version of TLS.
-    pub fn new(limits: Limits, roots: RootCertStore) -> Result<Self, rustls::Error> {
+    pub fn new(limits: Limits, roots: RootCertStore, traffic: Arc<Traffic>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let tls = tls.with_root_certificates(roots).with_no_client_auth();
-        Ok(Self { limits, tls, made: Mutex::default() })
+        Ok(Self { traffic, limits, tls, made: Mutex::default() })
     }
 }
 
@@ -88,7 +99,7 @@ impl HttpClient for Line {
             silence: settings.read_timeout().unwrap_or(self.limits.silence),
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || SharedHttpConnector::new(Requests::new(limits, self.tls.clone()));
+        let make = || SharedHttpConnector::new(Requests::new(limits, self.tls.clone(), self.traffic.clone()));
         made.entry(limits).or_insert_with(make).clone()
     }
 }
@@ -96,20 +107,21 @@ impl HttpClient for Line {
 /// Sends requests over connections with the same limits.
 struct Requests {
     client: Client<HttpsConnector<Dial>, SdkBody>,
+    traffic: Arc<Traffic>,
 }
 
 impl Requests {
-    fn new(limits: Limits, tls: ClientConfig) -> Self {
+    fn new(limits: Limits, tls: ClientConfig, traffic: Arc<Traffic>) -> Self {
         let mut tcp = TcpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(limits.connect));
         tcp.set_send_buffer_size(Some(SEND_BUFFER_BYTES));
-        let dial = Dial { tcp, limits };
+        let dial = Dial { tcp, limits, traffic: traffic.clone() };
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         let mut client = Client::builder(TokioExecutor::new());
         client.pool_timer(TokioTimer::new());
-        Self { client: client.build(https.wrap_connector(dial)) }
+        Self { client: client.build(https.wrap_connector(dial)), traffic }
     }
 }
 
@@ -126,6 +138,7 @@ impl HttpConnector for Requests {
             Ok(request) => request,
             Err(e) => return HttpConnectorFuture::ready(Err(ConnectorError::user(e.into()))),
         };
+        self.traffic.requests.fetch_add(1, Ordering::Relaxed);
         let answer = self.client.request(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await.map_err(|e| failed(e, attempt))?;
@@ -189,6 +202,7 @@ struct Silent(Duration);
 struct Dial {
     tcp: TcpConnector,
     limits: Limits,
+    traffic: Arc<Traffic>,
 }
 
 impl Service<Uri> for Dial {
@@ -201,6 +215,7 @@ impl Service<Uri> for Dial {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        self.traffic.connections.fetch_add(1, Ordering::Relaxed);
         let (limits, dialled) = (self.limits, self.tcp.call(uri));
         Box::pin(async move {
             match tokio::time::timeout(limits.connect, dialled).await {
