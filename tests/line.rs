@@ -455,6 +455,27 @@ fn manifests_and_fragments_are_fetched_side_by_side_and_each_once() {
         (all, targets.len())
     };
     assert_eq!(gets(&heard, "/snapshots/"), (nights, nights));
+    // What was fetched is not fetched again; and what is remembered is proved before it counts.
+    ended(&run(&["snapshots"]), 0);
+    assert_eq!(gets(&front.heard(), "/snapshots/"), (0, 0));
+    machine.night();
+    ended(&machine.sync(server, &[]), 0);
+    ended(&run(&["snapshots"]), 0);
+    assert_eq!(gets(&front.heard(), "/snapshots/"), (1, 1));
+    let remembered = fs::read_dir(machine.home.path().join("other")).expect("lists").flatten();
+    let inside = remembered.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten());
+    let mut files = inside.map(|entry| entry.path());
+    let file = files.find(|path| path.extension().is_some_and(|end| end == "manifests")).expect("it is kept");
+    let mut bytes = fs::read(&file).expect("reads");
+    bytes[40] ^= 1;
+    fs::write(&file, &bytes).expect("writes");
+    let said = ended(&run(&["snapshots", "--json"]), 0);
+    assert_eq!(said.lines().filter(|line| line.contains("\"id\"")).count(), nights + 1, "{said}");
+    assert_eq!(gets(&front.heard(), "/snapshots/"), (1, 1), "the damaged one is asked for");
+    fs::write(&file, [0xff; 100]).expect("writes");
+    let said = ended(&run(&["snapshots", "--json"]), 0);
+    assert_eq!(said.lines().filter(|line| line.contains("\"id\"")).count(), nights + 1, "{said}");
+    assert_eq!(gets(&front.heard(), "/snapshots/"), (nights + 1, nights + 1), "the file is made anew");
     let target = machine.home.path().join("restored");
     let restore = ["restore", "latest:mail/0", "--target", target.to_str().expect("text")];
     ended(&run(&restore), 0);

@@ -21,6 +21,7 @@ pub mod room;
 pub mod scope;
 pub mod select;
 pub mod staging;
+mod remembered;
 mod small;
 pub mod stand_in;
 pub mod sweep;
