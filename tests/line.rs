@@ -44,9 +44,12 @@ fn silent_for(bucket: &Bucket, front: &Front, silence: Duration) -> S3Options {
 fn an_upload_that_is_swallowed_fails_after_a_silence_however_long_it_is() {
     let Some(server) = server() else { return };
     let bucket = server.bucket(Kind::Plain);
-    for (bytes, act) in [(1_400_000, Act::Swallow), (1_400_000, Act::TakeNothing), (64 << 20, Act::TakeNothing)] {
+    for (bytes, act) in
+        [(1_400_000, Act::Swallow), (1_400_000, Act::TakeNothing), (64 << 20, Act::TakeNothing)]
+    {
         let how = act.clone();
-        let front = Front::start(&server.endpoint, move |asked| if puts(asked) { how.clone() } else { Act::Pass });
+        let front =
+            Front::start(&server.endpoint, move |asked| if puts(asked) { how.clone() } else { Act::Pass });
         let store = bucket.store_with(silent_for(&bucket, &front, Duration::from_secs(1)));
         let content = vec![5; bytes];
         let started = Instant::now();
@@ -121,7 +124,9 @@ fn a_read_of_a_mount_ends_with_an_error_within_a_minute_where_the_server_hangs()
     let started = Instant::now();
     let read = |number: u64| {
         let mut content = Vec::new();
-        File::open(inside.join(number.to_string())).and_then(|mut file| file.read_to_end(&mut content)).map(drop)
+        File::open(inside.join(number.to_string()))
+            .and_then(|mut file| file.read_to_end(&mut content))
+            .map(drop)
     };
     let read: Vec<_> = std::thread::scope(|scope| {
         let all: Vec<_> = (0..6).map(|number| scope.spawn(move || read(number))).collect();
@@ -134,7 +139,10 @@ fn a_read_of_a_mount_ends_with_an_error_within_a_minute_where_the_server_hangs()
     assert!(took < Duration::from_secs(60), "{took:?}: {read:?}");
     let failed: Vec<_> = read.iter().filter_map(|one| one.as_ref().err()).collect();
     assert!(!failed.is_empty(), "nothing was asked of the server");
-    assert!(failed.iter().all(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())), "{failed:?}");
+    assert!(
+        failed.iter().all(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())),
+        "{failed:?}"
+    );
 }
 
 /// A machine with a repository of its own, and a bucket that can lock.
@@ -246,7 +254,8 @@ fn one_refused_object_stops_nothing_else_whatever_the_answer_is() {
         let said = ended(&machine.sync(&front.endpoint, &[]), 1);
         let lacking = machine.lacking();
         let heard = front.heard();
-        let mut refused: Vec<String> = heard.iter().filter(|asked| refuses(asked)).filter_map(pack_of).collect();
+        let mut refused: Vec<String> =
+            heard.iter().filter(|asked| refuses(asked)).filter_map(pack_of).collect();
         let tries = refused.len();
         refused.sort();
         refused.dedup();
@@ -355,7 +364,8 @@ fn a_server_with_an_authority_of_its_own_is_trusted_where_that_is_said_and_nowhe
     ended(&run(&[endpoint, ("SSL_CERT_FILE", authority)], &["snapshots"]), 0);
     let other = tempfile::tempdir().expect("temporary folder");
     let other = Tls::start(&server.endpoint, other.path());
-    let both = [endpoint, ("AWS_CA_BUNDLE", other.authority.to_str().expect("text")), ("SSL_CERT_FILE", authority)];
+    let both =
+        [endpoint, ("AWS_CA_BUNDLE", other.authority.to_str().expect("text")), ("SSL_CERT_FILE", authority)];
     ended(&run(&both, &["snapshots"]), 2);
     // All of it from ~/.aws/config.
     fs::create_dir(home.path().join(".aws")).expect("folder is made");
@@ -375,12 +385,9 @@ fn the_buckets_name_goes_where_the_profile_says() {
     fs::create_dir(home.path().join(".aws")).expect("folder is made");
     let front = Front::start(&server.endpoint, |_| Act::Refuse(403, "AccessDenied"));
     let endpoint = front.endpoint.replace("127.0.0.1", "localhost"); // a name can have the bucket's before it
-    for (style, flag, in_path) in [
-        ("path", false, true),
-        ("auto", false, true),
-        ("virtual", false, false),
-        ("virtual", true, true),
-    ] {
+    for (style, flag, in_path) in
+        [("path", false, true), ("auto", false, true), ("virtual", false, false), ("virtual", true, true)]
+    {
         let config = format!("[default]\nendpoint_url = {endpoint}\ns3 =\n  addressing_style = {style}\n");
         fs::write(home.path().join(".aws/config"), config).expect("writes");
         let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
@@ -417,7 +424,8 @@ fn manifests_and_fragments_are_fetched_side_by_side_and_each_once() {
     let at_once = Arc::new(AtOnce::default());
     let counts = at_once.clone();
     let front = Front::start(server, move |asked: &Asked| {
-        let is_small = asked.method == "GET" && ["/snapshots/", "/index/"].iter().any(|part| asked.target.contains(part));
+        let is_small = asked.method == "GET"
+            && ["/snapshots/", "/index/"].iter().any(|part| asked.target.contains(part));
         if is_small {
             let now = counts.now.fetch_add(1, Ordering::SeqCst) + 1;
             counts.most.fetch_max(now, Ordering::SeqCst);

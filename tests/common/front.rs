@@ -126,10 +126,13 @@ fn forever(_client: &TcpStream) -> ! {
 fn refuse(mut client: &TcpStream, asked: &Asked, status: u16, code: &str) -> Option<()> {
     let text = match asked.method.as_str() {
         "HEAD" => String::new(),
-        _ => format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>because the test says so</Message></Error>"),
+        _ => format!(
+            "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>because the test says so</Message></Error>"
+        ),
     };
     let length = text.len();
-    let head = format!("HTTP/1.1 {status} so\r\nContent-Length: {length}\r\nContent-Type: application/xml\r\n\r\n");
+    let head =
+        format!("HTTP/1.1 {status} so\r\nContent-Length: {length}\r\nContent-Type: application/xml\r\n\r\n");
     client.write_all(format!("{head}{text}").as_bytes()).ok()
 }
 

@@ -29,9 +29,23 @@ impl Tls {
     /// Makes an authority and a certificate for `localhost` in `folder`, and stands before `http://host:port`.
     pub fn start(to: &str, folder: &Path) -> Self {
         let key = ["-newkey", "rsa:2048", "-nodes", "-sha256"];
-        let ca = ["req", "-x509", "-days", "3650", "-subj", "/CN=Own authority", "-keyout", "ca.key", "-out", "ca.pem"];
+        let ca = [
+            "req",
+            "-x509",
+            "-days",
+            "3650",
+            "-subj",
+            "/CN=Own authority",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+        ];
         openssl(folder, &[&ca[..], &key].concat());
-        openssl(folder, &[&["req", "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "csr.pem"], &key[..]].concat());
+        openssl(
+            folder,
+            &[&["req", "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "csr.pem"], &key[..]].concat(),
+        );
         std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost\n").expect("writes");
         let sign = "x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 3650 -sha256 -extfile names -out cert.pem";
         openssl(folder, &sign.split(' ').collect::<Vec<_>>());
@@ -42,7 +56,8 @@ impl Tls {
         let config = config.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
         let config = Arc::new(config.with_single_cert(vec![certificate], key).expect("they fit"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let endpoint = format!("https://localhost:{}", listener.local_addr().expect("it has an address").port());
+        let endpoint =
+            format!("https://localhost:{}", listener.local_addr().expect("it has an address").port());
         let to = to.trim_start_matches("http://").to_owned();
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {

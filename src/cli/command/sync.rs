@@ -180,7 +180,9 @@ fn snapshot_lines(all: &[Kept], dry_run: bool) -> Vec<String> {
         all.iter().partition(|kept| kept.is_whole && kept.lowest.is_some());
     let mut lines: Vec<String> = bad.iter().take(SHOWN).map(|kept| line(kept)).collect();
     let more = bad.len().saturating_sub(SHOWN);
-    lines.extend((more > 0).then(|| format!("  and {more} more that are not whole, or not locked; --json names all")));
+    lines.extend(
+        (more > 0).then(|| format!("  and {more} more that are not whole, or not locked; --json names all")),
+    );
     let first = well.iter().min_by_key(|kept| kept.lowest).map(|kept| kept.id);
     let shown = well.iter().enumerate().filter(|(at, kept)| first == Some(kept.id) || at + 1 == well.len());
     lines.extend(shown.map(|(_, kept)| line(kept)));
@@ -252,7 +254,10 @@ mod tests {
         let many: Vec<Kept> = (0..1300).map(|n| kept(n, n != 7)).collect();
         let lines = snapshot_lines(&many, false);
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[0].contains(&short(many[7].id).to_string()) && lines[0].contains("NOT WHOLE"), "{lines:?}");
+        assert!(
+            lines[0].contains(&short(many[7].id).to_string()) && lines[0].contains("NOT WHOLE"),
+            "{lines:?}"
+        );
         assert!(lines[1].contains(&short(many[1299].id).to_string()), "its lock ends first: {lines:?}");
         assert!(lines[2].contains("1299 snapshots are") || lines[2].contains("1,299"), "{lines:?}");
         let torn: Vec<Kept> = (0..1300).map(|n| kept(n, false)).collect();

@@ -1,6 +1,5 @@
 //! Locks that this machine relies on, read back from the bucket.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use crate::base::time::Time;
@@ -52,18 +51,19 @@ pub fn read_back(
         if request.progress.is_cancelled() {
             return Err(RepoError::Interrupted);
         }
-        let found = Cell::new(None);
         let read = || match remote.retention(&path, &id) {
-            Ok(lock) => Ok(found.set(lock)),
-            Err(StoreError::Missing { .. }) => Ok(found.set(None)),
+            Ok(found) => Ok(found),
+            Err(StoreError::Missing { .. }) => Ok(None),
             Err(e) => Err(e.into()),
         };
-        if let Some(why) = attempt(remote, request, read)? {
-            let what = format!("its lock can't be read: {why}; the next run tries it again");
-            report.problems.push(Problem { path, what });
-            continue;
-        }
-        let found = found.take();
+        let found = match attempt(remote, request, read)? {
+            Ok(found) => found,
+            Err(why) => {
+                let what = format!("its lock can't be read: {why}; the next run tries it again");
+                report.problems.push(Problem { path, what });
+                continue;
+            }
+        };
         report.audited += 1;
         let ends = end(found);
         known.learn(&path, &id, ends); // also one that somebody has made longer: it can't be renewed with less

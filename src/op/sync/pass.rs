@@ -105,7 +105,8 @@ impl<'p> Pass<'p> {
         let failed = std::mem::take(&mut self.did().failed);
         // Without its keys, or config, nothing in the bucket can be opened.
         let opens = |name: &Name| matches!(name, Name::Config | Name::Key(_));
-        let is_shut = self.may.put && failed.iter().any(|name| opens(name) && self.bucket.of(name).is_empty());
+        let is_shut =
+            self.may.put && failed.iter().any(|name| opens(name) && self.bucket.of(name).is_empty());
         let lacks = |one: &&Needing| {
             is_shut || !one.is_known || one.packs.iter().any(|pack| failed.contains(&Name::Pack(*pack)))
         };
@@ -138,7 +139,7 @@ impl<'p> Pass<'p> {
             if let Some(version) = known.or_else(|| contents().next()) {
                 let wanted = Wanted { bytes: version.bytes, is_needed: true };
                 let renew = || self.renew(name, version, &wanted);
-                if let Some(why) = attempt(self.remote, self.request, renew)? {
+                if let Err(why) = attempt(self.remote, self.request, renew)? {
                     self.cannot_look_after(name, &why);
                 }
             }
@@ -214,7 +215,7 @@ impl<'p> Pass<'p> {
             self.standings().insert(*name, standing.clone());
             self.renew(name, genuine, wanted)
         };
-        if let Some(why) = attempt(self.remote, self.request, look_after)? {
+        if let Err(why) = attempt(self.remote, self.request, look_after)? {
             self.cannot_look_after(name, &why);
         }
         Ok(())
@@ -247,7 +248,7 @@ impl<'p> Pass<'p> {
             Standing::Covered { is_deleted, .. } => self.uncover(name, wanted, *is_deleted),
             Standing::Spoilt => self.replace(name, wanted),
         };
-        if let Some(why) = attempt(self.remote, self.request, settle)? {
+        if let Err(why) = attempt(self.remote, self.request, settle)? {
             // What needs it finds the genuine version, if one lies below.
             if !matches!(standing, Standing::Covered { .. }) {
                 self.did().failed.insert(*name);

@@ -47,26 +47,26 @@ pub fn fate(remote: &dyn LockingStore, request: &Request<'_>, error: StoreError)
     Err(error.into())
 }
 
-/// Does `work`; once more where the bucket was away meanwhile. Returns why it could not be done, if that is of one object
-/// alone.
+/// Does `work`; once more where the bucket was away meanwhile. Returns what it returns, or why it could not be done, if
+/// that is of one object alone.
 ///
 /// # Errors
 /// As [`fate`].
-pub fn attempt(
+pub fn attempt<T>(
     remote: &dyn LockingStore,
     request: &Request<'_>,
-    work: impl Fn() -> Result<(), RepoError>,
-) -> Result<Option<String>, RepoError> {
+    work: impl Fn() -> Result<T, RepoError>,
+) -> Result<Result<T, String>, RepoError> {
     let mut is_second = false;
     loop {
         let error = match work() {
             Err(RepoError::Store(error)) => error,
-            done => return done.map(|()| None),
+            done => return done.map(Ok),
         };
         match fate(remote, request, error)? {
             Fate::Again if !is_second => is_second = true,
-            Fate::Again => return Ok(Some("the connection is lost again and again".to_owned())),
-            Fate::OneObject(error) => return Ok(Some(RepoError::Store(error).chain())),
+            Fate::Again => return Ok(Err("the connection is lost again and again".to_owned())),
+            Fate::OneObject(error) => return Ok(Err(RepoError::Store(error).chain())),
         }
     }
 }

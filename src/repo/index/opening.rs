@@ -118,17 +118,15 @@ impl Index {
         let mut replaced = BTreeSet::new();
         let mut memory_bytes = 0;
         let all: Vec<FragmentId> = ids.iter().copied().collect();
-        read_fragments(repository, &all, |id, fragment| {
-            match fragment {
-                Ok(fragment) => {
-                    replaced.extend(fragment.replaces.iter().copied().filter(|other| ids.contains(other)));
-                    let bytes = memory_bytes + fragment.memory_bytes();
-                    let is_kept = bytes <= memory_max;
-                    memory_bytes = if is_kept { bytes } else { memory_bytes };
-                    read.insert(id, is_kept.then_some(fragment));
-                }
-                Err(e) => self.problems.push((Name::Fragment(id).to_string(), e)),
+        read_fragments(repository, &all, |id, fragment| match fragment {
+            Ok(fragment) => {
+                replaced.extend(fragment.replaces.iter().copied().filter(|other| ids.contains(other)));
+                let bytes = memory_bytes + fragment.memory_bytes();
+                let is_kept = bytes <= memory_max;
+                memory_bytes = if is_kept { bytes } else { memory_bytes };
+                read.insert(id, is_kept.then_some(fragment));
             }
+            Err(e) => self.problems.push((Name::Fragment(id).to_string(), e)),
         });
         read.into_iter().filter(|(id, _)| !replaced.contains(id)).collect()
     }

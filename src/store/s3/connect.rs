@@ -271,7 +271,8 @@ fn roots(asked: Asked<'_>, bundle: Option<&PathBuf>) -> Result<RootCertStore, St
         return Ok(roots);
     };
     let bad = |reason: String| {
-        let what = format!("certificates of {}: {reason}; check AWS_CA_BUNDLE, or ca_bundle", bundle.display());
+        let what =
+            format!("certificates of {}: {reason}; check AWS_CA_BUNDLE, or ca_bundle", bundle.display());
         asked.failed(std::io::ErrorKind::InvalidInput, what)
     };
     let found = CertificateDer::pem_file_iter(bundle).and_then(Iterator::collect::<Result<Vec<_>, _>>);

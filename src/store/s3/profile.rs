@@ -33,7 +33,10 @@ impl Profile {
         let Ok(all) = aws_config::profile::load(&Fs::real(), &Env::real(), &files, name).await else {
             return Self::default();
         };
-        Self { ca_bundle: all.get("ca_bundle").map(PathBuf::from), addressing: all.get("s3").and_then(addressing) }
+        Self {
+            ca_bundle: all.get("ca_bundle").map(PathBuf::from),
+            addressing: all.get("s3").and_then(addressing),
+        }
     }
 }
 
