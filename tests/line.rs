@@ -414,6 +414,51 @@ struct AtOnce {
     most: std::sync::atomic::AtomicUsize,
 }
 
+impl AtOnce {
+    /// Holds a request until so many others are there, or until it is certain that they do not come: one after the other
+    /// would show.
+    fn hold(&self, others: usize) {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        let waited = Instant::now();
+        while self.most.load(Ordering::SeqCst) < others && waited.elapsed() < Duration::from_millis(500) {
+            std::thread::yield_now();
+        }
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_frames_of_a_folder_that_changed_on_many_nights_are_fetched_side_by_side() {
+    let Some(machine) = Machine::new() else { return };
+    let source = machine.home.path().join("mail");
+    let write = |name: String| fs::write(source.join(name), "").expect("writes");
+    (0..2000).for_each(|number| write(format!("{number:06}-a-message-with-a-rather-long-name,S=1234:2,S")));
+    for night in 0..8 {
+        write(format!("{:06}-new", 200 + night * 200));
+        machine.night();
+    }
+    let server = &machine.bucket.server.endpoint;
+    ended(&machine.sync(server, &[]), 0);
+    let at_once = Arc::new(AtOnce::default());
+    let counts = at_once.clone();
+    let front = Front::start(server, move |asked: &Asked| {
+        if asked.method == "GET" && asked.target.contains("/packs/") {
+            counts.hold(3);
+        }
+        Act::Pass
+    });
+    let mut command = machine.command(&front.endpoint, &["ls", "latest:mail"]);
+    command.env("SNAP_REPOSITORY", machine.bucket.location());
+    command.env("SNAP_STATE_DIR", machine.home.path().join("other"));
+    let said = ended(&command.output().expect("snap runs"), 0);
+    assert_eq!(said.lines().filter(|line| line.contains("-new") || line.contains("message")).count(), 2008);
+    let gets = front.heard();
+    let gets = gets.iter().filter(|asked| asked.method == "GET" && asked.target.contains("/packs/")).count();
+    assert!(gets >= 4, "{gets}: the folder lies in few frames");
+    assert!(at_once.most.load(Ordering::SeqCst) >= 3, "{gets} one after the other");
+}
+
 #[test]
 fn manifests_and_fragments_are_fetched_side_by_side_and_each_once() {
     let Some(machine) = Machine::new() else { return };
@@ -427,14 +472,7 @@ fn manifests_and_fragments_are_fetched_side_by_side_and_each_once() {
         let is_small = asked.method == "GET"
             && ["/snapshots/", "/index/"].iter().any(|part| asked.target.contains(part));
         if is_small {
-            let now = counts.now.fetch_add(1, Ordering::SeqCst) + 1;
-            counts.most.fetch_max(now, Ordering::SeqCst);
-            // Each is held until another one is there, or it is certain that none comes: one after the other would show.
-            let waited = Instant::now();
-            while counts.most.load(Ordering::SeqCst) < 4 && waited.elapsed() < Duration::from_millis(500) {
-                std::thread::yield_now();
-            }
-            counts.now.fetch_sub(1, Ordering::SeqCst);
+            counts.hold(4);
         }
         Act::Pass
     });
