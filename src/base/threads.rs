@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -101,6 +102,25 @@ pub fn side_by_side(threads: usize, work: impl Fn() + Sync) {
         let _ = others.take_while(Result::is_ok).count();
         work();
     });
+}
+
+/// Makes what `make` makes of each number below `count`, on so many threads at the same time; in order.
+pub fn map_side_by_side<T: Send>(threads: usize, count: usize, make: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let (next, made) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return;
+            }
+            let one = make(number);
+            made.lock().unwrap_or_else(PoisonError::into_inner).push((number, one));
+        }
+    };
+    side_by_side(threads.min(count), work);
+    let mut made = made.into_inner().unwrap_or_else(PoisonError::into_inner);
+    made.sort_unstable_by_key(|(number, _)| *number);
+    made.into_iter().map(|(_, one)| one).collect()
 }
 
 /// Makes a pool of so many threads; of fewer where the system gives no more, or not `spare` more beside them.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -28,7 +29,7 @@ pub struct S3Args {
     /// Profile of ~/.aws [default: AWS_PROFILE]
     #[arg(long, global = true, env = "SNAP_S3_PROFILE", value_name = "NAME")]
     pub s3_profile: Option<String>,
-    /// Put the bucket into the path of URLs [default: if an endpoint is named]
+    /// Put the bucket into the path of URLs [default: addressing_style of ~/.aws/config, or if an endpoint is named]
     #[arg(long, global = true)]
     pub s3_path_style: bool,
     /// Storage class of what is put, such as STANDARD_IA
@@ -46,25 +47,38 @@ pub struct S3Args {
     /// Most bytes sent in a second, such as 2MiB
     #[arg(long, global = true, env = "SNAP_LIMIT_UPLOAD", value_name = "SIZE", value_parser = rate)]
     pub limit_upload: Option<u64>,
+    /// Whether a program waits for each read, which is not to hang with the server.
+    #[arg(skip)]
+    pub is_waited_for: bool,
 }
+
+/// Longest silence of a server where a program waits for a read, and for how long it is not asked again then. A read
+/// takes at most two silences for its bytes, and two until it is known that the repository is away: less than a minute.
+const SILENCE_OF_MOUNT: Duration = Duration::from_secs(10);
+const AFTER_SILENCE: Duration = Duration::from_secs(5);
 
 impl S3Args {
     /// Returns how S3 is to be talked to.
     pub fn options(&self) -> S3Options {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let has_endpoint =
-            given(&self.s3_endpoint).is_some() || is_set("AWS_ENDPOINT_URL") || is_set("AWS_ENDPOINT_URL_S3");
+        let default = S3Options::default();
+        let silences = match self.is_waited_for {
+            true => (SILENCE_OF_MOUNT, AFTER_SILENCE),
+            false => (default.read_timeout, default.after_silence),
+        };
         S3Options {
+            read_timeout: silences.0,
+            after_silence: silences.1,
             endpoint: given(&self.s3_endpoint),
             region: given(&self.s3_region),
             profile: given(&self.s3_profile),
-            path_style: self.s3_path_style || has_endpoint,
+            path_style: self.s3_path_style,
+            ca_bundle: std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()).map(PathBuf::from),
             storage_class: given(&self.s3_storage_class),
             attempts: self.s3_attempts.max(1),
             connections: usize::from(self.s3_connections.max(1)),
             upload_bytes_per_s: self.limit_upload.filter(|limit| *limit > 0),
-            ..S3Options::default()
+            ..default
         }
     }
 }
@@ -131,7 +145,6 @@ pub fn index_of(store: &dyn Store, location: &Path, state: &Path) -> Option<Path
 pub fn s3_options(session: &Session, configured: Option<&config::Sync>) -> S3Options {
     let mut options = session.global.s3.options();
     if let Some(sync) = configured {
-        options.path_style |= options.endpoint.is_none() && sync.endpoint.is_some();
         options.endpoint = options.endpoint.or_else(|| sync.endpoint.clone());
         options.region = options.region.or_else(|| sync.region.clone());
         options.profile = options.profile.or_else(|| sync.profile.clone());

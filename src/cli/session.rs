@@ -268,7 +268,7 @@ impl Session {
     /// # Errors
     /// [`RepoError::Store`].
     pub fn snapshots(&self, repository: &Repository) -> Result<Vec<Snapshot>, RepoError> {
-        let snapshots = repository.snapshots()?;
+        let snapshots = repository.snapshots_to_read()?;
         for (path, error) in snapshots.unreadable.iter().take(UNREADABLE_TOLD) {
             tracing::warn!("{path}: {error}; 'snap check' says more");
         }

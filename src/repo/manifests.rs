@@ -7,6 +7,8 @@ use crate::base::limits::MANIFEST_BYTES_CAP;
 use crate::base::wire::{self, RecordKind, WireError};
 use crate::repo::keys::WriterKeys;
 use crate::repo::open::read_named;
+use crate::repo::remembered::Remembered;
+use crate::repo::small::read_small;
 use crate::repo::{RepoError, Repository};
 use crate::stage::seal::{open_record_within, seal_record};
 use crate::stage::snapshot::Manifest;
@@ -103,31 +105,73 @@ impl Repository {
     /// # Errors
     /// [`RepoError::Store`] if they can't be listed; a manifest that can't be read is in the answer.
     pub fn snapshots(&self) -> Result<Snapshots, RepoError> {
-        self.snapshots_within(MANIFESTS_MEMORY_MAX)
+        self.snapshots_within(MANIFESTS_MEMORY_MAX, None)
     }
 
-    fn snapshots_within(&self, memory_max: usize) -> Result<Snapshots, RepoError> {
+    /// As [`Self::snapshots`], for who only looks: of a repository that is far away a manifest is not asked for again that
+    /// this machine remembers and the repository lists. Its bytes are proved; that the repository still has them is not.
+    ///
+    /// # Errors
+    /// As [`Self::snapshots`].
+    pub fn snapshots_to_read(&self) -> Result<Snapshots, RepoError> {
+        let mut remembered = Remembered::of(self);
+        let snapshots = self.snapshots_within(MANIFESTS_MEMORY_MAX, remembered.as_mut())?;
+        if let Some(remembered) = remembered {
+            let mut there: BTreeSet<SnapshotId> = snapshots.all.iter().map(|snapshot| snapshot.id).collect();
+            there.extend(&snapshots.replaced);
+            remembered.keep(|id| there.contains(id));
+        }
+        Ok(snapshots)
+    }
+
+    fn snapshots_within(
+        &self,
+        memory_max: usize,
+        mut remembered: Option<&mut Remembered>,
+    ) -> Result<Snapshots, RepoError> {
         let mut snapshots = Snapshots::default();
         let mut there = BTreeSet::new();
         let mut memory_bytes = 0;
-        for found in self.store().list(Folder::Snapshots)? {
-            let Some(Name::Snapshot(id)) = found.name else { continue };
-            match self.manifest(id) {
+        let names = self.store().list(Folder::Snapshots)?.into_iter().filter_map(|found| found.name);
+        let ids = names.filter_map(|name| if let Name::Snapshot(id) = name { Some(id) } else { None });
+        let ids: Vec<SnapshotId> = ids.collect();
+        let mut take = |id: SnapshotId, read: Option<Result<Vec<u8>, RepoError>>| {
+            let name = &Name::Snapshot(id);
+            let path = name.to_string();
+            let manifest = match read {
+                Some(read) => read.and_then(|bytes| open_manifest(self.writer_keys(), name, &bytes)),
+                None => self.manifest(id),
+            };
+            match manifest {
                 Ok(manifest) if memory_bytes + manifest.memory_bytes() > memory_max => {
                     let what =
                         "all manifests together are larger than any repository's: some of them were forged";
-                    let error = RepoError::record(&found.path, WireError::record(what));
-                    snapshots.unreadable.push((found.path, error));
+                    let error = RepoError::record(&path, WireError::record(what));
+                    snapshots.unreadable.push((path, error));
                 }
                 Ok(manifest) => {
                     memory_bytes += manifest.memory_bytes();
                     snapshots.all.push(Snapshot { id, manifest });
                 }
-                Err(RepoError::Store(e)) if e.is_missing() => continue, // forgotten meanwhile
-                Err(e) => snapshots.unreadable.push((found.path, e)),
+                Err(RepoError::Store(e)) if e.is_missing() => return, // forgotten meanwhile
+                Err(e) => snapshots.unreadable.push((path, e)),
             }
             there.insert(id);
+        };
+        let mut asked = Vec::new();
+        for id in ids {
+            match remembered.as_ref().and_then(|remembered| remembered.get(id)) {
+                Some(bytes) => take(id, Some(Ok(bytes))),
+                None => asked.push(Name::Snapshot(id)),
+            }
         }
+        read_small(self.store(), &asked, |name, read| {
+            let Name::Snapshot(id) = *name else { return };
+            if let (Some(remembered), Some(Ok(bytes))) = (&mut remembered, &read) {
+                remembered.learn(id, bytes);
+            }
+            take(id, read);
+        });
         let replaces: BTreeMap<SnapshotId, SnapshotId> =
             snapshots.all.iter().filter_map(|s| Some((s.id, s.manifest.replaces?))).collect();
         let mut replaced: Vec<SnapshotId> =
@@ -175,7 +219,7 @@ mod tests {
             repository.put_manifest(&manifest).unwrap();
         }
         assert_eq!(repository.snapshots().unwrap().all.len(), 20);
-        let bounded = repository.snapshots_within(200_000).unwrap();
+        let bounded = repository.snapshots_within(200_000, None).unwrap();
         let memory_bytes: usize = bounded.all.iter().map(|snapshot| snapshot.manifest.memory_bytes()).sum();
         assert!(memory_bytes <= 200_000 && bounded.all.len() > 5, "{memory_bytes}");
         assert_eq!(bounded.all.len() + bounded.unreadable.len(), 20);

@@ -1,6 +1,6 @@
 //! Up from a name to bytes: index → pack range → open → expand → chunk, re-hashed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::base::content::{ChunkRef, Content, REF_BYTES, refs};
@@ -9,6 +9,7 @@ use crate::base::id::{KeyId, PackId};
 use crate::base::kind::FrameKind;
 use crate::base::layout::FRAME_HEADER_BYTES;
 use crate::base::limits::RECORD_BYTES_CAP;
+use crate::base::threads::map_side_by_side;
 use crate::base::wire::{self, RecordKind, WireError};
 use crate::repo::index::Index;
 use crate::repo::keys::open_data_key;
@@ -322,10 +323,33 @@ impl<'r> Reader<'r> {
         }
         let mut out =
             Vec::with_capacity(usize::try_from(total).unwrap_or(0).min(list.len() / REF_BYTES * (64 << 10)));
+        let readers = self.repository().store().reads_at_once();
+        if readers > 1 {
+            for some in refs(list).collect::<Vec<_>>().chunks(2 * readers) {
+                self.bring(some, readers);
+                some.iter().try_for_each(|chunk| self.append_chunk(*chunk, &mut out))?;
+            }
+            return Ok(out);
+        }
         for chunk in refs(list) {
             self.append_chunk(chunk, &mut out)?;
         }
         Ok(out)
+    }
+
+    /// Brings the frames of these chunks into memory, so many at the same time: a folder's entries lie in the frames of all
+    /// nights on which they changed, and each costs a request. What can't be read is told when it is wanted.
+    fn bring(&self, chunks: &[ChunkRef], readers: usize) {
+        let find = |chunk: &ChunkRef| self.index().find(&chunk.id).ok().flatten();
+        let frames: BTreeSet<_> =
+            chunks.iter().filter_map(find).map(|found| (found.pack, found.frame)).collect();
+        let frames = frames.into_iter().filter_map(|(pack, frame)| Some((self.index().pack(pack)?, frame)));
+        let lacking: Vec<_> = frames.filter(|(pack, frame)| !self.has_frame(pack, *frame)).collect();
+        if lacking.len() > 1 {
+            map_side_by_side(readers, lacking.len(), |number| {
+                let _ = lacking.get(number).map(|(pack, frame)| self.frame(pack, *frame));
+            });
+        }
     }
 }
 

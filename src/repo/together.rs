@@ -1,6 +1,8 @@
 //! Many chunks at one stroke: each frame that holds some of them is read once, in the order in which frames
 //! lie in packs; and many strokes at a time.
 
+use std::convert::Infallible;
+
 use crate::base::content::{ChunkRef, ContentBuf, refs};
 use crate::base::limits::RECORD_BYTES_CAP;
 use crate::base::threads::begin;
@@ -12,7 +14,8 @@ use crate::stage::index::Location;
 const RECORD_BYTES_OVER: usize = RECORD_BYTES_CAP + 1;
 
 /// Reads chunks; calls `take` with the number of each and its bytes, in the order in which they lie in packs.
-/// A frame that was read lately is not read again. Memory: a frame, and 24 bytes a chunk.
+/// A frame that was read lately is not read again. Memory: a frame, and 24 bytes a chunk; of a repository that is far away, where
+/// several frames are read at the same time, two for each.
 ///
 /// # Errors
 /// `take` gets them, for each chunk as [`Reader::chunk`].
@@ -22,13 +25,14 @@ pub fn read_chunks(
     mut take: impl FnMut(usize, Result<&[u8], RepoError>),
 ) {
     let order = in_order(reader, chunks);
-    for group in order.chunk_by(is_one_frame) {
-        let first = group.first().and_then(|(location, _)| *location);
-        let opened = first.and_then(|location| {
-            let pack = reader.index().pack(location.pack)?;
-            Some((pack, reader.frame(pack, location.frame).ok()?))
-        });
-        for (location, number) in group {
+    let groups: Vec<&[Placed]> = order.chunk_by(is_one_frame).collect();
+    let open = |group: &&[Placed]| {
+        let (location, _) = group.first()?;
+        let pack = reader.index().pack((*location)?.pack)?;
+        Some((pack, reader.frame(pack, (*location)?.frame).ok()?))
+    };
+    let done: Result<(), Infallible> = ordered(&groups, at_once(reader), open, |group, opened| {
+        for (location, number) in *group {
             let Some(chunk) = chunks.get(*number) else { continue };
             let found = opened.as_ref().zip(*location).and_then(|((pack, raw), location)| {
                 verified(reader.repository(), pack, location, *chunk, raw).ok()
@@ -41,7 +45,16 @@ pub fn read_chunks(
                 },
             }
         }
+        Ok(())
+    });
+    match done {
+        Ok(()) => {}
     }
+}
+
+/// Returns how many frames are best read at the same time for one who waits for all of them.
+fn at_once(reader: &Reader<'_>) -> usize {
+    reader.repository().store().reads_at_once()
 }
 
 /// Reads chunks, each frame once and no other copy; calls `take` with each chunk and its bytes, none if they can't be
@@ -55,22 +68,26 @@ pub fn scan_chunks(
     mut take: impl FnMut(ChunkRef, Option<&[u8]>) -> Result<(), RepoError>,
 ) -> Result<(), RepoError> {
     let order = in_order(reader, chunks);
-    for group in order.chunk_by(is_one_frame) {
-        let first = group.first().and_then(|(location, _)| *location);
-        let pack = first.and_then(|first| Some((reader.index().pack(first.pack)?, first.frame)));
-        let opened = match pack.map(|(pack, number)| (pack, reader.frame(pack, number))) {
+    let groups: Vec<&[Placed]> = order.chunk_by(is_one_frame).collect();
+    let open = |group: &&[Placed]| {
+        let (location, _) = group.first()?;
+        let pack = reader.index().pack((*location)?.pack)?;
+        Some((pack, reader.frame(pack, (*location)?.frame)))
+    };
+    ordered(&groups, at_once(reader), open, |group, opened| {
+        let opened = match opened {
             Some((_, Err(e))) if !e.is_damage() => return Err(e),
             Some((pack, Ok(raw))) => Some((pack, raw)),
             _ => None,
         };
-        for (location, number) in group {
+        for (location, number) in *group {
             let found = opened.as_ref().zip(*location).and_then(|((pack, raw), location)| {
                 verified(reader.repository(), pack, location, chunks[*number], raw).ok()
             });
             take(chunks[*number], found)?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Calls `make` with each item, on `threads` threads, and on this one `take` with what it returned, in the order of the

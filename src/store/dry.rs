@@ -75,6 +75,10 @@ impl Store for DryStore {
         self.inner.came(name)
     }
 
+    fn reads_at_once(&self) -> usize {
+        self.inner.reads_at_once()
+    }
+
     fn delete(&self, _name: &Name) -> Result<(), StoreError> {
         Ok(())
     }

@@ -217,6 +217,20 @@ impl StoreError {
         matches!(self, Self::Missing { .. })
     }
 
+    /// Returns whether the storage could not be reached, or said that it can't do anything just now: it may
+    /// later, without anybody's help.
+    pub fn is_passing(&self) -> bool {
+        use io::ErrorKind::{ConnectionAborted, HostUnreachable, NotConnected, TimedOut};
+        let passing = [ConnectionAborted, HostUnreachable, NotConnected, TimedOut];
+        matches!(self, Self::Io { source, .. } if passing.contains(&source.kind()))
+    }
+
+    /// Returns whether the storage answered that it will not do this: then it does answer.
+    pub fn is_refusal(&self) -> bool {
+        let refusals = [io::ErrorKind::PermissionDenied, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { source, .. } if refusals.contains(&source.kind()))
+    }
+
     /// Returns whether the disk is full.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if local::is_full(source))
@@ -351,6 +365,12 @@ pub trait Store: Send + Sync {
     /// Returns when a file came, where the store's own clock tells and it is known already.
     fn came(&self, _name: &Name) -> Option<Time> {
         None
+    }
+
+    /// Returns how many small files are best asked for at the same time: more than one where each takes a request to
+    /// a server and back.
+    fn reads_at_once(&self) -> usize {
+        1
     }
 
     /// Removes a file durably.

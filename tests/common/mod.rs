@@ -7,12 +7,14 @@ pub mod coarse;
 pub mod cutting;
 pub mod disk;
 pub mod fault;
+pub mod front;
 pub mod killed;
 pub mod machine;
 pub mod manifest;
 pub mod proxy;
 pub mod repo;
 pub mod s3;
+pub mod tls;
 pub mod watched;
 
 /// Returns the program, to be run in `folder` with `repo` and `state` there, and nothing else of the environment.

@@ -79,9 +79,10 @@ fn mounted(session: &Session, options: &Mount) -> Result<Exit, RepoError> {
     Ok(Exit::Done)
 }
 
-/// Returns the options with paths that hold wherever the program goes.
+/// Returns the options with paths that hold wherever the program goes, and with a server that no reader waits for long.
 fn absolute(global: &Global) -> Result<Global, RepoError> {
     let mut global = global.clone();
+    global.s3.is_waited_for = true;
     let paths = [&mut global.config, &mut global.repo, &mut global.state_dir, &mut global.index];
     for path in paths.into_iter().flatten() {
         let is_url = path.to_string_lossy().contains("://");

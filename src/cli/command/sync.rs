@@ -21,9 +21,12 @@ use crate::job::cost::{Amount, Bill};
 use crate::job::last::Success;
 use crate::job::retention;
 use crate::op::prune::Policy;
-use crate::op::sync::{Budget, Options, Report, Request, sync};
+use crate::op::sync::{Budget, Kept, Options, Report, Request, sync};
 use crate::repo::{RepoError, Snapshot};
 use crate::store::{LockingStore, refuse_other_kinds};
+
+/// Most problems, and most snapshots, that are told a line each.
+const SHOWN: usize = 20;
 
 /// Brings the bucket up to date, and says how everything is kept there.
 ///
@@ -134,6 +137,7 @@ fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {
         dry_run: given.dry_run,
         allow_unlocked: given.allow_unlocked,
         allow_expiry: given.allow_expiry,
+        patience: default.patience,
         budget: Budget { levels, limit },
         prices: configured.map_or(default.prices, |sync| sync.prices.clone()),
     }
@@ -145,8 +149,12 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
         json_lines(&mut out, options, report, seconds)?;
         return out.finish();
     }
-    for problem in &report.problems {
+    for problem in report.problems.iter().take(SHOWN) {
         tell(format_args!("ERROR: {}: {}", problem.path, problem.what));
+    }
+    let more = report.problems.len().saturating_sub(SHOWN);
+    if more > 0 {
+        tell(format_args!("ERROR: and {more} more; --json names all"));
     }
     for warning in &report.warnings {
         tell(format_args!("WARNING: {warning}"));
@@ -196,16 +204,38 @@ fn show(session: &Session, options: &Options, report: &Report, seconds: f64) -> 
         report.cost.total(),
         options.prices.currency
     ))?;
-    for kept in &report.snapshots {
+    snapshot_lines(&report.snapshots, options.dry_run).into_iter().try_for_each(|line| out.line(line))?;
+    out.finish()
+}
+
+/// Says how the bucket keeps each snapshot. Of many, those that are not kept well come first, and of the others the one whose
+/// lock ends first, and the newest.
+fn snapshot_lines(all: &[Kept], dry_run: bool) -> Vec<String> {
+    let line = |kept: &Kept| {
         let state = match (kept.is_whole, kept.lowest) {
-            (false, _) if options.dry_run => "not in the bucket yet".to_owned(),
+            (false, _) if dry_run => "not in the bucket yet".to_owned(),
             (false, _) => "NOT WHOLE in the bucket".to_owned(),
             (true, Some(lowest)) => format!("locked until {}", local(lowest)),
             (true, None) => "not locked".to_owned(),
         };
-        out.line(format_args!("  snapshot  {}  {}  {state}", short(kept.id), local(kept.time)))?;
+        format!("  snapshot  {}  {}  {state}", short(kept.id), local(kept.time))
+    };
+    if all.len() <= SHOWN {
+        return all.iter().map(line).collect();
     }
-    out.finish()
+    let (well, bad): (Vec<&Kept>, Vec<&Kept>) =
+        all.iter().partition(|kept| kept.is_whole && kept.lowest.is_some());
+    let mut lines: Vec<String> = bad.iter().take(SHOWN).map(|kept| line(kept)).collect();
+    let more = bad.len().saturating_sub(SHOWN);
+    lines.extend(
+        (more > 0).then(|| format!("  and {more} more that are not whole, or not locked; --json names all")),
+    );
+    let first = well.iter().min_by_key(|kept| kept.lowest).map(|kept| kept.id);
+    let shown = well.iter().enumerate().filter(|(at, kept)| first == Some(kept.id) || at + 1 == well.len());
+    lines.extend(shown.map(|(_, kept)| line(kept)));
+    let whole = counted(well.len() as u64, "snapshot is", "snapshots are");
+    lines.push(format!("  {whole} whole and locked; above are the one whose lock ends first, and the newest; --json names all"));
+    lines
 }
 
 fn json_lines(out: &mut Output, options: &Options, report: &Report, seconds: f64) -> Result<(), RepoError> {
@@ -251,4 +281,34 @@ fn json_lines(out: &mut Output, options: &Options, report: &Report, seconds: f64
         "budget_exceeded": report.exceeded,
         "duration_s": seconds,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::SnapshotId;
+    use crate::base::time::Time;
+
+    #[test]
+    fn of_many_snapshots_those_that_are_not_kept_well_are_told_and_few_others() {
+        let kept = |n: u16, is_whole| {
+            let mut id = [0; SnapshotId::BYTES];
+            id[..2].copy_from_slice(&n.to_be_bytes());
+            let (time, lowest) = (Time::new(i64::from(n), 0), Some(Time::new(i64::from(10_000 - n), 0)));
+            Kept { id: SnapshotId::from_bytes(id), time, is_whole, lowest }
+        };
+        let few: Vec<Kept> = (0..20).map(|n| kept(n, true)).collect();
+        assert_eq!(snapshot_lines(&few, false).len(), 20);
+        let many: Vec<Kept> = (0..1300).map(|n| kept(n, n != 7)).collect();
+        let lines = snapshot_lines(&many, false);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(
+            lines[0].contains(&short(many[7].id).to_string()) && lines[0].contains("NOT WHOLE"),
+            "{lines:?}"
+        );
+        assert!(lines[1].contains(&short(many[1299].id).to_string()), "its lock ends first: {lines:?}");
+        assert!(lines[2].contains("1299 snapshots are") || lines[2].contains("1,299"), "{lines:?}");
+        let torn: Vec<Kept> = (0..1300).map(|n| kept(n, false)).collect();
+        assert_eq!(snapshot_lines(&torn, false).len(), 22);
+    }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use crate::base::threads::map_side_by_side;
 use crate::base::time::Time;
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::locks::end;
+use crate::op::sync::refused::attempt;
 use crate::op::sync::{Problem, Report, Request};
 use crate::repo::RepoError;
 use crate::repo::bucket_state::BucketState;
-use crate::store::{LockingStore, StoreError, VersionId};
+use crate::store::{LockingStore, Retention, StoreError, VersionId};
 
 /// Locks that every run reads back.
 const SAMPLE: usize = 10;
@@ -46,25 +48,54 @@ pub fn read_back(
         true => locked,
         false => sample(locked, request.seed),
     };
-    for (path, id, until) in chosen {
-        if request.progress.is_cancelled() {
-            return Err(RepoError::Interrupted);
-        }
-        let found = match remote.retention(&path, &id) {
-            Ok(found) => found,
-            Err(StoreError::Missing { .. }) => None,
-            Err(e) => return Err(e.into()),
-        };
-        report.audited += 1;
-        let ends = end(found);
-        known.learn(&path, &id, ends); // also one that somebody has made longer: it can't be renewed with less
-        if ends < until {
-            let what = "its lock ends earlier than was asked for, or is not COMPLIANCE; it is locked anew"
-                .to_owned();
-            report.problems.push(Problem { path, what });
+    for some in chosen.chunks(2 * request.threads.max(1)) {
+        let read = map_side_by_side(request.threads.max(1), some.len(), |number| {
+            let (path, id, _) = &some[number];
+            match request.progress.is_cancelled() {
+                true => Err(RepoError::Interrupted),
+                false => read_one(remote, request, path, id),
+            }
+        });
+        for ((path, id, until), found) in some.iter().zip(read) {
+            note(known, report, (path, id, *until), found?);
         }
     }
     Ok(())
+}
+
+/// Reads a lock, or says why it can't be read.
+fn read_one(
+    remote: &dyn LockingStore,
+    request: &Request<'_>,
+    path: &str,
+    id: &VersionId,
+) -> Result<Result<Option<Retention>, String>, RepoError> {
+    attempt(remote, request, || match remote.retention(path, id) {
+        Ok(found) => Ok(found),
+        Err(StoreError::Missing { .. }) => Ok(None),
+        Err(e) => Err(e.into()),
+    })
+}
+
+/// Remembers what was read of a lock that was thought to end at that time.
+fn note(
+    known: &mut BucketState,
+    report: &mut Report,
+    (path, id, until): (&str, &VersionId, i64),
+    found: Result<Option<Retention>, String>,
+) {
+    let mut problem = |what| report.problems.push(Problem { path: path.to_owned(), what });
+    let found = match found {
+        Ok(found) => found,
+        Err(why) => return problem(format!("its lock can't be read: {why}; the next run tries it again")),
+    };
+    let ends = end(found);
+    known.learn(path, id, ends); // also one that somebody has made longer: it can't be renewed with less
+    if ends < until {
+        let what = "its lock ends earlier than was asked for, or is not COMPLIANCE; it is locked anew";
+        problem(what.to_owned());
+    }
+    report.audited += 1;
 }
 
 /// Takes some of all, evenly spread, from a place that `seed` draws.

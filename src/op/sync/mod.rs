@@ -2,7 +2,8 @@
 //! they are needed.
 //!
 //! Packs, then fragments, then manifests: the bucket is a whole repository at every moment. What kept
-//! snapshots reach has its locks renewed, and nothing else has.
+//! snapshots reach has its locks renewed, and nothing else has. Renewals come first: nothing that is put, or can't be,
+//! keeps a lock from being renewed.
 
 mod absent;
 mod audit;
@@ -13,10 +14,12 @@ mod guard;
 mod locks;
 mod needs;
 mod pass;
+mod refused;
 mod removed;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::id::SnapshotId;
 use crate::base::progress::Progress;
@@ -58,6 +61,8 @@ pub struct Options {
     pub allow_unlocked: bool,
     /// Go on although a lifecycle rule removes current versions, or what is put goes into an archive.
     pub allow_expiry: bool,
+    /// Time for which a bucket that does not answer is waited for.
+    pub patience: Duration,
     /// What is charged.
     pub prices: Prices,
     /// What it may cost.
@@ -76,6 +81,7 @@ impl Default for Options {
             dry_run: false,
             allow_unlocked: false,
             allow_expiry: false,
+            patience: Duration::from_secs(180),
             prices: Prices::default(),
             budget: Budget::default(),
         }

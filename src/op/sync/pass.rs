@@ -1,5 +1,5 @@
-//! Goes through what belongs into the bucket, in order: puts what is not there, puts genuine bytes back
-//! on top of what is not, and renews locks.
+//! Goes through what belongs into the bucket: renews the locks of what is there; then, in order, puts what is not there,
+//! and puts genuine bytes back on top of what is not. What can't be done of one object holds up no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +11,7 @@ use crate::base::time::Time;
 use crate::op::sync::bucket::{Bucket, Local, Standing, answers, hash, judge};
 use crate::op::sync::locks::{Extended, end, extend};
 use crate::op::sync::needs::{Needing, Wanted};
+use crate::op::sync::refused::attempt;
 use crate::op::sync::{DAY_S, Problem, Report, Request};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::{RepoError, Repository};
@@ -40,6 +41,8 @@ pub struct Pass<'p> {
     request: &'p Request<'p>,
     may: May,
     known: Mutex<BucketState>,
+    /// How lies what is there.
+    standings: Mutex<BTreeMap<Name, Standing>>,
     did: Mutex<Did>,
 }
 
@@ -77,11 +80,11 @@ impl<'p> Pass<'p> {
         may: May,
         known: BucketState,
     ) -> Self {
-        let (known, did) = (Mutex::new(known), Mutex::default());
-        Self { repository, remote, bucket, request, may, known, did }
+        let (known, standings, did) = (Mutex::new(known), Mutex::default(), Mutex::default());
+        Self { repository, remote, bucket, request, may, known, standings, did }
     }
 
-    /// Settles all files, folder by folder: nothing is there before what it names.
+    /// Renews all locks, then settles all files, folder by folder: nothing is there before what it names.
     ///
     /// # Errors
     /// [`RepoError::Store`], [`RepoError::Interrupted`].
@@ -91,21 +94,27 @@ impl<'p> Pass<'p> {
             bytes += if self.bucket.of(name).is_empty() { wanted.bytes } else { 0 };
         }
         self.request.progress.expect(Done { files: wanted.len() as u64, bytes });
+        let there = wanted.iter().filter(|(name, _)| !self.bucket.of(name).is_empty());
+        self.all(&there.collect::<Vec<_>>(), |name, wanted| self.look_after(name, wanted))?;
         let folders =
             [Some(Folder::Keys), None, Some(Folder::Forgotten), Some(Folder::Packs), Some(Folder::Index)];
         for folder in folders {
             let inside = wanted.iter().filter(|(name, _)| name.folder() == folder);
-            self.settle_all(&inside.collect::<Vec<_>>())?;
+            self.all(&inside.collect::<Vec<_>>(), |name, wanted| self.settle(name, wanted))?;
         }
         // A manifest is put only when all that it needs is there. One that is there already stays locked.
         let failed = std::mem::take(&mut self.did().failed);
+        // Without its keys, or config, nothing in the bucket can be opened.
+        let opens = |name: &Name| matches!(name, Name::Config | Name::Key(_));
+        let is_shut =
+            self.may.put && failed.iter().any(|name| opens(name) && self.bucket.of(name).is_empty());
         let lacks = |one: &&Needing| {
-            !one.is_known || one.packs.iter().any(|pack| failed.contains(&Name::Pack(*pack)))
+            is_shut || !one.is_known || one.packs.iter().any(|pack| failed.contains(&Name::Pack(*pack)))
         };
         let lacking = needing.iter().filter(lacks).map(|one| Name::Snapshot(one.snapshot.id)).collect();
         self.did().lacking = lacking;
         let manifests = wanted.iter().filter(|(name, _)| name.folder() == Some(Folder::Snapshots));
-        self.settle_all(&manifests.collect::<Vec<_>>())
+        self.all(&manifests.collect::<Vec<_>>(), |name, wanted| self.settle(name, wanted))
     }
 
     /// Returns whether a snapshot that the bucket should hold lacks a pack there. What it has instead, of
@@ -134,7 +143,11 @@ impl<'p> Pass<'p> {
             let known = contents().rev().find(|one| self.known().until(&one.path, &one.id).is_some());
             // Of versions that nobody knows the oldest: who interferes comes later.
             if let Some(version) = known.or_else(|| contents().next()) {
-                self.renew(name, version, &Wanted { bytes: version.bytes, is_needed: true })?;
+                let wanted = Wanted { bytes: version.bytes, is_needed: true };
+                let renew = || self.renew(name, version, &wanted);
+                if let Err(why) = attempt(self.remote, self.request, renew)? {
+                    self.cannot_look_after(name, &why);
+                }
             }
         }
         Ok(())
@@ -170,14 +183,27 @@ impl<'p> Pass<'p> {
         self.did().problems.push(Problem { path: name.to_string(), what: what.into() });
     }
 
-    fn settle_all(&self, files: &[(&Name, &Wanted)]) -> Result<(), RepoError> {
+    fn standings(&self) -> MutexGuard<'_, BTreeMap<Name, Standing>> {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cannot_look_after(&self, name: &Name, why: &str) {
+        self.problem(name, format!("how it lies in the bucket, and its lock, could not be seen to: {why}; the next run tries it again"));
+    }
+
+    /// Does `act` for each file, some at the same time.
+    fn all(
+        &self,
+        files: &[(&Name, &Wanted)],
+        act: impl Fn(&Name, &Wanted) -> Result<(), RepoError> + Sync,
+    ) -> Result<(), RepoError> {
         let next = AtomicUsize::new(0);
         let error: Mutex<Option<RepoError>> = Mutex::new(None);
         let work = || {
             while let Some((name, wanted)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let settled = match self.request.progress.is_cancelled() {
                     true => Err(RepoError::Interrupted),
-                    false => self.settle(name, wanted),
+                    false => act(name, wanted),
                 };
                 if let Err(e) = settled {
                     next.store(files.len(), Ordering::Relaxed);
@@ -189,27 +215,59 @@ impl<'p> Pass<'p> {
         error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
+    /// Judges how a file lies that is there, and renews the lock of what is genuine.
+    fn look_after(&self, name: &Name, wanted: &Wanted) -> Result<(), RepoError> {
+        let look_after = || {
+            let standing = self.judge(name, wanted, self.bucket.of(name))?;
+            let (Standing::Good(genuine) | Standing::Covered { genuine, .. }) = &standing else {
+                self.standings().insert(*name, standing);
+                return Ok(());
+            };
+            self.standings().insert(*name, standing.clone());
+            self.renew(name, genuine, wanted)
+        };
+        if let Err(why) = attempt(self.remote, self.request, look_after)? {
+            self.cannot_look_after(name, &why);
+        }
+        Ok(())
+    }
+
+    /// Puts what is to be put of a file.
     fn settle(&self, name: &Name, wanted: &Wanted) -> Result<(), RepoError> {
         let versions = self.bucket.of(name);
+        let standing = match versions {
+            [] => Some(Standing::Absent),
+            _ => self.standings().get(name).cloned(),
+        };
+        let Some(standing) = standing else {
+            self.did().failed.insert(*name); // told when it was looked after
+            return Ok(());
+        };
         let mut sent_bytes = 0;
-        match self.judge(name, wanted, versions)? {
-            Standing::Good(version) => self.renew(name, &version, wanted)?,
-            Standing::Absent if self.did().lacking.contains(name) => {} // told where the reason is
+        let settle = || match &standing {
+            Standing::Good(_) => Ok(()),
+            Standing::Absent if self.did().lacking.contains(name) => Ok(()), // told where the reason is
             Standing::Absent => {
                 // Only a deletion is left of it: somebody's marker, unless the object never was there.
                 let is_marked = !versions.is_empty();
                 let overlay = if is_marked { Overlay::Allowed } else { Overlay::Refused };
-                sent_bytes = wanted.bytes;
                 if self.put(name, wanted, overlay)? && is_marked {
                     let put = self.done("put there again", "would be put there again");
                     self.problem(name, format!("was deleted in the bucket, with all that was there; {put}"));
                 }
+                Ok(())
             }
-            Standing::Covered { genuine, is_deleted } => {
-                self.renew(name, &genuine, wanted)?;
-                self.uncover(name, wanted, is_deleted)?;
+            Standing::Covered { is_deleted, .. } => self.uncover(name, wanted, *is_deleted),
+            Standing::Spoilt => self.replace(name, wanted),
+        };
+        if let Err(why) = attempt(self.remote, self.request, settle)? {
+            // What needs it finds the genuine version, if one lies below.
+            if !matches!(standing, Standing::Covered { .. }) {
+                self.did().failed.insert(*name);
             }
-            Standing::Spoilt => self.replace(name, wanted)?,
+            self.problem(name, format!("not put into the bucket: {why}; the next run tries it again"));
+        } else if standing == Standing::Absent && !self.did().lacking.contains(name) {
+            sent_bytes = wanted.bytes;
         }
         self.request.progress.add(Done { files: 1, bytes: sent_bytes });
         Ok(())
@@ -305,7 +363,7 @@ impl<'p> Pass<'p> {
         let ends = if self.may.lock { until.seconds } else { 0 };
         self.known().learn(&name.to_string(), &id, ends);
         if self.has_put(wanted).is_multiple_of(KEEP_EVERY) {
-            self.known().keep(self.repository)?;
+            let _ = self.known().keep(self.repository); // it is kept again at the end, which tells
         }
         Ok(true)
     }

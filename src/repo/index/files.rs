@@ -7,6 +7,7 @@ use crate::base::limits::{PACK_BYTES_CAP, PACK_FRAMES_MAX, RECORD_BYTES_CAP};
 use crate::base::wire::{self, RecordKind, WireError};
 use crate::repo::keys::WriterKeys;
 use crate::repo::open::read_named;
+use crate::repo::small::read_small;
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::Fragment;
 use crate::stage::pack::Trailer;
@@ -28,6 +29,23 @@ pub fn read_fragment(repository: &Repository, id: FragmentId) -> Result<Fragment
     let name = Name::Fragment(id);
     let bytes = read_named(repository.store(), &name, RECORD_BYTES_CAP as u64)?;
     parse_fragment(repository.writer_keys(), &name, &bytes)
+}
+
+/// Reads and opens fragments, several at the same time where the store gains by that; `take` gets each, in order.
+pub fn read_fragments(
+    repository: &Repository,
+    ids: &[FragmentId],
+    mut take: impl FnMut(FragmentId, Result<Fragment, RepoError>),
+) {
+    let names: Vec<Name> = ids.iter().copied().map(Name::Fragment).collect();
+    read_small(repository.store(), &names, |name, read| {
+        let Name::Fragment(id) = *name else { return };
+        let fragment = match read {
+            Some(read) => read.and_then(|bytes| parse_fragment(repository.writer_keys(), name, &bytes)),
+            None => read_fragment(repository, id),
+        };
+        take(id, fragment);
+    });
 }
 
 /// Opens the bytes of a fragment.

@@ -16,7 +16,9 @@ use crate::stage::index::{Cache, Location, PackEntry, PackNumber, PackRow};
 use crate::store::{Folder, Name, Store};
 
 pub use anew::NewCache;
-pub use files::{build_directory, parse_fragment, put_fragment, read_directory, read_fragment};
+pub use files::{
+    build_directory, parse_fragment, put_fragment, read_directory, read_fragment, read_fragments,
+};
 pub use refresh::remove_cache;
 
 /// Numbers of packs that are not in the cache start here.

@@ -7,7 +7,7 @@ use crate::base::id::{FragmentId, PackId};
 use crate::base::wire::WireError;
 use crate::repo::condemned::Marks;
 use crate::repo::index::refresh::{build, discard, refresh};
-use crate::repo::index::{Index, Presence, fragments_present, read_directory, read_fragment};
+use crate::repo::index::{Index, Presence, fragments_present, read_directory, read_fragment, read_fragments};
 use crate::repo::{RepoError, Repository};
 use crate::stage::index::{CacheError, Fragment, PackEntry};
 use crate::store::{Folder, Name, Store};
@@ -117,18 +117,17 @@ impl Index {
         let mut read = BTreeMap::new();
         let mut replaced = BTreeSet::new();
         let mut memory_bytes = 0;
-        for id in &ids {
-            match read_fragment(repository, *id) {
-                Ok(fragment) => {
-                    replaced.extend(fragment.replaces.iter().copied().filter(|other| ids.contains(other)));
-                    let bytes = memory_bytes + fragment.memory_bytes();
-                    let is_kept = bytes <= memory_max;
-                    memory_bytes = if is_kept { bytes } else { memory_bytes };
-                    read.insert(*id, is_kept.then_some(fragment));
-                }
-                Err(e) => self.problems.push((Name::Fragment(*id).to_string(), e)),
+        let all: Vec<FragmentId> = ids.iter().copied().collect();
+        read_fragments(repository, &all, |id, fragment| match fragment {
+            Ok(fragment) => {
+                replaced.extend(fragment.replaces.iter().copied().filter(|other| ids.contains(other)));
+                let bytes = memory_bytes + fragment.memory_bytes();
+                let is_kept = bytes <= memory_max;
+                memory_bytes = if is_kept { bytes } else { memory_bytes };
+                read.insert(id, is_kept.then_some(fragment));
             }
-        }
+            Err(e) => self.problems.push((Name::Fragment(id).to_string(), e)),
+        });
         read.into_iter().filter(|(id, _)| !replaced.contains(id)).collect()
     }
 

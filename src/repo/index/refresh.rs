@@ -1,14 +1,14 @@
 //! The cache, brought up to date with the fragments that are there. What can't be used is made anew; what is no
 //! cache is never removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
 
 use crate::base::id::FragmentId;
 use crate::repo::Repository;
-use crate::repo::index::read_fragment;
-use crate::stage::index::{Cache, CacheError, EachFragment, PackEntry, Update};
+use crate::repo::index::{read_fragment, read_fragments};
+use crate::stage::index::{Cache, CacheError, EachFragment, Fragment, PackEntry, Update};
 use crate::store::{give_to_owner_of, open_regular};
 
 /// First bytes of a file of redb's.
@@ -104,30 +104,41 @@ pub fn build(
     Ok((Some(cache), lacks))
 }
 
+/// Most memory for fragments that are not read a second time, in bytes, where each costs a request.
+const KEPT_BYTES_MAX: usize = 32 << 20;
+
 /// What fragments say that the cache does not know.
+#[derive(Default)]
 struct News {
     /// Those that read.
     readable: BTreeSet<FragmentId>,
     /// Those that they replace.
     replaced: BTreeSet<FragmentId>,
+    /// Some of them as they were read; all others are read again.
+    kept: BTreeMap<FragmentId, Fragment>,
 }
 
 impl News {
     fn read(repository: &Repository, ids: impl Iterator<Item = FragmentId>) -> Self {
-        let mut news = Self { readable: BTreeSet::new(), replaced: BTreeSet::new() };
-        for id in ids {
-            if let Ok(fragment) = read_fragment(repository, id) {
-                news.readable.insert(id);
-                news.replaced.extend(fragment.replaces);
+        let (mut news, mut kept_bytes) = (Self::default(), 0);
+        let is_far = repository.store().reads_at_once() > 1;
+        read_fragments(repository, &ids.collect::<Vec<_>>(), |id, fragment| {
+            let Ok(fragment) = fragment else { return };
+            news.readable.insert(id);
+            news.replaced.extend(fragment.replaces.iter().copied());
+            kept_bytes += fragment.memory_bytes();
+            if is_far && kept_bytes <= KEPT_BYTES_MAX {
+                news.kept.insert(id, fragment);
             }
-        }
+        });
         news
     }
 
     /// Gives every readable one.
     fn each(&self, repository: &Repository, each: &mut EachFragment<'_>) -> Result<(), CacheError> {
         self.readable.iter().try_for_each(|id| {
-            let fragment = read_fragment(repository, *id);
+            let kept = self.kept.get(id).cloned().map(Ok);
+            let fragment = kept.unwrap_or_else(|| read_fragment(repository, *id));
             let mut fragment = fragment.map_err(|e| CacheError::Hindered { what: e.chain() })?;
             fragment.packs.retain(PackEntry::has_room); // of those without, check says more
             each(*id, &fragment);

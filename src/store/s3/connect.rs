@@ -1,8 +1,10 @@
 //! The one runtime and the one client: all that is asynchronous begins and ends here.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use aws_config::BehaviorVersion;
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -12,7 +14,12 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
-use aws_smithy_http_client::tls;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -20,14 +27,13 @@ use tokio::task::AbortHandle;
 use crate::base::threads::{NO_THREAD, begin};
 use crate::store::StoreError;
 use crate::store::s3::error::Asked;
+use crate::store::s3::line::{Limits, Line, Traffic};
 use crate::store::s3::options::{S3Location, S3Options};
+use crate::store::s3::profile::{Addressing, Profile, names_endpoint};
 use crate::store::s3::spool::Limiter;
 
 /// Threads that drive connections.
 const THREADS: usize = 2;
-
-/// Time for which nothing may move before a connection is taken for broken.
-const STALL: Duration = Duration::from_secs(20);
 
 /// What was asked of a store so far, and what went over the wire.
 #[derive(Debug, Default)]
@@ -52,7 +58,12 @@ pub struct Connection {
     pub client: Client,
     /// What was asked so far.
     pub tally: Tally,
+    traffic: Arc<Traffic>,
+    location: String,
     permits: Semaphore,
+    /// When a read was given up last because the server was silent.
+    silent: Mutex<Option<Instant>>,
+    after_silence: Duration,
 }
 
 impl Connection {
@@ -70,10 +81,21 @@ impl Connection {
             .enable_all()
             .build()
             .map_err(|e| asked.failed(e.kind(), e.to_string()))?;
-        let client = runtime.block_on(client(asked, options))?;
+        let traffic = Arc::<Traffic>::default();
+        let client = runtime.block_on(client(asked, options, traffic.clone()))?;
         let permits = Semaphore::new(options.connections.max(1));
         let handle = runtime.handle().clone();
-        Ok(Self { runtime: Some(runtime), handle, client, tally: Tally::default(), permits })
+        Ok(Self {
+            runtime: Some(runtime),
+            handle,
+            client,
+            tally: Tally::default(),
+            traffic,
+            location: location.to_string(),
+            permits,
+            silent: Mutex::default(),
+            after_silence: options.after_silence,
+        })
     }
 
     /// Waits for `work`, beside at most so many others as [`S3Options::connections`] says.
@@ -83,6 +105,32 @@ impl Connection {
             work.await
         };
         self.handle.block_on(limited)
+    }
+
+    /// Waits for `work`, which reads, as [`Self::wait`] does. Where the server was silent a moment ago it fails at once:
+    /// who waits for an answer behind others who wait for one would wait for each of them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] after a silence, and what `work` returns.
+    pub fn wait_reading<T>(
+        &self,
+        asked: Asked<'_>,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wait(async {
+            if silent().is_some_and(|silent| silent.elapsed() < self.after_silence) {
+                let what = "no answer in time, a moment ago; check the network";
+                return Err(asked.failed(std::io::ErrorKind::TimedOut, what));
+            }
+            let done = work.await;
+            if let Err(StoreError::Io { source, .. }) = &done
+                && source.kind() == std::io::ErrorKind::TimedOut
+            {
+                *silent() = Some(Instant::now());
+            }
+            done
+        })
     }
 
     /// Begins `work` beside everything else.
@@ -103,6 +151,13 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        let count = |counted: &AtomicU64| counted.load(Ordering::Relaxed);
+        let (requests, connections) = (count(&self.traffic.requests), count(&self.traffic.connections));
+        let (sent, received) = (count(&self.tally.bytes_sent), count(&self.tally.bytes_received));
+        let location = &self.location;
+        tracing::info!(
+            "{location}: {requests} requests over {connections} connections, {sent} bytes of files sent, {received} received"
+        );
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background(); // whoever drops this must not wait for idle connections
         }
@@ -123,10 +178,30 @@ fn threads_are_there(count: usize) -> std::io::Result<()> {
     })
 }
 
-async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreError> {
-    let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-        .build_https();
+/// Has those answers tried again that say so and that the client takes for final.
+#[derive(Debug)]
+struct Busy;
+
+impl ClassifyRetry for Busy {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        match context.response().map(|answer| answer.status().as_u16()) {
+            Some(408 | 429) => RetryAction::transient_error(),
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "busy"
+    }
+}
+
+async fn client(asked: Asked<'_>, options: &S3Options, traffic: Arc<Traffic>) -> Result<Client, StoreError> {
+    let limits = Limits { connect: options.connect_timeout, silence: silence(options) };
+    let profile = Profile::read(options.profile.as_deref()).await;
+    let bundle = options.ca_bundle.as_ref().or(profile.ca_bundle.as_ref());
+    let line = Line::new(limits, roots(asked, bundle)?, traffic);
+    let line = line.map_err(|e| asked.failed(std::io::ErrorKind::Unsupported, format!("no TLS: {e}")))?;
+    let http = SharedHttpClient::new(line);
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http.clone())
         .retry_config(
@@ -135,17 +210,18 @@ async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreEr
                 .with_initial_backoff(options.backoff)
                 .with_max_backoff(Duration::from_secs(20)),
         )
-        .stalled_stream_protection(
-            StalledStreamProtectionConfig::enabled().grace_period(stall(options)).build(),
-        )
-        .timeout_config(timeouts(options, 0));
-    if let Some(profile) = &options.profile {
+        // The line itself notices who is silent.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .timeout_config(
+            TimeoutConfig::builder().connect_timeout(limits.connect).read_timeout(limits.silence).build(),
+        );
+    if let Some(name) = &options.profile {
         // Who names a profile means it, whatever keys lie in the environment.
         let found = ProviderConfig::default()
             .with_http_client(http.clone())
             .with_region(options.region.clone().map(Region::new));
-        let keys = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&found).build();
-        loader = loader.profile_name(profile).credentials_provider(keys);
+        let keys = ProfileFileCredentialsProvider::builder().profile_name(name).configure(&found).build();
+        loader = loader.profile_name(name).credentials_provider(keys);
     }
     if let Some(endpoint) = &options.endpoint {
         loader = loader.endpoint_url(endpoint);
@@ -158,12 +234,19 @@ async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreEr
         loader = loader.credentials_provider(keys);
     }
     let shared = loader.load().await;
+    let has_endpoint = options.endpoint.is_some() || names_endpoint(&shared);
+    let path_style = match profile.addressing {
+        _ if options.path_style => true,
+        Some(style) => style == Addressing::Path,
+        None => has_endpoint, // few other servers have a name for each bucket
+    };
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
-        .force_path_style(options.path_style)
+        .force_path_style(path_style)
+        .retry_classifier(Busy)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if shared.region().is_none() {
-        if options.endpoint.is_none() {
+        if !has_endpoint {
             let reason = "no region is known; name it with --s3-region or AWS_REGION";
             return Err(asked.failed(std::io::ErrorKind::InvalidInput, reason));
         }
@@ -173,23 +256,31 @@ async fn client(asked: Asked<'_>, options: &S3Options) -> Result<Client, StoreEr
 }
 
 /// Returns the time for which nothing of a request may move. An upload that waits for its turn, while others
-/// use up what may be sent in a second, is not broken.
-fn stall(options: &S3Options) -> Duration {
-    let turn = Limiter::new(options.upload_bytes_per_s).turn(options.connections);
-    options.read_timeout.min(STALL) + turn
+/// use up what may be sent in a second, is not silent.
+fn silence(options: &S3Options) -> Duration {
+    let turn = Limiter::new(options.upload_bytes_per_s).turn(options.connections.max(1));
+    options.read_timeout + turn
 }
 
-/// Returns the time limits of a request that sends so many bytes: on a line of 64 KiB a second, or as slow
-/// as it was asked to be, each is in time, also where all [`S3Options::connections`] send at once. They share the line,
-/// and one that is late starts again from its first byte: if none were in time, nothing would ever arrive.
-pub fn timeouts(options: &S3Options, sent_bytes: u64) -> TimeoutConfig {
-    let slowest = options.upload_bytes_per_s.map_or(64 << 10, |limit| limit.clamp(1, 64 << 10));
-    let alone_s = sent_bytes.saturating_mul(2) / slowest;
-    let sending = Duration::from_secs(alone_s.saturating_mul(options.connections.max(1) as u64));
-    TimeoutConfig::builder()
-        .connect_timeout(options.connect_timeout)
-        .read_timeout(options.read_timeout.saturating_add(sending))
-        .build()
+/// Returns whose word for a server's name counts: those of the file that is named, and they alone; else those that this
+/// machine trusts, or that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+fn roots(asked: Asked<'_>, bundle: Option<&PathBuf>) -> Result<RootCertStore, StoreError> {
+    let mut roots = RootCertStore::empty();
+    let Some(bundle) = bundle else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    let bad = |reason: String| {
+        let what =
+            format!("certificates of {}: {reason}; check AWS_CA_BUNDLE, or ca_bundle", bundle.display());
+        asked.failed(std::io::ErrorKind::InvalidInput, what)
+    };
+    let found = CertificateDer::pem_file_iter(bundle).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let (added, _) = roots.add_parsable_certificates(found.map_err(|e| bad(e.to_string()))?);
+    match added {
+        0 => Err(bad("none is in it, as PEM".to_owned())),
+        _ => Ok(roots),
+    }
 }
 
 #[cfg(test)]
@@ -197,15 +288,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_upload_has_the_time_that_it_takes_while_all_others_send_as_much() {
+    fn an_upload_that_waits_for_its_turn_is_not_silent() {
         let mut options = S3Options { read_timeout: Duration::from_secs(1), ..S3Options::default() };
-        let limit = |options: &S3Options, bytes| timeouts(options, bytes).read_timeout();
-        assert_eq!(limit(&options, 0), Some(Duration::from_secs(1)));
-        assert_eq!(limit(&options, 256 << 10), Some(Duration::from_secs(1 + 8 * 8)));
-        options.connections = 1;
-        assert_eq!(limit(&options, 256 << 10), Some(Duration::from_secs(1 + 8)));
-        options.upload_bytes_per_s = Some(1 << 10);
-        assert_eq!(limit(&options, 256 << 10), Some(Duration::from_secs(1 + 512)));
-        assert_eq!(stall(&options), Duration::from_secs(2));
+        assert_eq!(silence(&options), Duration::from_secs(1));
+        options.upload_bytes_per_s = Some(64 << 10);
+        assert_eq!(silence(&options), Duration::from_secs(1 + 2));
     }
 }

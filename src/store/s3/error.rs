@@ -6,6 +6,10 @@ use std::io;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use crate::store::StoreError;
+use crate::store::s3::line::is_silence;
+
+/// What a server answers that can't do anything just now.
+const PASSING: [u16; 6] = [408, 429, 500, 502, 503, 504];
 
 /// What is asked of S3, for messages.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +31,7 @@ impl Asked<'_> {
     pub fn refused<E, R>(self, error: &SdkError<E, R>) -> StoreError
     where
         E: ProvideErrorMetadata + Error + 'static,
-        R: std::fmt::Debug + Status,
+        R: std::fmt::Debug + Status + 'static,
     {
         let path = self.path.to_owned();
         let code = code(error).unwrap_or_default();
@@ -51,6 +55,11 @@ impl Asked<'_> {
         let kind = match code {
             "AccessDenied" | "Forbidden" | "AllAccessDisabled" => io::ErrorKind::PermissionDenied,
             "QuotaExceeded" => io::ErrorKind::QuotaExceeded,
+            _ if is_silence(error) => io::ErrorKind::TimedOut,
+            _ if error.as_service_error().is_none() => io::ErrorKind::NotConnected,
+            _ if error.raw_response().is_some_and(|answer| PASSING.contains(&answer.status())) => {
+                io::ErrorKind::HostUnreachable
+            }
             _ => io::ErrorKind::Other,
         };
         let said = match error.as_service_error() {
@@ -91,8 +100,8 @@ pub fn code<E: ProvideErrorMetadata, R: Status>(error: &SdkError<E, R>) -> Optio
     })
 }
 
-/// Says why there was no answer: the causes on one line, each once.
-fn not_answered<E: Error + 'static, R: std::fmt::Debug>(error: &SdkError<E, R>) -> String {
+/// Returns the causes of an error on one line, each once.
+pub fn causes(error: &(dyn Error + 'static)) -> String {
     let mut said: Vec<String> = Vec::new();
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = cause {
@@ -102,11 +111,20 @@ fn not_answered<E: Error + 'static, R: std::fmt::Debug>(error: &SdkError<E, R>) 
         }
         cause = error.source();
     }
-    let all = said.join(": ");
+    said.join(": ")
+}
+
+/// Says why there was no answer.
+fn not_answered<E: Error + 'static, R: std::fmt::Debug + 'static>(error: &SdkError<E, R>) -> String {
+    let all = causes(error);
     match error {
         _ if all.contains("credential") => format!(
             "no credentials: {all}; set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write ~/.aws/credentials"
         ),
+        _ if all.contains("certificate") => format!(
+            "no connection: {all}; where the server's certificate is of an authority of your own, name its file with AWS_CA_BUNDLE"
+        ),
+        _ if is_silence(error) => format!("no answer in time: {all}; check the network, then run it again"),
         SdkError::TimeoutError(_) => {
             format!("no answer in time: {all}; check the network, then run it again")
         }

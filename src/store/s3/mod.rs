@@ -7,7 +7,9 @@
 mod connect;
 mod error;
 mod lease;
+mod line;
 mod options;
+mod profile;
 mod put;
 mod retention;
 mod spool;
@@ -22,8 +24,9 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::types::Object;
 
 use crate::store::s3::connect::Connection;
-use crate::store::s3::error::{Asked, code};
+use crate::store::s3::error::{Asked, causes, code};
 use crate::store::s3::lease::Held;
+use crate::store::s3::line::{SILENT_ATTEMPTS, is_silence};
 use crate::store::s3::put::{Manner, S3Upload};
 use crate::store::s3::spool::Limiter;
 use crate::store::{Folder, Found, Lock, LockMode, Name, Overlay, Store, StoreError, Upload, Version};
@@ -68,8 +71,42 @@ enum Got {
     Bytes(Vec<u8>),
     /// The range lies beyond the end.
     Beyond,
-    /// The connection broke; may be tried again.
-    Broken(String),
+    /// The connection broke, or the other side was silent; may be tried again.
+    Broken {
+        reason: String,
+        is_silence: bool,
+    },
+}
+
+/// Attempts to receive one thing.
+#[derive(Default)]
+struct Tries {
+    broken: u32,
+    silent: u32,
+}
+
+impl Tries {
+    /// Waits until it may be tried again.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if that was often enough.
+    async fn again(
+        &mut self,
+        asked: Asked<'_>,
+        options: &S3Options,
+        reason: String,
+        is_silence: bool,
+    ) -> Result<(), StoreError> {
+        self.silent += u32::from(is_silence);
+        let is_waited_for = !options.after_silence.is_zero();
+        if self.broken + 1 >= options.attempts || (is_waited_for && self.silent >= SILENT_ATTEMPTS) {
+            let kind = if is_silence { io::ErrorKind::TimedOut } else { io::ErrorKind::ConnectionAborted };
+            return Err(asked.failed(kind, reason));
+        }
+        tokio::time::sleep(options.again(self.broken)).await;
+        self.broken += 1;
+        Ok(())
+    }
 }
 
 impl Shared {
@@ -86,8 +123,8 @@ impl Shared {
         let shown = self.shown(path);
         let asked = Asked { path: &shown, verb: "read" };
         let short = |found| StoreError::Short { path: shown.clone(), found, expected: range.end };
-        self.connection.wait(async {
-            let mut attempt = 0;
+        self.connection.wait_reading(asked, async {
+            let mut tries = Tries::default();
             let is_empty = range.start >= range.end;
             loop {
                 if is_empty {
@@ -96,13 +133,10 @@ impl Shared {
                 match self.get_once(asked, path, version, &range).await? {
                     Got::Bytes(bytes) if bytes.len() as u64 == range.end - range.start => return Ok(bytes),
                     Got::Bytes(_) | Got::Beyond => break,
-                    Got::Broken(reason) if attempt + 1 >= self.options.attempts => {
-                        return Err(asked.failed(io::ErrorKind::ConnectionAborted, reason));
+                    Got::Broken { reason, is_silence } => {
+                        tries.again(asked, &self.options, reason, is_silence).await?;
                     }
-                    Got::Broken(_) => {}
                 }
-                tokio::time::sleep(self.options.again(attempt)).await;
-                attempt += 1;
             }
             let found = self.head(asked, path, version).await?;
             let found = found.ok_or_else(|| StoreError::Missing { path: shown.clone() })?;
@@ -153,7 +187,10 @@ impl Shared {
                 received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 Ok(Got::Bytes(bytes))
             }
-            Err(e) => Ok(Got::Broken(format!("the connection broke off: {e}"))),
+            Err(e) => Ok(Got::Broken {
+                reason: format!("the connection broke off: {}", causes(&e)),
+                is_silence: is_silence(&e),
+            }),
         }
     }
 
@@ -196,8 +233,8 @@ impl Store for S3Store {
         let path = name.to_string();
         let shown = shared.shown(&path);
         let asked = Asked { path: &shown, verb: "read" };
-        shared.connection.wait(async {
-            let mut attempt = 0;
+        shared.connection.wait_reading(asked, async {
+            let mut tries = Tries::default();
             loop {
                 let output = shared.object(&path, None, None).await.map_err(|e| asked.refused(&e))?;
                 let length = output.content_length().and_then(|length| u64::try_from(length).ok());
@@ -207,13 +244,11 @@ impl Store for S3Store {
                 }
                 match shared.collect(output).await? {
                     Got::Bytes(bytes) => return Ok(bytes),
-                    Got::Broken(reason) if attempt + 1 >= shared.options.attempts => {
-                        return Err(asked.failed(io::ErrorKind::ConnectionAborted, reason));
+                    Got::Broken { reason, is_silence } => {
+                        tries.again(asked, &shared.options, reason, is_silence).await?;
                     }
-                    Got::Broken(_) | Got::Beyond => {}
+                    Got::Beyond => {}
                 }
-                tokio::time::sleep(shared.options.again(attempt)).await;
-                attempt += 1;
             }
         })
     }
@@ -233,7 +268,7 @@ impl Store for S3Store {
         let inside = format!("{}/", folder.name());
         let shown = shared.shown(&inside);
         let asked = Asked { path: &shown, verb: "list" };
-        let objects = shared.connection.wait(shared.list_objects(asked, &inside))?;
+        let objects = shared.connection.wait_reading(asked, shared.list_objects(asked, &inside))?;
         let found = objects.iter().filter_map(|object| {
             let path = shared.location.path(object.key()?)?;
             let bytes = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
@@ -256,6 +291,10 @@ impl Store for S3Store {
         };
         let deleted = names(&|one| one.is_marker && one.is_latest);
         Ok(deleted.intersection(&names(&|one| !one.is_marker)).copied().collect())
+    }
+
+    fn reads_at_once(&self) -> usize {
+        self.shared.options.connections.max(1)
     }
 
     fn delete(&self, name: &Name) -> Result<(), StoreError> {

@@ -121,7 +121,8 @@ pub struct S3Options {
     pub profile: Option<String>,
     /// Credentials, where they are not to be looked for.
     pub credentials: Option<S3Keys>,
-    /// Bucket in the path, not in the host's name.
+    /// Bucket in the path, not in the host's name; else as the profile's `addressing_style` says, or in the path where
+    /// another server than Amazon's is named.
     pub path_style: bool,
     /// Storage class of what is put.
     pub storage_class: Option<String>,
@@ -135,8 +136,12 @@ pub struct S3Options {
     pub backoff: Duration,
     /// Time within which a connection is made.
     pub connect_timeout: Duration,
-    /// Time within which an answer begins, beside what the bytes sent take.
+    /// Longest silence: time for which no byte comes or goes while something is asked.
     pub read_timeout: Duration,
+    /// Time for which nothing is read after the server was silent: whoever asks then is told at once.
+    pub after_silence: Duration,
+    /// File of certificates, in PEM: whoever they vouch for is trusted, and nobody else. None for those of this machine.
+    pub ca_bundle: Option<PathBuf>,
     /// Where files lie until they are sent; the system's temporary folder if none.
     pub spool: Option<PathBuf>,
     /// How long locks hold.
@@ -158,6 +163,8 @@ impl Default for S3Options {
             backoff: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),
+            after_silence: Duration::ZERO,
+            ca_bundle: None,
             spool: None,
             lease: Lease::default(),
         }

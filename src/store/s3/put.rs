@@ -8,7 +8,6 @@ use aws_sdk_s3::types::{ObjectLockMode, ServerSideEncryption, StorageClass};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::time::Time;
-use crate::store::s3::connect::timeouts;
 use crate::store::s3::error::{Asked, code};
 use crate::store::s3::retention::{moment, time};
 use crate::store::s3::spool::{Sealed, Spool};
@@ -120,7 +119,6 @@ impl Shared {
         let mut conflicts = 0;
         loop {
             self.connection.count_write();
-            let limits = aws_sdk_s3::Config::builder().timeout_config(timeouts(&self.options, sealed.bytes));
             let request = self
                 .connection
                 .client
@@ -135,7 +133,7 @@ impl Shared {
                 .set_object_lock_mode(manner.until.map(|_| ObjectLockMode::Compliance))
                 .set_object_lock_retain_until_date(manner.until.map(moment))
                 .body(sealed.body(&self.limiter));
-            match request.customize().config_override(limits).send().await {
+            match request.send().await {
                 Ok(output) => {
                     let sent = &self.connection.tally.bytes_sent;
                     sent.fetch_add(sealed.bytes, std::sync::atomic::Ordering::Relaxed);

@@ -1,0 +1,75 @@
+//! Manifests of a repository that is far away, remembered beside the index cache: a second look at the list of snapshots
+//! asks for what is new.
+//!
+//! The file holds manifests as they lie in the repository, one after the other, each after its length. Nothing in it is
+//! trusted: a manifest is the one of which its bytes have the hash, and only those count that the repository lists.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::base::id::SnapshotId;
+use crate::repo::Repository;
+use crate::store::{make_own_folder, put_own_file, read_regular};
+
+/// Longest file, in bytes: tens of thousands of nights. What goes beyond it is asked for each time.
+const BYTES_MAX: usize = 16 << 20;
+
+/// What is remembered.
+pub struct Remembered {
+    path: PathBuf,
+    manifests: BTreeMap<SnapshotId, Vec<u8>>,
+    /// Whether the file says something else.
+    is_stale: bool,
+}
+
+impl Remembered {
+    /// Reads what is remembered of a repository; none where each manifest is near, or nothing may be kept.
+    pub fn of(repository: &Repository) -> Option<Self> {
+        let is_far = repository.store().reads_at_once() > 1;
+        let path = repository.index_path().filter(|_| is_far)?.with_extension("manifests");
+        let file = read_regular(&path, BYTES_MAX as u64).unwrap_or_default();
+        let (mut manifests, mut rest) = (BTreeMap::new(), &file[..]);
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+            let Some((manifest, after)) = after.split_at_checked(length) else { break };
+            manifests.insert(SnapshotId::from_bytes(*blake3::hash(manifest).as_bytes()), manifest.to_vec());
+            rest = after;
+        }
+        Some(Self { path, manifests, is_stale: false })
+    }
+
+    /// Returns the bytes of a manifest that is remembered.
+    pub fn get(&self, id: SnapshotId) -> Option<Vec<u8>> {
+        self.manifests.get(&id).cloned()
+    }
+
+    /// Remembers a manifest whose bytes were proved.
+    pub fn learn(&mut self, id: SnapshotId, bytes: &[u8]) {
+        self.is_stale = true;
+        self.manifests.insert(id, bytes.to_vec());
+    }
+
+    /// Forgets all but these, and keeps the rest if it is not what the file says. Where it can't be kept, the next look
+    /// takes longer.
+    pub fn keep(mut self, is_there: impl Fn(&SnapshotId) -> bool) {
+        let before = self.manifests.len();
+        self.manifests.retain(|id, _| is_there(id));
+        if !self.is_stale && self.manifests.len() == before {
+            return;
+        }
+        let mut file = Vec::new();
+        for manifest in self.manifests.values() {
+            let Ok(length) = u32::try_from(manifest.len()) else { continue };
+            if file.len() + 4 + manifest.len() <= BYTES_MAX {
+                file.extend_from_slice(&length.to_le_bytes());
+                file.extend_from_slice(manifest);
+            }
+        }
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let kept = make_own_folder(folder).map_err(|e| e.to_string());
+        let kept = kept.and_then(|()| put_own_file(&self.path, &file, 0o600).map_err(|e| e.to_string()));
+        if let Err(e) = kept {
+            tracing::debug!("{}: {e}; manifests are not remembered", self.path.display());
+        }
+    }
+}
