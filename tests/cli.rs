@@ -231,6 +231,17 @@ fn a_copy_is_not_held_against_the_cache_of_another() {
 }
 
 #[test]
+fn a_clone_over_what_is_cloned_is_refused_and_waits_for_no_lock() {
+    let place = Place::made(&["--encryption", "none"]);
+    std::os::unix::fs::symlink(place.path("repo"), place.path("link")).expect("link is made");
+    for to in ["repo", "./repo/", "link", "repo/packs/copy"] {
+        let said = place.refused(&["clone", "repo", "--repo", to], 2);
+        assert!(said.contains("would lie in what is to be copied"), "{to}: {said}");
+    }
+    assert!(!place.path("repo/packs/copy").exists());
+}
+
+#[test]
 fn a_time_has_the_zone_that_is_said() {
     let place = Place::made(&["--encryption", "none"]);
     fs::write(place.path("a"), "x").expect("writes");

@@ -1,5 +1,6 @@
 //! `snap clone`
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -33,6 +34,7 @@ struct Source {
 /// As [`Repository::open`] of what is copied, and [`clone`].
 pub fn run(session: &Session, given: &Clone) -> Result<Exit, RepoError> {
     let started = std::time::Instant::now();
+    refuse_itself(&given.store, session.location()?)?;
     let source = source(session, given)?;
     let state = session.state_directory()?;
     let opening =
@@ -73,6 +75,27 @@ pub fn run(session: &Session, given: &Clone) -> Result<Exit, RepoError> {
     }
     show(session, &repository, &report, &source.contested, started.elapsed().as_secs_f64())?;
     Ok(exit)
+}
+
+/// Refuses to copy a repository over itself, or to a place inside it.
+///
+/// # Errors
+/// [`RepoError::Source`].
+fn refuse_itself(source: &Path, target: &Path) -> Result<(), RepoError> {
+    let is_within = match is_s3(source) || is_s3(target) {
+        true => target.components().eq(source.components()),
+        // What is not there yet lies in what is.
+        false => source.canonicalize().is_ok_and(|source| {
+            let target = std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
+            let there = target.ancestors().find_map(|above| above.canonicalize().ok());
+            there.is_some_and(|there| there.starts_with(&source))
+        }),
+    };
+    if !is_within {
+        return Ok(());
+    }
+    let reason = "the copy would lie in what is to be copied; name another place with --repo".to_owned();
+    Err(RepoError::Source { path: target.display().to_string(), reason })
 }
 
 /// Opens what is to be copied: of a bucket the genuine versions.
