@@ -14,6 +14,7 @@ mod init;
 mod key;
 mod logged;
 mod ls;
+mod mail;
 mod mount;
 mod notify;
 mod prune;
@@ -56,6 +57,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, RepoError> {
         Command::Find(options) => find::run(&session, &options),
         Command::History(options) => history::run(&session, &options),
         Command::Diff(options) => diff::run(&session, &options),
+        Command::Mail(options) => mail::run(&session, &options),
         Command::Cat(options) => cat::run(&session, &options),
         Command::Restore(options) => restore::run(&session, options),
         Command::Mount(options) => mount::run(&session, &options),
