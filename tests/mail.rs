@@ -284,3 +284,175 @@ fn a_renamed_message_is_moved_and_one_with_other_bytes_is_said() {
     let rows = place.rows(&["mail", "log", "bob@example.org"], 0);
     assert_eq!((&rows[1]["deleted"], &rows[1]["state"]), (&1.into(), &"the mailbox is gone".into()));
 }
+
+#[test]
+fn names_dates_sizes_flags_and_folders_are_searched_without_the_passphrase() {
+    let place = Place::new(&[]);
+    place.two_nights();
+    let found = |query: &[&str]| -> Vec<String> {
+        let rows = place.rows(&[&["mail", "find", "anna@example.org"], query].concat(), 0);
+        assert_eq!(rows.last().expect("summary")["headers"], false);
+        let names = rows.iter().filter_map(|row| row["name"].as_str());
+        names.map(|name| name.split(['.', ':']).next().unwrap_or_default()[7..].to_owned()).collect()
+    };
+    assert_eq!(found(&[]), ["001", "002", "003", "009"], "each once, by time");
+    assert_eq!(found(&["--name", "0003.M1"]), ["003"]);
+    assert_eq!(found(&["--since", "2025-01-01T02:53:23", "--before", "2025-01-01T02:53:29"]), ["003"]);
+    assert_eq!(found(&["--larger", "999"]), ["001"]);
+    assert_eq!(found(&["--smaller", "999", "--flag", "seen"]), ["003"]);
+    assert_eq!(found(&["--flag", "\\Deleted", "--folder", "Trash"]), ["001"]);
+    assert_eq!(found(&["--no-flag", "Seen"]), ["002", "003", "009"], "as they were in some night");
+    assert_eq!(found(&["--folder", "Entwürfe"]), ["009"]);
+    assert_eq!(found(&["--deleted"]), ["002"]);
+    let rows = place.rows(&["mail", "find", "anna@example.org"], 0);
+    let days =
+        |row: &Value| ["first", "last"].map(|end| row[end]["time"].as_str().expect("time")[8..10].to_owned());
+    assert_eq!(days(&rows[0]), ["01", "02"], "wherever it was moved");
+    assert_eq!((&rows[0]["folder"], &rows[0]["is_there"]), (&"Trash".into(), &true.into()));
+    assert_eq!(
+        (days(&rows[1]), days(&rows[3])),
+        (["01", "01"].map(str::to_owned), ["02", "02"].map(str::to_owned))
+    );
+    let (out, error) = place.asked(&["mail", "find", "anna@example.org", "--deleted"], 0);
+    assert!(out.contains("2026-01-01..2026-01-01  gone") && error.contains("--headers"), "{out}{error}");
+    let at = rows[1]["place"].as_str().expect("place");
+    assert!(text(&place.snap(&["cat", at]).stdout).ends_with("body 2\r\n"), "it says where it is");
+}
+
+#[test]
+fn headers_are_searched_with_the_passphrase_and_never_without_it() {
+    let place = Place::new(&[]);
+    place.two_nights();
+    for query in
+        [&["anna@example.org", "--subject", "x"][..], &["--name", "1"], &["anna@example.org", "--headers"]]
+    {
+        let (_, error) = place.asked(&[&["mail", "find"], query].concat(), 2);
+        assert!(error.contains("--password-file"), "{error}");
+    }
+    let found = |query: &[&str]| {
+        let output = place.snap(&[&["--json", "mail", "find"], query].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let out = text(&output.stdout);
+        let rows = out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        rows.filter(|row| row["type"] == "message").collect::<Vec<_>>()
+    };
+    let one = found(&["anna@example.org", "--from", "jürgen", "--subject", "MÄRZ"]);
+    assert_eq!(one.len(), 1);
+    assert_eq!((&one[0]["from"], &one[0]["subject"]), (&"Jürgen <j@example.net>".into(), &"März".into()));
+    assert_eq!(found(&["--message-id", "4@EXAMPLE.net"])[0]["user"], "bob@example.org");
+    assert_eq!(found(&["--to", "anna@example.org", "--header", "Subject=two"]).len(), 1);
+    assert_eq!(found(&["--subject", "body 2"]).len(), 0, "no body is searched");
+    assert_eq!(found(&["--snapshot", "latest", "--subject", "two"]).len(), 0, "it is gone there");
+    assert_eq!(found(&["--cc", "x"]).len(), 0);
+    let refused = place.snap(&["mail", "find", "--header", "nothing"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("NAME=TEXT"));
+}
+
+#[test]
+fn a_message_is_shown_by_its_number_and_its_bytes_are_what_they_were() {
+    let place = Place::new(&[]);
+    let mixed = "From: a@example.net\nSubject: a\x1b[2Jb\nContent-Type: multipart/mixed; boundary=x\n\n--x\n\nhello\x1b[2J\n--x\n\
+        Content-Type: application/pdf; name=\"bill.pdf\"\nContent-Transfer-Encoding: base64\n\nAAAA\n--x--\n";
+    place.write(&format!("{BOB}/cur/1735700020.M1P1.mx:2,"), mixed.as_bytes());
+    place.night(1);
+    fs::remove_file(place.path(&format!("{BOB}/cur/1735700020.M1P1.mx:2,"))).expect("goes");
+    place.night(2);
+    let rows = place.rows(&["mail", "find", "bob@example.org", "--deleted"], 0);
+    let number = rows[0]["message"].as_str().expect("number");
+    let output = place.snap(&["mail", "show", number]);
+    let out = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(
+        !out.contains('\x1b') && out.contains("hello") && out.contains("bill.pdf  application/pdf"),
+        "{out}"
+    );
+    assert!(out.contains("bob@example.org") && out.contains("INBOX"), "{out}");
+    let eml = place.snap(&["mail", "show", &number[..6], "--eml", "--user", "bob@example.org"]);
+    assert_eq!(eml.stdout, mixed.as_bytes());
+    let (_, error) = place.asked(&["mail", "show", number], 2);
+    assert!(error.contains("--password-file"), "{error}");
+    for (number, what) in [("000000000000", "no message"), ("xyz", "is no number"), ("1", "is no number")] {
+        let refused = place.snap(&["mail", "show", number]);
+        let error = text(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && error.contains(what), "{number}: {error}");
+    }
+}
+
+#[test]
+fn what_is_compressed_or_enciphered_is_said_and_the_rest_is_found() {
+    let place = Place::new(&[]);
+    place.write(&format!("{ANNA}/cur/1735700030.M1P1.mx,S=5000:2,"), b"\x1f\x8b\x08\0compressed");
+    place.write(&format!("{ANNA}/cur/1735700031.M1P1.mx,S=6000:2,"), b"CRYPTED\x03\x07\x02enciphered");
+    place.write(&format!("{ANNA}/cur/1735700032.M1P1.mx:2,"), b"");
+    place.night(1);
+    let output = place.snap(&["mail", "find", "anna@example.org", "--subject", "t"]);
+    let (out, error) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{out}{error}");
+    assert!(out.contains("three") && error.contains("1 message: compressed (gzip)"), "{out}{error}");
+    assert!(error.contains("1 message: enciphered"), "{error}");
+    let rows = place.rows(&["mail", "find", "anna@example.org", "--larger", "5500"], 0);
+    let number = rows[0]["message"].as_str().expect("number");
+    let refused = text(&place.snap(&["mail", "show", number]).stderr);
+    assert!(refused.contains("enciphered") && refused.contains("--eml"), "{refused}");
+    assert_eq!(place.snap(&["mail", "show", number, "--eml"]).stdout, b"CRYPTED\x03\x07\x02enciphered");
+}
+
+#[test]
+fn a_header_that_is_longer_than_a_chunk_is_read_to_its_end() {
+    let place = Place::new(&["--chunk-avg", "1KiB"]);
+    let noise: String = (0..400).map(|n| format!("X-Trace-{n}: {}\n", n * 7919)).collect();
+    let long = format!("From: a@example.net\n{noise}Subject: at the end\n\nbody\n");
+    place.write(&format!("{ANNA}/cur/1735700040.M1P1.mx:2,"), long.as_bytes());
+    place.night(1);
+    let output = place.snap(&["mail", "find", "anna@example.org", "--subject", "at the end"]);
+    assert!(text(&output.stdout).contains("1 message in 1 night"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn who_looks_into_mail_is_logged() {
+    let place = Place::new(&[]);
+    let config = place.config("");
+    assert!(place.snap(&["backup", "--config", &config]).status.success());
+    assert!(place.snap(&["mail", "find", "--subject", "two", "--config", &config]).status.success());
+    let rows = place.rows(&["mail", "find", "anna@example.org", "--config", &config], 0);
+    let number = rows[0]["message"].as_str().expect("number");
+    assert!(place.snap(&["mail", "show", number, "--config", &config]).status.success());
+    let logs = fs::read_dir(place.path("log")).expect("lists").flatten();
+    let logs: String = logs.filter_map(|log| fs::read_to_string(log.path()).ok()).collect();
+    assert!(
+        logs.contains("mail find --subject two") && logs.contains(&format!("mail show {number}")),
+        "{logs}"
+    );
+}
+
+/// A folder of many messages is stored in many pieces: what is found, and when it was there, does not depend on how it is cut.
+#[test]
+fn a_large_folder_gives_the_same_answers_as_a_small_one() {
+    let place = Place::new(&["--encryption", "none"]);
+    for n in 0..1500 {
+        place.write(
+            &format!("{ANNA}/cur/17358{n:05}.M{n}P1.mx:2,S"),
+            format!("Subject: number {n}\n\nx\n").as_bytes(),
+        );
+    }
+    place.night(1);
+    for n in [3, 700, 1499] {
+        fs::remove_file(place.path(&format!("{ANNA}/cur/17358{n:05}.M{n}P1.mx:2,S"))).expect("goes");
+    }
+    place.rename(
+        &format!("{ANNA}/cur/1735800800.M800P1.mx:2,S"),
+        &format!("{ANNA}/.Trash/cur/1735800800.M800P1.mx:2,S"),
+    );
+    place.night(2);
+    let rows = place.rows(&["mail", "log", "anna@example.org", "-v"], 0);
+    let words: Vec<&str> = rows.iter().filter_map(|row| row["event"].as_str()).collect();
+    assert_eq!(words, ["deleted", "deleted", "deleted", "moved"]);
+    assert_eq!(rows[1]["messages"], 1500);
+    let rows = place.rows(&["mail", "find", "anna@example.org", "--subject", "number "], 0);
+    assert_eq!(rows.len(), 1501, "and the summary");
+    let gone = rows.iter().filter(|row| row["is_there"] == false).count();
+    assert_eq!(gone, 3);
+    let rows = place.rows(&["mail", "find", "anna@example.org", "--subject", "number 800", "--deleted"], 0);
+    assert_eq!(rows.len(), 1, "what was moved is not deleted: {rows:?}");
+}

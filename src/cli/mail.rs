@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use crate::base::units::parse_size;
 use crate::cli::choice::{Choosing, Owner};
 
 /// `mail`
@@ -13,6 +14,10 @@ pub enum Mail {
     Log(Log),
     /// Show what became of the messages of a mailbox from one night to another
     Diff(Diff),
+    /// Find messages in all nights, each once, with the first and the last night it was there
+    Find(Box<Find>),
+    /// Show a message: its header and text, attachments by name; or its bytes
+    Show(Show),
 }
 
 /// `mail users`
@@ -62,6 +67,97 @@ pub struct Diff {
     #[arg(long)]
     pub keywords: bool,
     /// Whose snapshots are meant.
+    #[command(flatten)]
+    pub owner: Owner,
+}
+
+/// `mail find`
+#[derive(Debug, Args)]
+pub struct Find {
+    /// Whose mailbox [default: all, which takes the passphrase]
+    #[arg(value_name = "USER")]
+    pub user: Option<String>,
+    /// What is asked of the messages.
+    #[command(flatten)]
+    pub asked: Asked,
+    /// Show whom each message is from and its subject, also where nothing asks for them. Takes the passphrase
+    #[arg(long)]
+    pub headers: bool,
+    /// Look in this snapshot alone; may be given several times [default: all nights]
+    #[arg(long, value_name = "SNAP")]
+    pub snapshot: Vec<String>,
+    /// Whose nights they are.
+    #[command(flatten)]
+    pub owner: Owner,
+}
+
+/// What is asked of messages: all of it must hold.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What messages must have (texts of headers take the passphrase)")]
+pub struct Asked {
+    /// This text in From
+    #[arg(long, value_name = "TEXT")]
+    pub from: Vec<String>,
+    /// This text in To
+    #[arg(long, value_name = "TEXT")]
+    pub to: Vec<String>,
+    /// This text in Cc
+    #[arg(long, value_name = "TEXT")]
+    pub cc: Vec<String>,
+    /// This text in the subject
+    #[arg(long, value_name = "TEXT")]
+    pub subject: Vec<String>,
+    /// This text in the Message-ID
+    #[arg(long, value_name = "TEXT")]
+    pub message_id: Vec<String>,
+    /// This text in a header field of that name
+    #[arg(long, value_name = "NAME=TEXT")]
+    pub header: Vec<String>,
+    /// This text in the name of its file
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+    /// In this folder, named as IMAP shows it
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: Option<String>,
+    /// Received then or later: 2026-01-05, or 2026-01-05T12:00
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Received earlier
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<String>,
+    /// More bytes
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub larger: Option<u64>,
+    /// Fewer bytes
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub smaller: Option<u64>,
+    /// This flag, in some night: seen, answered, flagged, deleted, draft, forwarded
+    #[arg(long, value_name = "FLAG")]
+    pub flag: Vec<String>,
+    /// Not this flag, in some night
+    #[arg(long, value_name = "FLAG")]
+    pub no_flag: Vec<String>,
+    /// No longer in the last night
+    #[arg(long)]
+    pub deleted: bool,
+}
+
+/// `mail show`
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The message's number, as 'snap mail find' and 'snap mail log -v' show it, or how it begins
+    #[arg(value_name = "N")]
+    pub number: String,
+    /// Whose mailbox it is in: looks there alone
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Write its bytes, as they are
+    #[arg(long)]
+    pub eml: bool,
+    /// Look in this snapshot alone; may be given several times [default: all nights]
+    #[arg(long, value_name = "SNAP")]
+    pub snapshot: Vec<String>,
+    /// Whose nights they are.
     #[command(flatten)]
     pub owner: Owner,
 }

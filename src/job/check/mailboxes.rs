@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 
-use super::{Surroundings, Table};
+use crate::job::check::{Surroundings, Table};
 use crate::job::config::{Config, Level};
 use crate::op::mail::boxes::{Finder, Found};
 use crate::repo::index::Index;

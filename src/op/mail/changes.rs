@@ -295,6 +295,7 @@ mod tests {
                 received: crate::base::time::Time::new(1, 0),
                 content: ContentBuf { depth: 0, list: content.repeat(20).into_bytes() },
                 is_new: false,
+                is_sparse: false,
             },
         }
     }

@@ -46,6 +46,8 @@ pub struct Message {
     pub content: ContentBuf,
     /// Whether it lies in `new/`.
     pub is_new: bool,
+    /// Whether its file has holes, which are not in the content.
+    pub is_sparse: bool,
 }
 
 /// Returns the folders of a mailbox, by their paths.
@@ -114,6 +116,7 @@ pub fn message(entry: &Entry<'_>, is_new: bool) -> Option<Message> {
         received: delivered.unwrap_or(entry.mtime),
         content: entry.content.to_owned(),
         is_new,
+        is_sparse: !entry.holes.is_empty(),
     })
 }
 

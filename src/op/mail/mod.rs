@@ -17,3 +17,15 @@ pub mod users;
 
 /// Start of a file → its bytes.
 pub mod head;
+
+/// A query → the messages of all nights that answer it.
+pub mod find;
+
+/// Messages → their headers, each frame read once.
+pub mod headers;
+
+/// What is asked of messages.
+pub mod query;
+
+/// One message → its bytes, or what people read in it.
+pub mod show;

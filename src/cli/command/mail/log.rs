@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
-use super::{no_mailbox, places, tell_unseen};
+use crate::cli::command::mail::{no_mailbox, places, tell_unseen};
 use crate::cli::exit::Exit;
 use crate::cli::mail::{Diff, Log};
 use crate::cli::report::{Output, bytes, counted, local, number, rfc3339, short, tell};

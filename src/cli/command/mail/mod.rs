@@ -1,6 +1,8 @@
 //! `snap mail`
 
+mod find;
 mod log;
+mod show;
 mod users;
 
 use crate::cli::exit::Exit;
@@ -19,6 +21,8 @@ pub fn run(session: &Session, options: &Mail) -> Result<Exit, RepoError> {
         Mail::Users(options) => users::run(session, options),
         Mail::Log(options) => log::run(session, options),
         Mail::Diff(options) => log::diff(session, options),
+        Mail::Find(options) => find::run(session, options),
+        Mail::Show(options) => show::run(session, options),
     }
 }
 

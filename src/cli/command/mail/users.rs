@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{places, tell_unseen};
 use crate::base::entry::quoted;
 use crate::cli::choice::Wanted;
+use crate::cli::command::mail::{places, tell_unseen};
 use crate::cli::exit::Exit;
 use crate::cli::mail::Users;
 use crate::cli::report::{Output, bytes, counted, local, number, rfc3339, tell};
