@@ -180,7 +180,7 @@ fn a_log_says_what_became_of_each_message_without_the_passphrase() {
     );
     assert_eq!(error, "", "no keyword was shown");
     let (_, error) = place.asked(&["mail", "log", "anna@example.org", "-v"], 0);
-    assert!(error.contains("--keywords"), "{error}");
+    assert!(error.contains("--headers"), "{error}");
     let (_, error) = place.asked(&["mail", "log", "ana@example.org"], 2);
     assert!(error.contains("did you mean anna@example.org?"), "{error}");
 }
@@ -191,11 +191,12 @@ fn keywords_have_names_with_the_passphrase_and_where_nothing_is_sealed() {
         let place = Place::new(init);
         place.two_nights();
         let mut arguments = vec!["mail", "diff", "anna@example.org", "latest~1", "latest"];
-        arguments.extend(init.is_empty().then_some("--keywords"));
+        arguments.extend(init.is_empty().then_some("--headers"));
         let output = place.snap(&arguments);
         let (out, error) = (text(&output.stdout), text(&output.stderr));
         assert!(output.status.success(), "{error}");
         assert!(out.contains("INBOX  +\\Seen +$Work +La ter +keyword c"), "{out}");
+        assert_eq!(out.contains("INBOX -> Trash  Jürgen <j@example.net>  März"), init.is_empty(), "{out}");
         assert!(out.contains("1 arrived, 1 deleted, 1 moved, 2 with other flags"), "{out}");
     }
 }
@@ -304,6 +305,9 @@ fn names_dates_sizes_flags_and_folders_are_searched_without_the_passphrase() {
     assert_eq!(found(&["--no-flag", "Seen"]), ["002", "003", "009"], "as they were in some night");
     assert_eq!(found(&["--folder", "Entwürfe"]), ["009"]);
     assert_eq!(found(&["--deleted"]), ["002"]);
+    assert_eq!(found(&["--deleted-since", "2026-01-02", "--deleted-before", "2026-01-03"]), ["002"]);
+    assert!(found(&["--deleted-since", "2026-01-02T04:00"]).is_empty());
+    assert!(found(&["--deleted-before", "2026-01-02"]).is_empty());
     let rows = place.rows(&["mail", "find", "anna@example.org"], 0);
     let days =
         |row: &Value| ["first", "last"].map(|end| row[end]["time"].as_str().expect("time")[8..10].to_owned());
@@ -455,4 +459,37 @@ fn a_large_folder_gives_the_same_answers_as_a_small_one() {
     assert_eq!(gone, 3);
     let rows = place.rows(&["mail", "find", "anna@example.org", "--subject", "number 800", "--deleted"], 0);
     assert_eq!(rows.len(), 1, "what was moved is not deleted: {rows:?}");
+}
+
+#[test]
+fn a_night_whose_directories_are_lost_deleted_nothing() {
+    let place = Place::new(&["--encryption", "none"]);
+    let packs = || -> Vec<PathBuf> {
+        let folders = fs::read_dir(place.path("repo/packs")).expect("lists").flatten();
+        let files = folders.flat_map(|folder| fs::read_dir(folder.path()).expect("lists").flatten());
+        files.map(|file| file.path()).collect()
+    };
+    place.night(1);
+    let before = packs();
+    place.message(&format!("{ANNA}/new/1735700010.M1P1.mx"), "z@example.net", "ten", 10);
+    place.night(2);
+    for pack in packs().iter().filter(|pack| !before.contains(pack)) {
+        fs::remove_file(pack).expect("pack goes");
+    }
+    let rows = place.rows(&["mail", "log", "anna@example.org"], 1);
+    assert_eq!(rows.len(), 2);
+    assert!(
+        rows[1]["deleted"].is_null()
+            && rows[1]["state"].as_str().is_some_and(|it| it.contains("cannot be read")),
+        "{rows:?}"
+    );
+    let (_, error) = place.asked(&["mail", "diff", "anna@example.org", "latest~1", "latest"], 2);
+    assert!(error.contains("cannot be read"), "{error}");
+    let rows = place.rows(&["mail", "find", "anna@example.org"], 1);
+    assert_eq!(rows.len(), 4, "those of the other night are found: {rows:?}");
+    assert!(
+        rows[3]["unseen"][0]["reason"].as_str().is_some_and(|it| it.contains("cannot be read")),
+        "{rows:?}"
+    );
+    place.asked(&["mail", "users"], 1);
 }

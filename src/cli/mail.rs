@@ -43,9 +43,9 @@ pub struct Log {
     /// Only nights since then: 2026-01-05, or 2026-01-05T12:00
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
-    /// Name keywords where only their letters can be seen without it. Takes the passphrase
+    /// Show whom messages are from and their subjects, and keywords by name. Takes the passphrase
     #[arg(long)]
-    pub keywords: bool,
+    pub headers: bool,
     /// Whose nights they are.
     #[command(flatten)]
     pub owner: Owner,
@@ -63,9 +63,9 @@ pub struct Diff {
     /// The later snapshot
     #[arg(value_name = "SNAP")]
     pub later: String,
-    /// Name keywords where only their letters can be seen without it. Takes the passphrase
+    /// Show whom messages are from and their subjects, and keywords by name. Takes the passphrase
     #[arg(long)]
-    pub keywords: bool,
+    pub headers: bool,
     /// Whose snapshots are meant.
     #[command(flatten)]
     pub owner: Owner,
@@ -140,6 +140,12 @@ pub struct Asked {
     /// No longer in the last night
     #[arg(long)]
     pub deleted: bool,
+    /// Missing since a night that is then or later, and in all nights after it
+    #[arg(long, value_name = "TIME")]
+    pub deleted_since: Option<String>,
+    /// Missing since an earlier night, and in all nights after it
+    #[arg(long, value_name = "TIME")]
+    pub deleted_before: Option<String>,
 }
 
 /// `mail show`

@@ -74,7 +74,7 @@ pub fn changes(reader: &Reader<'_>, earlier: Night<'_>, later: Night<'_>) -> Res
     let (mut gone, mut come) = (Vec::new(), Vec::new());
     for name in names {
         let (before, after) = (old.get(name).unwrap_or(&empty), new.get(name).unwrap_or(&empty));
-        if found.unreadable.iter().any(|(path, _)| path == name) {
+        if found.unreadable.iter().any(|(path, _)| is_at_or_below(name, path)) {
             continue; // what is not known on one side tells nothing
         }
         let read = || -> Result<[Vec<Placed>; 2], RepoError> {
@@ -139,6 +139,12 @@ impl Changes {
         };
         self.events.iter().map(one).sum()
     }
+}
+
+/// Returns whether a folder is another one, or lies below it; all lie below the mailbox's own directory.
+fn is_at_or_below(folder: &[u8], above: &[u8]) -> bool {
+    let rest = folder.strip_prefix(above);
+    above.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// What a night could not read of a mailbox.
@@ -221,18 +227,20 @@ fn pair<K: std::hash::Hash + Eq>(
     key: impl Fn(&Placed) -> K,
     each: &mut dyn FnMut(Placed, Placed),
 ) -> (Vec<Placed>, Vec<Placed>) {
-    let mut by_key: HashMap<K, Vec<Placed>> = HashMap::new();
-    for placed in come.into_iter().rev() {
-        by_key.entry(key(&placed)).or_default().push(placed);
+    let mut by_key: HashMap<K, Vec<usize>> = HashMap::new();
+    for (number, placed) in come.iter().enumerate().rev() {
+        by_key.entry(key(placed)).or_default().push(number);
     }
+    let mut come: Vec<Option<Placed>> = come.into_iter().map(Some).collect();
     let mut left = Vec::new();
     for old in gone {
-        match by_key.get_mut(&key(&old)).and_then(Vec::pop) {
+        let number = by_key.get_mut(&key(&old)).and_then(Vec::pop);
+        match number.and_then(|number| come[number].take()) {
             Some(new) => each(old, new),
             None => left.push(old),
         }
     }
-    (left, by_key.into_values().flatten().collect())
+    (left, come.into_iter().flatten().collect())
 }
 
 impl Event {
@@ -318,6 +326,32 @@ mod tests {
         assert_eq!(words(one("", "1.a:2,", "x"), one("", "1.a:2,", "y")), ["altered"]);
         assert_eq!(words(one("", "1.a:2,", "x"), one("", "2.b:2,", "y")), ["deleted", "arrived"]);
         assert_eq!(words(one("", "1.a", "x"), one("", "1.a:2,", "x")), [""; 0], "seen for the first time");
+    }
+
+    #[test]
+    fn what_could_not_be_backed_up_is_known_by_where_it_lay() {
+        let lacks = |path: &str| [Lack { path: path.into(), reason: String::new() }];
+        let message = placed(".Sent", "1.a:2,S", "x");
+        let has = |path: &str| {
+            let lacks = lacks(path);
+            Lacking { lacks: &lacks, mailbox: b"mail/example.org/anna".to_vec() }.has(&message)
+        };
+        for path in ["/srv/anna/.Sent/cur/1.a:2,", "/srv/anna/.Sent/cur", "/srv/anna/.Sent", "anna/.Sent"] {
+            assert!(has(path), "{path}");
+        }
+        for path in ["/srv/bob/.Sent/cur", "/srv/anna/.Trash", "/srv/joanna/.Sent", "/srv/anna/cur/2.b:2,S"] {
+            assert!(!has(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_hides_those_below_it() {
+        assert!(
+            is_at_or_below(b"Sent/2024", b"Sent")
+                && is_at_or_below(b"Sent", b"")
+                && is_at_or_below(b"Sent", b"Sent")
+        );
+        assert!(!is_at_or_below(b"Sent2", b"Sent") && !is_at_or_below(b"Sent", b"Sent/2024"));
     }
 
     #[test]

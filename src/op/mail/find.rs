@@ -111,7 +111,7 @@ pub fn find(
         let what = format!("night {}", night.id);
         search.report.unseen.extend(gaps.map(|reason| Unseen { what: what.clone(), reason }));
     }
-    search.finish(nights.len())
+    search.finish(nights)
 }
 
 struct Search<'s> {
@@ -249,7 +249,7 @@ impl Search<'_> {
     }
 
     /// Puts together what was found: each message once, as it was last.
-    fn finish(mut self, nights: usize) -> Result<Report, RepoError> {
+    fn finish(mut self, nights: &[&Snapshot]) -> Result<Report, RepoError> {
         let mut hits: HashMap<u64, Hit> = HashMap::new();
         for slot in &mut self.slots {
             for message in std::mem::take(&mut slot.matching) {
@@ -280,7 +280,7 @@ impl Search<'_> {
             }
         }
         let mut hits: Vec<Hit> = hits.into_values().collect();
-        hits.retain(|hit| !self.query.is_deleted || hit.last + 1 < nights);
+        hits.retain(|hit| self.query.matches_end(nights.get(hit.last + 1).map(|night| night.manifest.time)));
         let key = |hit: &Hit| (hit.message.received, hit.user.clone(), hit.message.base.clone());
         hits.sort_by_cached_key(key);
         self.slots = Vec::new();

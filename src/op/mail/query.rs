@@ -30,6 +30,10 @@ pub struct Query {
     pub no_flags: Letters,
     /// It must not be in the last night any more.
     pub is_deleted: bool,
+    /// The first night that it is missing in is then or later.
+    pub deleted_since: Option<Time>,
+    /// The first night that it is missing in is earlier.
+    pub deleted_before: Option<Time>,
     /// How its number begins.
     pub number: Option<String>,
 }
@@ -55,6 +59,14 @@ impl Query {
                 .number
                 .as_ref()
                 .is_none_or(|number| handle(user, &message.base).starts_with(number.as_str()))
+    }
+
+    /// Returns whether a message may be missing since that night; none if it is in the last one.
+    pub(super) fn matches_end(&self, missing_since: Option<Time>) -> bool {
+        let is_asked = self.is_deleted || self.deleted_since.is_some() || self.deleted_before.is_some();
+        let Some(time) = missing_since else { return !is_asked };
+        self.deleted_since.is_none_or(|since| time >= since)
+            && self.deleted_before.is_none_or(|before| time < before)
     }
 
     /// Returns whether a header holds what it must.

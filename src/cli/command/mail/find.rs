@@ -11,7 +11,7 @@ use crate::cli::mail::{Asked, Find};
 use crate::cli::report::{Output, bytes, counted, local, rfc3339, tell};
 use crate::cli::session::{Session, parse_time};
 use crate::op::mail::find::{Hit, find};
-use crate::op::mail::query::Query;
+use crate::op::mail::query::{Query, Summary};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::stage::message::folder::shown;
 use crate::stage::message::keywords::Keywords;
@@ -59,7 +59,7 @@ fn found(session: &Session, options: &Find, query: &Query, is_inside: bool) -> R
             report.unseen.iter().map(|it| json!({ "what": it.what, "reason": it.reason })).collect();
         out.line(json!({
             "type": "summary", "messages": report.hits.len(), "nights": nights.len(), "unseen": unseen,
-            "headers": !report.is_locked,
+            "headers": report.hits.iter().any(|hit| hit.summary.is_some()),
         }))?;
     } else if !session.global.quiet {
         let messages = counted(report.hits.len() as u64, "message", "messages");
@@ -104,6 +104,8 @@ fn query(asked: &Asked) -> Result<Query, RepoError> {
         flags: letters(&asked.flag)?,
         no_flags: letters(&asked.no_flag)?,
         is_deleted: asked.deleted,
+        deleted_since: asked.deleted_since.as_deref().map(parse_time).transpose()?,
+        deleted_before: asked.deleted_before.as_deref().map(parse_time).transpose()?,
         ..Query::default()
     };
     let fields = [
@@ -141,9 +143,7 @@ pub(super) fn line(hit: &Hit, nights: &[Snapshot], is_user_shown: bool) -> Strin
     let number = handle(&hit.user, &hit.message.base);
     let user = if is_user_shown { format!("{}  ", hit.user) } else { String::new() };
     let gone = if hit.last + 1 < nights.len() { "  gone" } else { "" };
-    let cut = |text: &str| text.chars().take(TEXT_CHARS_MAX).collect::<String>();
-    let summary = hit.summary.as_ref();
-    let summary = summary.map(|it| format!("  {}  {}", cut(&it.from), cut(&it.subject))).unwrap_or_default();
+    let summary = hit.summary.as_ref().map(summarised).unwrap_or_default();
     format!(
         "{number}  {}  {:>11}  {user}{}  {}..{}{gone}{summary}",
         local(hit.message.received),
@@ -152,6 +152,12 @@ pub(super) fn line(hit: &Hit, nights: &[Snapshot], is_user_shown: bool) -> Strin
         day(hit.first),
         day(hit.last),
     )
+}
+
+/// Returns what a line shows of a header.
+pub(super) fn summarised(summary: &Summary) -> String {
+    let cut = |text: &str| text.chars().take(TEXT_CHARS_MAX).collect::<String>();
+    format!("  {}  {}", cut(&summary.from), cut(&summary.subject))
 }
 
 fn row(hit: &Hit, nights: &[Snapshot]) -> serde_json::Value {

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
+use crate::cli::command::logged::logged;
+use crate::cli::command::mail::find::summarised;
 use crate::cli::command::mail::{no_mailbox, places, tell_unseen};
 use crate::cli::exit::Exit;
 use crate::cli::mail::{Diff, Log};
@@ -14,19 +16,30 @@ use crate::op::mail::boxes::{Finder, Found, Mailbox, absence};
 use crate::op::mail::changes::{Changes, Event, Night, Placed, changes, count};
 use crate::op::mail::folders::folders;
 use crate::op::mail::head;
+use crate::op::mail::headers::headers;
+use crate::op::mail::query::Summary;
 use crate::repo::reader::Reader;
 use crate::repo::stand_in::fault;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::message::folder::shown;
 use crate::stage::message::keywords::Keywords;
 use crate::stage::message::name::{Letters, handle};
+use crate::stage::message::wrapping;
 
-/// Shows night by night what became of a mailbox. Asks for no passphrase unless keywords are to be named.
+/// Shows night by night what became of a mailbox. Asks for no passphrase unless headers are to be shown; then a
+/// configuration's log says so.
 ///
 /// # Errors
 /// [`RepoError::NoSnapshot`] if it is not known whose nights are meant; [`RepoError::Source`] if no night has the mailbox; what
 /// reading meets that is no damage.
 pub fn run(session: &Session, options: &Log) -> Result<Exit, RepoError> {
+    match options.headers {
+        true => logged(session, || nights(session, options)),
+        false => nights(session, options),
+    }
+}
+
+fn nights(session: &Session, options: &Log) -> Result<Exit, RepoError> {
     let since = options.since.as_deref().map(parse_time).transpose()?;
     let places = places(session)?;
     let repository = session.open()?;
@@ -38,11 +51,11 @@ pub fn run(session: &Session, options: &Log) -> Result<Exit, RepoError> {
     // The night before the first one is what that one is compared with.
     let first = since.map_or(0, |since| nights.partition_point(|night| night.manifest.time < since));
     let reader = session.reader(&repository)?;
-    if options.keywords {
+    if options.headers {
         reader.repository().unlock(&session.secrets)?;
     }
     let mut finder = Finder::new(&reader, &places);
-    let mut shower = Shower::new(session, &reader, &options.user, options.folder.as_deref());
+    let mut shower = Shower::new(session, &reader, &options.user, options.folder.as_deref(), options.headers);
     let mut last: Option<(&Snapshot, Option<Mailbox>)> = None;
     let (mut messages, mut near) = (0, None);
     for (at, night) in nights.iter().enumerate().skip(first.saturating_sub(1)) {
@@ -52,7 +65,9 @@ pub fn run(session: &Session, options: &Log) -> Result<Exit, RepoError> {
         let component =
             mailbox.as_ref().or(last.as_ref().and_then(|(_, it)| it.as_ref())).map(|it| it.component.clone());
         let component = component.or_else(|| places.component.clone());
-        let gap = component.as_ref().and_then(|component| absence(&night.manifest, component));
+        let damage = || found.unseen.first().map(|it| format!("{}: {}", it.what, it.reason));
+        let gap =
+            component.as_ref().and_then(|component| absence(&night.manifest, component)).or_else(damage);
         if let Some(gap) = gap.filter(|_| mailbox.is_none()) {
             if at >= first && last.is_some() {
                 shower.gap(night, &gap)?;
@@ -92,24 +107,32 @@ pub fn run(session: &Session, options: &Log) -> Result<Exit, RepoError> {
 /// # Errors
 /// As [`run`].
 pub fn diff(session: &Session, options: &Diff) -> Result<Exit, RepoError> {
+    match options.headers {
+        true => logged(session, || compared(session, options)),
+        false => compared(session, options),
+    }
+}
+
+fn compared(session: &Session, options: &Diff) -> Result<Exit, RepoError> {
     let places = places(session)?;
     let repository = session.open()?;
     let earlier = session.snapshot_to_look_at(&repository, &options.earlier, &options.owner)?;
     let later = session.snapshot_to_look_at(&repository, &options.later, &options.owner)?;
     let reader = session.reader(&repository)?;
-    if options.keywords {
+    if options.headers {
         reader.repository().unlock(&session.secrets)?;
     }
     let mut finder = Finder::new(&reader, &places);
-    let mut shower = Shower::new(session, &reader, &options.user, None);
+    let mut shower = Shower::new(session, &reader, &options.user, None, options.headers);
     let (before, after) = (finder.all(&earlier)?, finder.all(&later)?);
     let (old, new) = (shower.mailbox(&before)?.cloned(), shower.mailbox(&after)?.cloned());
     let Some(any) = old.as_ref().or(new.as_ref()) else {
         return Err(no_mailbox(&options.user, nearest(&after, &options.user)));
     };
-    for (snapshot, mailbox) in [(&earlier, &old), (&later, &new)] {
-        let gap = absence(&snapshot.manifest, &any.component).filter(|_| mailbox.is_none());
-        if let Some(gap) = gap {
+    for (snapshot, mailbox, found) in [(&earlier, &old, &before), (&later, &new, &after)] {
+        let damage = || found.unseen.first().map(|it| format!("{}: {}", it.what, it.reason));
+        let gap = absence(&snapshot.manifest, &any.component).or_else(damage);
+        if let Some(gap) = gap.filter(|_| mailbox.is_none()) {
             let path = format!("mailbox {} in {}", options.user, short(snapshot.id));
             return Err(RepoError::Source { path, reason: gap });
         }
@@ -134,6 +157,8 @@ struct Shower<'s> {
     reader: &'s Reader<'s>,
     user: &'s str,
     folder: Option<&'s str>,
+    /// Whether headers are read.
+    has_headers: bool,
     out: Output,
     is_whole: bool,
     /// Keywords of a folder in a version of the mailbox.
@@ -142,12 +167,19 @@ struct Shower<'s> {
 }
 
 impl<'s> Shower<'s> {
-    fn new(session: &'s Session, reader: &'s Reader<'s>, user: &'s str, folder: Option<&'s str>) -> Self {
+    fn new(
+        session: &'s Session,
+        reader: &'s Reader<'s>,
+        user: &'s str,
+        folder: Option<&'s str>,
+        has_headers: bool,
+    ) -> Self {
         Self {
             session,
             reader,
             user,
             folder,
+            has_headers,
             out: Output::new(),
             is_whole: true,
             keywords: RefCell::default(),
@@ -255,13 +287,39 @@ impl<'s> Shower<'s> {
             tell(format_args!("snap: {}: folder {} cannot be read: {why}", self.user, shown(path)));
         }
         let wanted: Vec<&Event> = found.events.iter().filter(|event| self.is_wanted(event)).collect();
-        for event in wanted {
-            self.event(night, mailbox, event)?;
+        let summaries = self.summaries(&wanted)?;
+        for (event, summary) in wanted.into_iter().zip(summaries) {
+            self.event(night, mailbox, event, summary.as_ref())?;
         }
         Ok(())
     }
 
-    fn event(&mut self, night: &Snapshot, mailbox: Option<&Mailbox>, event: &Event) -> Result<(), RepoError> {
+    /// Reads the headers of messages, if they are to be shown.
+    fn summaries(&mut self, events: &[&Event]) -> Result<Vec<Option<Summary>>, RepoError> {
+        let mut summaries = vec![None; events.len()];
+        if !self.has_headers {
+            return Ok(summaries);
+        }
+        let contents: Vec<_> = events.iter().map(|event| &event.placed().message.content).collect();
+        headers(self.reader, &contents, &mut |number, header| {
+            match header {
+                Ok(header) if wrapping::of(header).is_none() => summaries[number] = Some(Summary::of(header)),
+                Ok(_) => self.is_whole = false,
+                Err(e) if e.is_unreadable() => self.is_whole = false,
+                Err(e) => return Err(e),
+            }
+            Ok(())
+        })?;
+        Ok(summaries)
+    }
+
+    fn event(
+        &mut self,
+        night: &Snapshot,
+        mailbox: Option<&Mailbox>,
+        event: &Event,
+        summary: Option<&Summary>,
+    ) -> Result<(), RepoError> {
         let placed = event.placed();
         let message = &placed.message;
         let number = handle(self.user, &message.base);
@@ -281,6 +339,7 @@ impl<'s> Shower<'s> {
                 "type": "message", "event": event.word(), "snapshot": night.id.to_string(), "message": number,
                 "folder": folder, "from_folder": from, "received": rfc3339(message.received), "bytes": message.bytes,
                 "flags": flags, "added": added, "removed": removed,
+                "from": summary.map(|it| &it.from), "subject": summary.map(|it| &it.subject),
             }));
         }
         let what = match event {
@@ -294,7 +353,12 @@ impl<'s> Shower<'s> {
             _ => folder,
         };
         let (time, size) = (local(message.received), bytes(message.bytes));
-        self.out.line(format_args!("    {:<8}  {number}  {time}  {size:>11}  {what}", event.word()))
+        let summary = match (summary, self.has_headers) {
+            (Some(summary), _) => summarised(summary),
+            (None, true) => "  (its header cannot be seen)".to_owned(),
+            (None, false) => String::new(),
+        };
+        self.out.line(format_args!("    {:<8}  {number}  {time}  {size:>11}  {what}{summary}", event.word()))
     }
 
     /// Returns the names of flags and keywords. Keywords that nobody may read the names of have letters.
@@ -354,7 +418,7 @@ impl<'s> Shower<'s> {
 
     fn finish(self) -> Result<Exit, RepoError> {
         if self.has_letters.get() && !self.session.global.quiet {
-            tell("snap: keywords are shown by their letters: the names take the passphrase (--keywords)");
+            tell("snap: keywords are shown by their letters: the names take the passphrase (--headers)");
         }
         self.out.finish()?;
         Ok(if self.is_whole { Exit::Done } else { Exit::Partial })
