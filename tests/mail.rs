@@ -493,3 +493,57 @@ fn a_night_whose_directories_are_lost_deleted_nothing() {
     );
     place.asked(&["mail", "users"], 1);
 }
+
+#[test]
+fn hostile_names_reach_nobody_as_they_are() {
+    let place = Place::new(&[]);
+    let evil = "mail/vmail/example.org/ev\x1b[2Jil\u{202e}";
+    for folder in ["", "/.\x1b]0;x\x07", "/.&AAo-", "/.&not-utf7", "/.&,,,,-"] {
+        place.folder_at(&format!("{evil}{folder}"));
+    }
+    let long = format!("1735700001.{}\x1b[31m", "n".repeat(239));
+    place.message(&format!("{evil}/cur/{long}"), "a\x1b[2J@b", "=?utf-8?q?=1B[2J=0D=0A?=", 1);
+    place.message(
+        &format!("{evil}/.&AAo-/cur/99999999999999999999.x,S=99999999999999999999:2,\x07SS"),
+        "x",
+        "y",
+        2,
+    );
+    place.write(&format!("{evil}/dovecot-keywords"), b"0 \x1b[2J\n0 again\n99 x\n\xff\xff");
+    place.night(1);
+    fs::remove_file(place.path(&format!("{evil}/cur/{long}"))).expect("goes");
+    place.night(2);
+    let rows = place.rows(&["mail", "users"], 0);
+    let user = rows
+        .iter()
+        .filter_map(|row| row["user"].as_str())
+        .find(|user| user.starts_with("ev"))
+        .expect("is there");
+    assert!(!user.contains(|c: char| c.is_control() || c == '\u{202e}'), "{user}");
+    let users = place.asked(&["mail", "users"], 0).0;
+    assert!(users.contains("5 folders"), "{users}");
+    place.asked(&["mail", "log", user, "-v"], 0);
+    place.asked(&["mail", "find", user], 0);
+    let found = place.snap(&["mail", "find", user, "--headers"]);
+    let (out, error) = (text(&found.stdout), text(&found.stderr));
+    assert!(found.status.success(), "{error}");
+    assert!(!out.contains(|c: char| c.is_control() && c != '\n'), "{out}");
+    assert!(out.contains("2 messages in 2 nights"), "{out}");
+}
+
+#[test]
+fn a_copy_in_another_folder_is_the_same_message() {
+    let place = Place::new(&[]);
+    fs::copy(
+        place.path(&format!("{ANNA}/cur/{FIRST}:2,S")),
+        place.path(&format!("{ANNA}/.Trash/cur/{FIRST}:2,S")),
+    )
+    .expect("is copied");
+    place.night(1);
+    let rows = place.rows(&["mail", "find", "anna@example.org", "--larger", "999"], 0);
+    assert_eq!(rows.len(), 2, "one message and the summary: {rows:?}");
+    fs::remove_file(place.path(&format!("{ANNA}/cur/{FIRST}:2,S"))).expect("goes");
+    place.night(2);
+    let rows = place.rows(&["mail", "find", "anna@example.org", "--larger", "999"], 0);
+    assert_eq!((&rows[0]["folder"], &rows[0]["is_there"]), (&"Trash".into(), &true.into()));
+}

@@ -1,6 +1,7 @@
 //! Where mailboxes lie in a component: `vmail/{domain}/{user}` ↔ the users that they belong to.
 
 use crate::base::entry::quoted;
+use crate::stage::message::clean;
 
 const DOMAIN: &str = "{domain}";
 const USER: &str = "{user}";
@@ -120,7 +121,7 @@ impl Segment {
                 false => memchr::memmem::find(rest, text.as_bytes()),
             };
             let Some(end) = end.filter(|end| *end > 0) else { return false };
-            let value = quoted(&rest[..end]);
+            let value = clean(&quoted(&rest[..end]));
             *(if *is_user { &mut found.user } else { &mut found.domain }) = Some(value);
             rest = &rest[end + text.len()..];
         }
@@ -138,9 +139,9 @@ pub fn guessed(path: &[u8]) -> String {
         [.., domain, user]
             if domain.contains(&b'.') && !domain.starts_with(b".") && !user.contains(&b'@') =>
         {
-            format!("{}@{}", quoted(user), quoted(domain))
+            clean(&format!("{}@{}", quoted(user), quoted(domain)))
         }
-        [.., user] => quoted(user),
+        [.., user] => clean(&quoted(user)),
         [] => "(mailbox)".to_owned(),
     }
 }
