@@ -3,7 +3,7 @@
 //! What nights share is read once: mailboxes that are the same, folders that are the same, and of folders that are not the
 //! parts that are. So many nights cost little more than one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::op::mail::query::{Query, Summary};
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::message::folder::shown;
-use crate::stage::message::wrapping;
+use crate::stage::message::wrapping::{self, Wrapping};
 
 /// A message that answers a query.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ struct Placed {
     folder: Vec<u8>,
 }
 
-/// Looks for messages in nights, oldest first, of one user or of all.
+/// Looks for messages in nights, oldest first, of one user or of all; reads headers on `threads` threads.
 ///
 /// # Errors
 /// What reading meets that is no damage.
@@ -79,10 +79,12 @@ pub fn find(
     nights: &[&Snapshot],
     user: Option<&str>,
     query: &Query,
+    threads: usize,
 ) -> Result<Report, RepoError> {
     let mut search = Search {
         reader,
         query,
+        threads,
         hasher: RandomState::new(),
         slots: Vec::new(),
         versions: HashMap::new(),
@@ -117,6 +119,7 @@ pub fn find(
 struct Search<'s> {
     reader: &'s Reader<'s>,
     query: &'s Query,
+    threads: usize,
     hasher: RandomState,
     slots: Vec<Slot>,
     /// Slots of mailboxes that were looked at.
@@ -124,6 +127,14 @@ struct Search<'s> {
     /// Slots of sides of folders that were looked at, and of their chunks.
     sides: HashMap<(Arc<Placed>, bool, Part), Arc<Vec<usize>>>,
     report: Report,
+}
+
+/// What a header was read for.
+enum Header {
+    Matches(Summary),
+    Other,
+    Unseen(Wrapping),
+    Damaged(String),
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -294,22 +305,27 @@ impl Search<'_> {
     fn by_header(&mut self, hits: Vec<Hit>) -> Result<Vec<Hit>, RepoError> {
         let contents: Vec<&ContentBuf> = hits.iter().map(|hit| &hit.message.content).collect();
         let mut summaries: Vec<Option<Summary>> = hits.iter().map(|_| None).collect();
-        let mut wrapped: HashMap<String, u64> = HashMap::new();
+        let mut wrapped: BTreeMap<String, u64> = BTreeMap::new();
         let (query, unseen) = (self.query, &mut self.report.unseen);
         let is_asked = !query.headers.is_empty();
-        let read = headers(self.reader, &contents, &mut |number, header| {
+        let make = |_, header: Result<&[u8], RepoError>| match header {
+            Ok(header) => match wrapping::of(header) {
+                Some(wrapping) => Header::Unseen(wrapping),
+                None if query.matches_header(header) => Header::Matches(Summary::of(header)),
+                None => Header::Other,
+            },
+            Err(e) => Header::Damaged(e.chain()),
+        };
+        let read = headers(self.reader, &contents, self.threads, make, |number, header| {
             match header {
-                Ok(header) => match wrapping::of(header) {
-                    Some(wrapping) => *wrapped.entry(wrapping.reason()).or_default() += 1,
-                    None if query.matches_header(header) => summaries[number] = Some(Summary::of(header)),
-                    None => {}
-                },
-                Err(e) if e.is_unreadable() => {
+                Header::Matches(summary) => summaries[number] = Some(summary),
+                Header::Other => {}
+                Header::Unseen(wrapping) => *wrapped.entry(wrapping.reason()).or_default() += 1,
+                Header::Damaged(reason) => {
                     let hit = &hits[number];
                     let what = format!("{}: {}", hit.user, crate::base::entry::quoted(&hit.message.name));
-                    unseen.push(Unseen { what, reason: e.chain() });
+                    unseen.push(Unseen { what, reason });
                 }
-                Err(e) => return Err(e),
             }
             Ok(())
         });

@@ -42,7 +42,7 @@ fn found(session: &Session, options: &Find, query: &Query, is_inside: bool) -> R
     }
     let reader = session.reader(&repository)?;
     let all: Vec<&Snapshot> = nights.iter().collect();
-    let report = find(&reader, &places, &all, options.user.as_deref(), query)?;
+    let report = find(&reader, &places, &all, options.user.as_deref(), query, session.threads())?;
     tell_unseen(&report.unseen);
     if let Some(user) = options.user.as_ref().filter(|_| !report.has_mailbox) {
         return Err(no_mailbox(user, None));

@@ -301,13 +301,12 @@ impl<'s> Shower<'s> {
             return Ok(summaries);
         }
         let contents: Vec<_> = events.iter().map(|event| &event.placed().message.content).collect();
-        headers(self.reader, &contents, &mut |number, header| {
-            match header {
-                Ok(header) if wrapping::of(header).is_none() => summaries[number] = Some(Summary::of(header)),
-                Ok(_) => self.is_whole = false,
-                Err(e) if e.is_unreadable() => self.is_whole = false,
-                Err(e) => return Err(e),
-            }
+        let make = |_, header: Result<&[u8], RepoError>| {
+            header.ok().filter(|header| wrapping::of(header).is_none()).map(Summary::of)
+        };
+        headers(self.reader, &contents, self.session.threads(), make, |number, summary| {
+            self.is_whole &= summary.is_some();
+            summaries[number] = summary;
             Ok(())
         })?;
         Ok(summaries)

@@ -48,7 +48,7 @@ fn shown_message(session: &Session, options: &Show) -> Result<Exit, RepoError> {
     repository.unlock(&session.secrets)?;
     let reader = session.reader(&repository)?;
     let query = Query { number: Some(number.clone()), ..Query::default() };
-    let report = find(&reader, &places, &all, options.user.as_deref(), &query)?;
+    let report = find(&reader, &places, &all, options.user.as_deref(), &query, session.threads())?;
     if let Some(user) = options.user.as_ref().filter(|_| !report.has_mailbox) {
         return Err(no_mailbox(user, None));
     }
