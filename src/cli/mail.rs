@@ -77,9 +77,6 @@ pub struct Find {
     /// Whose mailbox [default: all, which takes the passphrase]
     #[arg(value_name = "USER")]
     pub user: Option<String>,
-    /// What is asked of the messages.
-    #[command(flatten)]
-    pub asked: Asked,
     /// Show whom each message is from and its subject, also where nothing asks for them. Takes the passphrase
     #[arg(long)]
     pub headers: bool,
@@ -89,6 +86,9 @@ pub struct Find {
     /// Whose nights they are.
     #[command(flatten)]
     pub owner: Owner,
+    /// What is asked of the messages.
+    #[command(flatten)]
+    pub asked: Asked,
 }
 
 /// What is asked of messages: all of it must hold.
