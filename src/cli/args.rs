@@ -8,6 +8,7 @@ use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::base::units::parse_size;
 use crate::cli::choice::{Choosing, Owner};
+use crate::cli::mail::Mail;
 use crate::cli::offsite;
 use crate::cli::retention::Prune;
 use crate::cli::s3::S3Args;
@@ -112,6 +113,9 @@ pub enum Command {
     Diff(Diff),
     /// Show what a path held, night by night
     History(History),
+    /// Ask about messages, not files: which mailboxes there are, what became of messages, where one is
+    #[command(subcommand)]
+    Mail(Mail),
     /// Write a file's content to standard output
     Cat(Cat),
     /// Put back files, with owner, mode, times, attributes, links and holes

@@ -6,6 +6,7 @@ mod choice;
 mod command;
 mod exit;
 mod looking;
+mod mail;
 mod offsite;
 mod progress;
 mod prompt;

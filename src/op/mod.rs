@@ -10,6 +10,7 @@ pub mod heal;
 pub mod history;
 pub mod key;
 pub mod list;
+pub mod mail;
 pub mod mount;
 pub mod prune;
 pub mod rebuild_index;

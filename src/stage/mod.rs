@@ -37,3 +37,6 @@ pub mod tree;
 
 /// 10. what a run did → manifest; and back.
 pub mod snapshot;
+
+/// Names and headers of messages → what they say, for whoever asks about messages and not files.
+pub mod message;

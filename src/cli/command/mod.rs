@@ -14,6 +14,7 @@ mod init;
 mod key;
 mod logged;
 mod ls;
+mod mail;
 mod man;
 mod mount;
 mod notify;
@@ -70,6 +71,7 @@ fn act(session: &Session, command: Command) -> Result<Exit, RepoError> {
         Command::Find(options) => find::run(session, &options),
         Command::History(options) => history::run(session, &options),
         Command::Diff(options) => diff::run(session, &options),
+        Command::Mail(options) => mail::run(session, &options),
         Command::Cat(options) => cat::run(session, &options),
         Command::Restore(options) => restore::run(session, options),
         Command::Mount(options) => mount::run(session, &options),

@@ -1,5 +1,6 @@
 //! Tries all that is configured, harmlessly: nothing is written, sent or changed.
 
+mod mailboxes;
 mod trial;
 
 use std::env;
@@ -88,6 +89,9 @@ pub fn check(config: &Config, around: &Surroundings<'_>) -> Vec<Row> {
         commands(component, &mut table);
         own_disk(config, component, around, &mut table);
         own_repository(config, component, around, &mut table);
+    }
+    if let Ok(repository) = (around.open)() {
+        mailboxes::look(config, around, &repository, &mut table);
     }
     notices(config, &mut table);
     if let Some(sync) = &config.sync {

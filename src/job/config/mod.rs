@@ -12,14 +12,15 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::base::redact::Redactor;
+use crate::op::mail::boxes::Where;
 use crate::repo::whose::{ANY_HOST, Configured};
 use crate::store::refuse_other_kinds;
 
 pub use component::{Component, Hook, Stream};
 pub use error::ConfigError;
 pub use salvage::Salvage;
-pub use sections::{Check, Level, Log, Notify, On, Repository, Retention, Run, Scan, Sync, Syslog};
-pub use values::{Bytes, Share, Span};
+pub use sections::{Check, Level, Log, Mail, Notify, On, Repository, Retention, Run, Scan, Sync, Syslog};
+pub use values::{Bytes, MailLayout, Share, Span};
 
 /// Where the configuration lies, unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/snap/config.toml";
@@ -57,6 +58,9 @@ pub struct Config {
     pub check: Option<Check>,
     /// `[scan]`
     pub scan: Option<Scan>,
+    /// `[mail]`
+    #[serde(default)]
+    pub mail: Mail,
 }
 
 impl Config {
@@ -110,6 +114,12 @@ impl Config {
                 let what = format!("there is a component \"{name}\" already");
                 return bad(component.name.span(), &format!("component[{number}].name"), &what);
             }
+        }
+        if let Some(component) = &self.mail.component
+            && !self.components.iter().any(|own| own.name.get_ref() == component.get_ref())
+        {
+            let what = format!("there is no component \"{}\"", component.get_ref());
+            return bad(component.span(), "mail.component", &what);
         }
         if let Some(what) = refuse_other_kinds(self.repository.path.get_ref()).err() {
             return bad(self.repository.path.span(), "repository.path", &what);
@@ -195,6 +205,14 @@ impl Config {
             name: self.run.name.clone().or_else(stem).unwrap_or_default(),
             is_named: self.run.name.is_some(),
             components: components.collect(),
+        }
+    }
+
+    /// Returns where mailboxes are looked for.
+    pub fn mailboxes(&self) -> Where {
+        Where {
+            component: self.mail.component.as_ref().map(|component| component.get_ref().clone()),
+            layout: self.mail.layout.as_ref().map(|it| it.layout.clone()),
         }
     }
 

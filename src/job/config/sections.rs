@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use crate::base::redact::Redactor;
 use crate::job::config::component::Fault;
-use crate::job::config::{Bytes, Span};
+use crate::job::config::{Bytes, MailLayout, Span};
 use crate::op::sync::Prices;
 
 const DAY: u64 = 86_400;
@@ -353,4 +353,14 @@ pub struct Scan {
 
 fn fault(at: std::ops::Range<usize>, key: &str, what: &str) -> Fault {
     (at, key.to_owned(), what.to_owned())
+}
+
+/// `[mail]`: where mailboxes lie.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mail {
+    /// The component that holds them; all are looked through if none is named.
+    pub component: Option<Spanned<String>>,
+    /// Where they lie in it; guessed if it is not said.
+    pub layout: Option<MailLayout>,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error};
 
 use crate::base::units::{parse_duration, parse_size, show_duration};
+use crate::stage::message::layout::Layout;
 
 /// A number of bytes, written as `20GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +19,15 @@ pub struct Span(pub Duration);
 /// A share of 0 to 100 percent, written as `50%`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share(pub u8);
+
+/// Where mailboxes lie in a component, written as `vmail/{domain}/{user}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailLayout {
+    /// As it was written.
+    pub text: String,
+    /// What it says.
+    pub layout: Layout,
+}
 
 impl Span {
     /// Returns it in whole seconds.
@@ -36,6 +46,14 @@ impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         parse_size(&text).map(Self).map_err(|what| D::Error::custom(format!("\"{text}\": {what}")))
+    }
+}
+
+impl<'de> Deserialize<'de> for MailLayout {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let layout = Layout::parse(&text).map_err(|what| D::Error::custom(format!("\"{text}\": {what}")))?;
+        Ok(Self { text, layout })
     }
 }
 
