@@ -414,6 +414,7 @@ fn watch_signals(progress: Arc<Progress>) {
         for signal in &mut signals {
             // A terminal that is closed sends SIGHUP more than once.
             if progress.is_cancelled() && signal != SIGHUP {
+                crate::cli::report::release(true); // nobody else will
                 std::process::exit(130);
             }
             progress.cancel();

@@ -92,14 +92,18 @@ impl Repository {
         let all = keys.iter().map(|(_, bytes)| bytes.clone()).collect();
         keep_init(opening.state, &InitState { repository: id, keys: all })?;
         // 3. whoever has the key can read
+        let mut own = Vec::new();
         let put = keys.iter().try_for_each(|(key, bytes)| match store.put_new(&Name::Key(*key), bytes) {
             Err(StoreError::Taken { .. }) => Ok(()), // left, and the same bytes: the name is their hash
-            put => put,
+            put => {
+                own.push(*key);
+                put
+            }
         });
         // 4. there is a repository
         let made = put.and_then(|()| store.put_new(&Name::Config, text.as_bytes()));
         if let Err(e) = made {
-            take_back(store.as_ref(), keys.iter().map(|(key, _)| *key), text.as_bytes());
+            take_back(store.as_ref(), &own, id);
             return Err(e.into());
         }
         forget_init(opening.state, id);
@@ -214,15 +218,19 @@ fn left(
     Err(RepoError::Config { location, what })
 }
 
-/// Removes the key files of a repository that could not be made, as far as that can be done. They stay if the
-/// repository's own `config` is there after all, or that can't be told: with it, they are needed.
-fn take_back(store: &dyn Store, keys: impl Iterator<Item = KeyFileId>, config: &[u8]) {
+/// Removes the key files that this run has put of a repository that could not be made, as far as that can be done. They
+/// stay if the repository's own `config` is there after all, of whichever run, or that can't be told: with it, they are
+/// needed.
+fn take_back(store: &dyn Store, keys: &[KeyFileId], id: RepositoryId) {
     match store.read(&Name::Config, CONFIG_BYTES_MAX) {
         Err(e) if e.is_missing() => {}
-        Ok(bytes) if bytes != config => {} // of a repository that somebody else made meanwhile
-        _ => return,
+        Ok(bytes) => match Config::from_bytes(&bytes).and_then(|config| config.id()) {
+            Ok(other) if other != id => {} // of a repository that somebody else made meanwhile
+            _ => return,
+        },
+        Err(_) => return,
     }
     for key in keys {
-        let _ = store.delete(&Name::Key(key)); // what stays is known by the next try
+        let _ = store.delete(&Name::Key(*key)); // what stays is known by the next try
     }
 }

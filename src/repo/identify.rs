@@ -191,7 +191,7 @@ fn fitting(all: &[Candidate], id: Option<RepositoryId>, encryption: Encryption) 
 fn id_in_packs(store: &dyn Store, writer: &WriterKeys, all: &[Candidate]) -> Option<RepositoryId> {
     let packs = store.list(Folder::Packs).ok()?;
     for found in store.list(Folder::Index).ok()? {
-        let name = found.name?;
+        let Some(name) = found.name else { continue }; // somebody else's
         let Ok(bytes) = read_named(store, &name, crate::base::limits::RECORD_BYTES_CAP as u64) else {
             continue;
         };

@@ -53,8 +53,10 @@ pub fn read_side_by_side<N: Copy + Send + Sync, R: Send>(
     std::thread::scope(|scope| {
         let read = &read;
         let some = move |names: &[N]| names.iter().map(|name| (*name, read(name))).collect::<Vec<_>>();
-        let parts: Vec<_> = names.chunks(share).map(|part| begin_or_do(scope, move || some(part))).collect();
-        parts.into_iter().flat_map(|reading| reading.join().unwrap_or_default()).collect()
+        let parts: Vec<_> =
+            names.chunks(share).map(|part| (part, begin_or_do(scope, move || some(part)))).collect();
+        // What panicked does so here too: a share that is not there would be taken for files that are gone.
+        parts.into_iter().flat_map(|(part, reading)| reading.join().unwrap_or_else(|| some(part))).collect()
     })
 }
 

@@ -153,24 +153,33 @@ impl Repository {
                     memory_bytes += manifest.memory_bytes();
                     snapshots.all.push(Snapshot { id, manifest });
                 }
-                Err(RepoError::Store(e)) if e.is_missing() => return, // forgotten meanwhile
-                Err(e) => snapshots.unreadable.push((path, e)),
+                Err(RepoError::Store(e)) if e.is_missing() => return false, // forgotten meanwhile
+                Err(e) => {
+                    snapshots.unreadable.push((path, e));
+                    there.insert(id);
+                    return false;
+                }
             }
             there.insert(id);
+            true
         };
         let mut asked = Vec::new();
         for id in ids {
             match remembered.as_ref().and_then(|remembered| remembered.get(id)) {
-                Some(bytes) => take(id, Some(Ok(bytes))),
+                Some(bytes) => _ = take(id, Some(Ok(bytes))),
                 None => asked.push(Name::Snapshot(id)),
             }
         }
         read_small(self.store(), &asked, |name, read| {
             let Name::Snapshot(id) = *name else { return };
-            if let (Some(remembered), Some(Ok(bytes))) = (&mut remembered, &read) {
+            let bytes = match (&remembered, &read) {
+                (Some(_), Some(Ok(bytes))) => Some(bytes.clone()),
+                _ => None,
+            };
+            let is_ours = take(id, read);
+            if let (true, Some(remembered), Some(bytes)) = (is_ours, &mut remembered, bytes) {
                 remembered.learn(id, bytes);
             }
-            take(id, read);
         });
         let replaces: BTreeMap<SnapshotId, SnapshotId> =
             snapshots.all.iter().filter_map(|s| Some((s.id, s.manifest.replaces?))).collect();

@@ -18,6 +18,8 @@ const BYTES_MAX: usize = 16 << 20;
 pub struct Remembered {
     path: PathBuf,
     manifests: BTreeMap<SnapshotId, Vec<u8>>,
+    /// Their bytes.
+    bytes: usize,
     /// Whether the file says something else.
     is_stale: bool,
 }
@@ -35,7 +37,8 @@ impl Remembered {
             manifests.insert(SnapshotId::from_bytes(*blake3::hash(manifest).as_bytes()), manifest.to_vec());
             rest = after;
         }
-        Some(Self { path, manifests, is_stale: false })
+        let bytes = manifests.values().map(Vec::len).sum();
+        Some(Self { path, manifests, bytes, is_stale: false })
     }
 
     /// Returns the bytes of a manifest that is remembered.
@@ -43,10 +46,14 @@ impl Remembered {
         self.manifests.get(&id).cloned()
     }
 
-    /// Remembers a manifest whose bytes were proved.
-    pub fn learn(&mut self, id: SnapshotId, bytes: &[u8]) {
+    /// Remembers a manifest whose bytes were proved, as long as there is room: whoever may put can put many.
+    pub fn learn(&mut self, id: SnapshotId, bytes: Vec<u8>) {
+        if self.bytes.saturating_add(bytes.len()) > BYTES_MAX {
+            return;
+        }
         self.is_stale = true;
-        self.manifests.insert(id, bytes.to_vec());
+        self.bytes += bytes.len();
+        self.manifests.insert(id, bytes);
     }
 
     /// Forgets all but these, and keeps the rest if it is not what the file says. Where it can't be kept, the next look

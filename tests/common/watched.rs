@@ -22,6 +22,8 @@ pub enum Moment {
     List(Folder),
     /// A range of a pack is to be read.
     ReadPack,
+    /// A file is to be put.
+    Put,
 }
 
 /// A store in memory, and the ranges read of it, in order. Clones share all.
@@ -70,6 +72,7 @@ impl Store for WatchedStore {
         self.inner.location()
     }
     fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
+        self.comes(Moment::Put);
         self.inner.begin()
     }
     fn read(&self, name: &Name, bytes_max: u64) -> Result<Vec<u8>, StoreError> {

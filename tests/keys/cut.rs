@@ -14,6 +14,7 @@ use snap::store::{Folder, MemoryStore, Store};
 use crate::common::fault::{Fault, FaultStore, Work};
 use crate::common::killed::killed_at;
 use crate::common::repo::open;
+use crate::common::watched::{Moment, WatchedStore};
 use crate::{Place, text};
 
 /// Makes a repository with a passphrase and recipients.
@@ -70,6 +71,32 @@ fn an_init_that_was_cut_goes_on_where_it_is_given_the_same_and_overwrites_nothin
         }
     }
     assert!(went_on >= 4, "{went_on}");
+}
+
+#[test]
+fn two_inits_that_go_on_at_the_same_time_leave_the_key_files_of_the_one_that_was_first() {
+    let (state, own) = (tempfile::tempdir().expect("temporary folder"), Identity::generate());
+    let disk = MemoryStore::default();
+    let cut = FaultStore::new(Arc::new(disk.clone()), Fault::PowerCut { call: 4, work: Work::Undone });
+    assert!(init(Arc::new(cut), state.path(), None, &[&own]).is_err());
+    assert!(!disk.files().is_empty() && !disk.files().contains_key("config"), "{:?}", disk.files().keys());
+    let second = WatchedStore::over(disk.clone());
+    let (store, path, first) = (disk.clone(), state.path().to_owned(), own.clone());
+    second.before(Moment::Put, move || {
+        let opening = Opening { store: Arc::new(store), state: &path, index: None, secrets: &NoSecrets };
+        let time = Time::new(1_767_000_009, 0); // its config has another time
+        Repository::create(&opening, Choices::default(), None, &[first.to_public()], time)
+            .expect("it is first");
+    });
+    assert!(init(Arc::new(second), state.path(), None, &[&own]).is_err(), "there is one already");
+    assert_eq!(
+        disk.files().keys().filter(|path| path.starts_with("keys/")).count(),
+        2,
+        "{:?}",
+        disk.files().keys()
+    );
+    let repository = open(Arc::new(disk), state.path(), None).expect("repository opens");
+    repository.proven_keys().expect("all are proven");
 }
 
 #[test]

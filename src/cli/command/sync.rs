@@ -108,10 +108,12 @@ fn findings(report: &Report) -> Vec<String> {
     let torn = report.snapshots.iter().filter(|kept| !kept.is_whole);
     let torn = torn.map(|kept| format!("snapshot {} is not whole in the bucket", short(kept.id)));
     let exceeded = report.exceeded.map(|level| format!("the bucket costs more than {level:.0} a month"));
-    let all: Vec<String> =
-        problems.chain(torn).chain(report.warnings.iter().cloned()).chain(exceeded).collect();
+    let all: Vec<String> = problems.chain(torn).chain(exceeded).collect();
     let total = all.len();
-    first(all.into_iter(), total, "")
+    // What an intruder may have done is told whatever else there is to tell.
+    let mut findings: Vec<String> = report.warnings.clone();
+    findings.extend(first(all.into_iter(), total, ""));
+    findings
 }
 
 fn options(given: &Sync, configured: Option<&config::Sync>) -> Options {
