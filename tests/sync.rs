@@ -108,7 +108,8 @@ impl World {
         let expired = |_: &[snap::repo::Snapshot]| BTreeSet::new();
         let request =
             Request { options, now, seed: day as u64, threads: 3, expired: &expired, progress: &progress };
-        sync(&self.repository, bucket, &request)
+        let mut report = sync(&self.repository, bucket, &request)?;
+        report.stopped.take().map_or(Ok(report), Err)
     }
 
     /// Returns a store over this machine's, in which a backup begins and ends before a folder is listed.
