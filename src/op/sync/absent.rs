@@ -236,8 +236,7 @@ impl Absent {
         let mut all: Vec<Snapshot> = needing.iter().map(|one| one.snapshot.clone()).collect();
         all.extend(self.lost.iter().cloned());
         all.sort_by_key(Snapshot::order);
-        let expired: BTreeSet<SnapshotId> =
-            (request.expired)(&all).intersection(&old).copied().collect();
+        let expired: BTreeSet<SnapshotId> = (request.expired)(&all).intersection(&old).copied().collect();
         self.there = all.len();
         self.expired = self.lost.iter().filter(|one| expired.contains(&one.id)).cloned().collect();
         self.forget(&expired);

@@ -349,8 +349,9 @@ impl Delete<'_> {
         match attempt(self.remote.as_ref(), self.request, read)? {
             Ok(found) => Ok(Some(found.is_some_and(|found| found.until.seconds > then))),
             Err(why) => {
-                let what =
-                    format!("its lock can't be read, so it counts as locked: {why}; the next run tries it again");
+                let what = format!(
+                    "its lock can't be read, so it counts as locked: {why}; the next run tries it again"
+                );
                 let problem = Problem { path: version.path.clone(), what };
                 if !report.problems.contains(&problem) {
                     report.problems.push(problem);

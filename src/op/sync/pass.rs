@@ -103,11 +103,7 @@ impl<'p> Pass<'p> {
     ///
     /// # Errors
     /// [`RepoError::Store`], [`RepoError::Interrupted`].
-    pub fn settle_all(
-        &self,
-        wanted: &BTreeMap<Name, Wanted>,
-        needing: &[Needing],
-    ) -> Result<(), RepoError> {
+    pub fn settle_all(&self, wanted: &BTreeMap<Name, Wanted>, needing: &[Needing]) -> Result<(), RepoError> {
         let folders =
             [Some(Folder::Keys), None, Some(Folder::Forgotten), Some(Folder::Packs), Some(Folder::Index)];
         let settled = folders.into_iter().try_for_each(|folder| {

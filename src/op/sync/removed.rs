@@ -33,9 +33,9 @@ pub fn tell_removed(
 ) {
     let mut until = |id: SnapshotId, report: &mut Report| {
         let name = Name::Snapshot(id);
-        known.latest(&name.to_string()).unwrap_or_else(|| {
-            locked_until(remote, bucket.of(&name), request, report)
-        })
+        known
+            .latest(&name.to_string())
+            .unwrap_or_else(|| locked_until(remote, bucket.of(&name), request, report))
     };
     let now = request.now;
     tell_expired(absent, now, (remote, &mut until), report);
@@ -57,7 +57,8 @@ pub fn tell_removed(
             }
         }
         let Some(first) = told.first() else { continue };
-        let until = day(told.iter().filter_map(|row| ends.get(&row.id)).min().copied().unwrap_or(now.seconds));
+        let until =
+            day(told.iter().filter_map(|row| ends.get(&row.id)).min().copied().unwrap_or(now.seconds));
         let newest = told.iter().filter_map(|row| row.time).max();
         let newest = newest.map_or(String::new(), |time| format!(", the newest of {}", time.utc().0));
         let (date, time) = note.time.utc();
@@ -88,7 +89,9 @@ fn tell_expired(
     }
     let ends = gone.iter().map(|one| (until(one.id, report), one.manifest.time));
     let locked: Vec<(i64, Time)> = ends.filter(|(until, _)| *until > now.seconds).collect();
-    let Some(first) = locked.iter().map(|(until, _)| *until).min().filter(|_| locked.len() > FEW) else { return };
+    let Some(first) = locked.iter().map(|(until, _)| *until).min().filter(|_| locked.len() > FEW) else {
+        return;
+    };
     let newest = locked.iter().map(|(_, time)| *time).max().unwrap_or(now);
     report.warnings.push(format!(
         "{} snapshots of an older program are in the bucket and not here, the newest of {}; nothing notes that they were removed, and the rules do not keep them, so they count as removed; the bucket keeps them {}: if they were lost here, 'snap clone --without-forgotten {}' brings them back until then",
@@ -123,7 +126,9 @@ fn locked_until(
         match attempt(remote, request, || Ok(remote.retention(&version.path, &version.id).map(end)?)) {
             Ok(Ok(ends)) => until = until.max(ends),
             Ok(Err(why)) => {
-                let what = format!("its lock can't be read, so it counts as locked: {why}; the next run tries it again");
+                let what = format!(
+                    "its lock can't be read, so it counts as locked: {why}; the next run tries it again"
+                );
                 report.problems.push(Problem { path: version.path.clone(), what });
                 return UNKNOWN;
             }
