@@ -282,6 +282,8 @@ struct OddBucket {
     undeletable: BTreeSet<VersionId>,
     /// Told to stop with the first version that is read.
     stopped_by_read: Option<Arc<Progress>>,
+    /// Told to stop with the first file that is put.
+    stopped_by_put: Option<Arc<Progress>>,
 }
 
 impl OddBucket {
@@ -297,6 +299,7 @@ impl OddBucket {
             hidden: BTreeSet::new(),
             undeletable: BTreeSet::new(),
             stopped_by_read: None,
+            stopped_by_put: None,
         }
     }
 
@@ -344,6 +347,7 @@ impl LockingStore for OddBucket {
         self.ask(LockingStore::protection)
     }
     fn begin_locked(&self, until: Option<Time>, overlay: Overlay) -> Result<Box<dyn Lockable>, StoreError> {
+        self.stopped_by_put.iter().for_each(|progress| progress.cancel());
         self.is_gone.fetch_or(self.is_cut_by_puts, Ordering::SeqCst);
         self.ask(|inner| inner.begin_locked(until, overlay))
     }
@@ -1753,4 +1757,21 @@ fn the_key_of_who_was_removed_on_another_machine_was_not_lost_here() {
     let _ = key::remove(&elsewhere, &secrets, &key.to_string()).expect("is removed");
     let report = world.sync(1);
     assert!(report.is_well(), "{:?}", report.problems);
+}
+
+#[test]
+fn what_an_interrupted_sync_found_is_told_by_it_and_by_the_next_one() {
+    let mut world = World::of_two_days();
+    let strange = format!("keys/{}", "7".repeat(64));
+    world.bucket.plant(&strange, b"not a key");
+    world.backup(2, 40);
+    let progress = Arc::new(Progress::default());
+    let mut odd = OddBucket::over(&world.bucket);
+    odd.stopped_by_put = Some(progress.clone());
+    let odd: Arc<dyn LockingStore> = Arc::new(odd);
+    let report = world.sync_until(&odd, 3, &Options::default(), &progress).expect("the report comes");
+    assert!(matches!(report.stopped, Some(RepoError::Interrupted)), "{report:?}");
+    assert!(tells(&report, &strange, "has a name like ours"), "{report:?}");
+    assert!(tells(&world.sync(3), &strange, "has a name like ours"), "nobody was mailed of the first");
+    assert!(world.sync(3).is_well(), "it was told");
 }

@@ -227,6 +227,9 @@ pub fn sync(
         settled = settled.and(in_doubt());
     }
     let Settled { mut known, would_put } = pass.finish(&mut report);
+    if matches!(settled, Err(RepoError::Interrupted)) {
+        known.keep_strange(|_| false); // nobody is mailed of a run that was interrupted: the next one tells it again
+    }
     if !request.options.dry_run {
         settled = settled.and(known.keep(repository)); // also what an interrupted run has learned
     }
