@@ -102,12 +102,22 @@ impl World {
         day: i64,
         options: &Options,
     ) -> Result<Report, RepoError> {
+        let mut report = self.sync_until(bucket, day, options, &Progress::default())?;
+        report.stopped.take().map_or(Ok(report), Err)
+    }
+
+    /// Syncs, and returns the report also of a run that was stopped.
+    fn sync_until(
+        &self,
+        bucket: &Arc<dyn LockingStore>,
+        day: i64,
+        options: &Options,
+        progress: &Progress,
+    ) -> Result<Report, RepoError> {
         let now = Time::new(START + day * DAY, 0);
         self.bucket.set_now(now);
-        let progress = Progress::default();
         let expired = |_: &[snap::repo::Snapshot]| BTreeSet::new();
-        let request =
-            Request { options, now, seed: day as u64, threads: 3, expired: &expired, progress: &progress };
+        let request = Request { options, now, seed: day as u64, threads: 3, expired: &expired, progress };
         sync(&self.repository, bucket, &request)
     }
 
@@ -264,6 +274,16 @@ struct OddBucket {
     /// Whether the connection is lost together with the first version that can't be read.
     is_weak: bool,
     is_gone: AtomicBool,
+    /// Whether the connection is lost with the first file that is to be put.
+    is_cut_by_puts: bool,
+    /// Versions whose lock can't be read.
+    hidden: BTreeSet<VersionId>,
+    /// Versions that can't be removed.
+    undeletable: BTreeSet<VersionId>,
+    /// Told to stop with the first version that is read.
+    stopped_by_read: Option<Arc<Progress>>,
+    /// Told to stop with the first file that is put.
+    stopped_by_put: Option<Arc<Progress>>,
 }
 
 impl OddBucket {
@@ -275,6 +295,11 @@ impl OddBucket {
             is_sealed: false,
             is_weak: false,
             is_gone: AtomicBool::new(false),
+            is_cut_by_puts: false,
+            hidden: BTreeSet::new(),
+            undeletable: BTreeSet::new(),
+            stopped_by_read: None,
+            stopped_by_put: None,
         }
     }
 
@@ -322,6 +347,8 @@ impl LockingStore for OddBucket {
         self.ask(LockingStore::protection)
     }
     fn begin_locked(&self, until: Option<Time>, overlay: Overlay) -> Result<Box<dyn Lockable>, StoreError> {
+        self.stopped_by_put.iter().for_each(|progress| progress.cancel());
+        self.is_gone.fetch_or(self.is_cut_by_puts, Ordering::SeqCst);
         self.ask(|inner| inner.begin_locked(until, overlay))
     }
     fn versions(&self) -> Result<Vec<Version>, StoreError> {
@@ -332,7 +359,10 @@ impl LockingStore for OddBucket {
         Ok(all)
     }
     fn retention(&self, path: &str, id: &VersionId) -> Result<Option<Retention>, StoreError> {
-        self.ask(|inner| inner.retention(path, id))
+        match self.hidden.contains(id) {
+            true => Err(failed(path, "read the lock of", "not allowed")),
+            false => self.ask(|inner| inner.retention(path, id)),
+        }
     }
     fn extend(&self, path: &str, id: &VersionId, until: Time) -> Result<(), StoreError> {
         match self.unlockable.contains(id) {
@@ -341,6 +371,7 @@ impl LockingStore for OddBucket {
         }
     }
     fn read_version(&self, path: &str, id: &VersionId, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        self.stopped_by_read.iter().for_each(|progress| progress.cancel());
         if self.unreadable.contains(id) {
             self.is_gone.store(self.is_weak, Ordering::SeqCst);
             return Err(failed(path, "read", "it lies in an archive"));
@@ -348,7 +379,10 @@ impl LockingStore for OddBucket {
         self.ask(|inner| inner.read_version(path, id, range))
     }
     fn delete_version(&self, path: &str, id: &VersionId) -> Result<(), StoreError> {
-        self.ask(|inner| inner.delete_version(path, id))
+        match self.undeletable.contains(id) {
+            true => Err(failed(path, "remove", "not allowed")),
+            false => self.ask(|inner| inner.delete_version(path, id)),
+        }
     }
     fn usage(&self) -> Usage {
         self.inner.usage()
@@ -1559,4 +1593,185 @@ fn a_clone_holds_the_lock_of_the_copy_alone() {
     assert!(copy.files().is_empty());
     drop(held);
     assert_eq!(clone_to(Arc::new(world.files.clone()), &copy).expect("clone ends").snapshots, 1);
+}
+
+#[test]
+fn what_was_lost_here_stays_locked_although_each_upload_is_cut() {
+    let mut world = World::of_two_days();
+    let first = world.repository.snapshots().expect("lists").all.remove(0);
+    let before = world.locks();
+    world.lose(first.id);
+    for path in before.keys().filter(|path| path.starts_with("packs/")).take(1) {
+        world.repository.store().delete(&Name::parse(path).expect("a name")).expect("deletes");
+    }
+    world.backup(11, 10);
+    let mut odd = OddBucket::over(&world.bucket);
+    odd.is_cut_by_puts = true;
+    let odd: Arc<dyn LockingStore> = Arc::new(odd);
+    let ended = world.sync_to(&odd, 12, &Options::default());
+    assert!(matches!(ended, Err(RepoError::Store(_))), "{ended:?}");
+    let after = world.locks();
+    assert_eq!(before.len(), after.len(), "nothing was put");
+    assert!(after.values().all(|until| *until == START + 42 * DAY), "{after:?}");
+}
+
+#[test]
+fn what_is_told_once_is_told_also_by_a_run_that_loses_the_connection() {
+    let mut world = World::of_two_days();
+    let strange = format!("keys/{}", "7".repeat(64));
+    world.bucket.plant(&strange, b"not a key");
+    world.backup(2, 10);
+    let mut odd = OddBucket::over(&world.bucket);
+    odd.is_cut_by_puts = true;
+    let odd: Arc<dyn LockingStore> = Arc::new(odd);
+    let report =
+        world.sync_until(&odd, 3, &Options::default(), &Progress::default()).expect("the report comes");
+    assert!(matches!(report.stopped, Some(RepoError::Store(_))), "{report:?}");
+    assert!(tells(&report, &strange, "has a name like ours"), "{report:?}");
+    assert!(!report.is_well());
+    assert!(world.sync(3).is_well(), "it was told before, and all else is done");
+}
+
+#[test]
+fn a_lock_that_cannot_be_read_of_what_was_removed_counts_as_locked_and_ends_no_sync() {
+    let world = World::of_two_days();
+    let first = world.repository.snapshots().expect("lists").all.remove(0).id;
+    world.prune(2, Policy::default(), vec![first]);
+    world.forget_bucket();
+    let path = Name::Snapshot(first).to_string();
+    let mut odd = OddBucket::over(&world.bucket);
+    odd.hidden.insert(world.version(&path));
+    let odd: Arc<dyn LockingStore> = Arc::new(odd);
+    let options = Options { delete: true, ..Options::default() };
+    let report = world.sync_to(&odd, 60, &options).expect("sync ends");
+    assert!(tells(&report, &path, "counts as locked"), "{report:?}");
+    assert!(report.warnings.iter().any(|line| line.contains("could not be read")), "{report:?}");
+    assert!(world.locks().contains_key(&path));
+}
+
+#[test]
+fn a_manifest_that_the_bucket_does_not_remove_is_told_and_keeps_its_packs() {
+    let mut world = World::of_two_days();
+    let first = world.repository.snapshots().expect("lists").all.remove(0).id;
+    world.forget_oldest();
+    let path = Name::Snapshot(first).to_string();
+    // Its own packs are gone here, as prune leaves it.
+    let _ = world.sync(12);
+    let is_unneeded = |(path, until): &(String, i64)| path.starts_with("packs/") && *until < START + 42 * DAY;
+    let unneeded: Vec<String> = world.locks().into_iter().filter(is_unneeded).map(|(path, _)| path).collect();
+    for path in &unneeded {
+        world.repository.store().delete(&Name::parse(path).expect("a name")).expect("deletes");
+    }
+    let mut odd = OddBucket::over(&world.bucket);
+    odd.undeletable.insert(world.version(&path));
+    let odd: Arc<dyn LockingStore> = Arc::new(odd);
+    let options = Options { delete: true, ..Options::default() };
+    let report = world.sync_to(&odd, 60, &options).expect("sync ends");
+    assert!(tells(&report, &path, "not removed from the bucket"), "{report:?}");
+    assert_eq!(report.deleted, 0, "{report:?}");
+    let there = world.locks();
+    assert!(!unneeded.is_empty() && unneeded.iter().all(|pack| there.contains_key(pack)), "{there:?}");
+    let report = world.try_sync(60, &options).expect("sync ends");
+    let there = world.locks();
+    assert!(!there.contains_key(&path), "{report:?}");
+    assert!(!unneeded.iter().any(|pack| there.contains_key(pack)), "{report:?}");
+}
+
+#[test]
+fn whoever_puts_many_key_files_keeps_no_sync_from_stopping() {
+    let world = World::of_two_days();
+    for number in 0..600_u32 {
+        let bytes = number.to_le_bytes();
+        world.bucket.plant(&format!("keys/{}", blake3::hash(&bytes)), &bytes);
+    }
+    let progress = Arc::new(Progress::default());
+    let mut odd = OddBucket::over(&world.bucket);
+    odd.stopped_by_read = Some(progress.clone());
+    let odd: Arc<dyn LockingStore> = Arc::new(odd);
+    let before = world.bucket.usage().reads;
+    let ended = world.sync_until(&odd, 3, &Options::default(), &progress);
+    assert!(matches!(ended, Err(RepoError::Interrupted)), "{ended:?}");
+    let read = world.bucket.usage().reads - before;
+    assert!(read < 400, "{read} of 600");
+    let report = world.sync(3);
+    assert!(report.problems.iter().any(|one| one.what.starts_with("590 more")), "{report:?}");
+}
+
+#[test]
+fn many_snapshots_of_an_older_program_do_not_vanish_without_a_word() {
+    let mut world = World::new();
+    (0..8).for_each(|day| world.backup(day, 1));
+    for old in world.repository.snapshots().expect("lists").all {
+        let mut manifest = old.manifest.clone();
+        manifest.extra.retain(|(name, _)| name != "config");
+        world.lose(old.id);
+        let _ = world.repository.put_manifest(&manifest).expect("puts");
+    }
+    let _ = world.sync(8);
+    let all = world.repository.snapshots().expect("lists").all;
+    let bucket: Arc<dyn LockingStore> = Arc::new(world.bucket.clone());
+    let progress = Progress::default();
+    let options = Options::default();
+    let lost: BTreeSet<SnapshotId> = all.iter().take(5).map(|one| one.id).collect();
+    let expired = |_: &[snap::repo::Snapshot]| lost.clone();
+    let sync = |day: i64| {
+        let now = Time::new(START + day * DAY, 0);
+        world.bucket.set_now(now);
+        let request =
+            Request { options: &options, now, seed: 1, threads: 2, expired: &expired, progress: &progress };
+        sync(&world.repository, &bucket, &request).expect("sync ends")
+    };
+    // Three may go by the rules without a word.
+    all.iter().take(3).for_each(|one| world.lose(one.id));
+    assert!(sync(9).warnings.is_empty());
+    all.iter().skip(3).take(2).for_each(|one| world.lose(one.id));
+    let report = sync(10);
+    let ends = Time::new(START + 38 * DAY, 0).utc().0;
+    assert_eq!(report.warnings.len(), 1, "{report:?}");
+    assert!(report.warnings[0].starts_with("5 snapshots of an older program"), "{report:?}");
+    assert!(report.warnings[0].contains(&ends), "{report:?}");
+    assert!(sync(39).warnings.is_empty(), "their locks are over");
+}
+
+#[test]
+fn the_key_of_who_was_removed_on_another_machine_was_not_lost_here() {
+    let mut world = World::new();
+    let files = MemoryStore::default();
+    let state = tempfile::tempdir().expect("temporary folder");
+    world.repository = create_sealed(Arc::new(files.clone()), state.path(), "one").expect("made");
+    (world.files, world.state) = (files, state);
+    let other = age::x25519::Identity::generate().to_public();
+    let now = Time::new(START, 0);
+    let key = key::add_recipient(&world.repository, &other, "left", now).expect("added");
+    world.backup(0, 1);
+    assert!(world.sync(0).is_well());
+    let state = tempfile::tempdir().expect("temporary folder");
+    let secrets = OnePassphrase("one");
+    let opening = snap::repo::Opening {
+        store: Arc::new(world.files.clone()),
+        state: state.path(),
+        index: None,
+        secrets: &secrets,
+    };
+    let elsewhere = Repository::open(&opening).expect("opens");
+    let _ = key::remove(&elsewhere, &secrets, &key.to_string()).expect("is removed");
+    let report = world.sync(1);
+    assert!(report.is_well(), "{:?}", report.problems);
+}
+
+#[test]
+fn what_an_interrupted_sync_found_is_told_by_it_and_by_the_next_one() {
+    let mut world = World::of_two_days();
+    let strange = format!("keys/{}", "7".repeat(64));
+    world.bucket.plant(&strange, b"not a key");
+    world.backup(2, 40);
+    let progress = Arc::new(Progress::default());
+    let mut odd = OddBucket::over(&world.bucket);
+    odd.stopped_by_put = Some(progress.clone());
+    let odd: Arc<dyn LockingStore> = Arc::new(odd);
+    let report = world.sync_until(&odd, 3, &Options::default(), &progress).expect("the report comes");
+    assert!(matches!(report.stopped, Some(RepoError::Interrupted)), "{report:?}");
+    assert!(tells(&report, &strange, "has a name like ours"), "{report:?}");
+    assert!(tells(&world.sync(3), &strange, "has a name like ours"), "nobody was mailed of the first");
+    assert!(world.sync(3).is_well(), "it was told");
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::base::id::SnapshotId;
 use crate::cli::command::watched::{Verb, Worked, first, watched};
-use crate::cli::exit::Exit;
+use crate::cli::exit::{self, Exit};
 use crate::cli::offsite::Sync;
 use crate::cli::progress::Display;
 use crate::cli::report::{Output, bytes, counted, local, reported, rfc3339, short, tell};
@@ -79,16 +79,24 @@ fn bring(session: &Session, given: &Sync) -> Result<Worked, RepoError> {
     drop((display, lock));
     let report = report?;
     let is_done = report.is_well() || options.dry_run;
-    let exit = if is_done { Exit::Done } else { Exit::Partial };
+    let exit = match &report.stopped {
+        Some(error) => Exit::of(error),
+        None if is_done => Exit::Done,
+        None => Exit::Partial,
+    };
     let shown = show(session, &options, &report, started.elapsed().as_secs_f64());
+    if let Some(error) = &report.stopped {
+        exit::report(error);
+    }
+    let stopped = report.stopped.iter().map(RepoError::chain);
     let amount = Amount { cost: report.cost.total(), stored_bytes: report.bytes_stored };
     Ok(Worked {
         exit,
         shown,
-        findings: findings(&report),
+        findings: stopped.chain(findings(&report)).collect(),
         is_alarm: !report.warnings.is_empty(),
         success: if report.is_well() { Success::Whole } else { Success::None },
-        bill: Some(Bill {
+        bill: report.stopped.is_none().then(|| Bill {
             amount,
             currency: options.prices.currency.clone(),
             levels: options.budget.levels.clone(),

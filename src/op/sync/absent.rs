@@ -25,6 +25,9 @@ const TOLD: usize = 10;
 /// Longest key file that is read, in bytes.
 const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Files that are looked at before it is asked whether to stop.
+const AT_ONCE: usize = 256;
+
 /// What is in the bucket and not here.
 #[derive(Default)]
 pub struct Absent {
@@ -47,6 +50,10 @@ pub struct Absent {
     ours: Vec<(Name, VersionId)>,
     /// How many that are not ours were told before.
     pub told_before: usize,
+    /// Snapshots of a program that noted nothing, which the rules do not keep: they count as removed on purpose.
+    pub expired: Vec<Snapshot>,
+    /// How many snapshots there are, those that were lost and those that count as removed by the rules among them.
+    pub there: usize,
     /// Notes here that name something which is still in the bucket.
     pub notes: BTreeSet<ForgottenId>,
 }
@@ -60,12 +67,19 @@ enum Genuine {
     Unreadable(String),
 }
 
-/// What a file is that is neither here nor noted.
+/// What a key file is for.
+enum KeyOf {
+    Writer,
+    Recipient(String),
+}
+
+/// What a file is that is neither here nor noted. Whoever may put can put any number of them: of what is not ours, nothing
+/// is kept.
 enum Verdict {
     /// A manifest of ours.
     Snapshot(Box<Snapshot>),
-    /// A key file; whose, is not judged yet.
-    Key(Vec<u8>),
+    /// A key file of ours, and what it is for.
+    Key(KeyOf),
     /// Somebody else's.
     Strange,
     /// Nothing: no version is what the name stands for.
@@ -125,23 +139,26 @@ impl Absent {
                         Err(e) if e.is_newer() => Verdict::Unknown(e.chain()),
                         Err(_) => Verdict::Strange,
                     },
-                    _ => Verdict::Key(bytes),
+                    _ => judge_key(repository, name, &bytes),
                 },
                 Genuine::None => Verdict::Junk,
                 Genuine::Unreadable(why) => Verdict::Unknown(why),
             })
         };
         let mut keys = Vec::new();
-        for (name, read) in read_side_by_side(&unnoted, read) {
-            match read? {
-                Verdict::Snapshot(snapshot) => absent.lost.push(*snapshot),
-                Verdict::Key(bytes) => keys.push((name, bytes)),
-                Verdict::Unknown(why) => absent.unknown.push((name, why)),
-                Verdict::Junk if matches!(name, Name::Snapshot(_)) => _ = absent.junk.insert(name),
-                Verdict::Junk | Verdict::Strange => _ = absent.strange.insert(name),
+        for some in unnoted.chunks(AT_ONCE) {
+            request.heed()?;
+            for (name, read) in read_side_by_side(some, read) {
+                match read? {
+                    Verdict::Snapshot(snapshot) => absent.lost.push(*snapshot),
+                    Verdict::Key(of) => keys.push((name, of)),
+                    Verdict::Unknown(why) => absent.unknown.push((name, why)),
+                    Verdict::Junk if matches!(name, Name::Snapshot(_)) => _ = absent.junk.insert(name),
+                    Verdict::Junk | Verdict::Strange => _ = absent.strange.insert(name),
+                }
             }
         }
-        absent.look_at_others(repository, remote, bucket, known)?;
+        absent.look_at_others(repository, remote, bucket, known, request)?;
         absent.without_replaced(needing);
         absent.without_expired(needing, request);
         absent.take_keys(repository, keys)?;
@@ -157,6 +174,7 @@ impl Absent {
         remote: &Arc<dyn LockingStore>,
         bucket: &Bucket,
         known: &BucketState,
+        request: &Request<'_>,
     ) -> Result<(), RepoError> {
         let mut here = BTreeSet::new();
         for folder in [Folder::Packs, Folder::Index] {
@@ -186,11 +204,14 @@ impl Absent {
             Name::Fragment(id) => read_fragment(&there, *id).map(drop),
             _ => Ok(()),
         };
-        for (name, read) in read_side_by_side(&unknown, opens) {
-            match (read, bucket.of(&name).last()) {
-                (Ok(()), Some(top)) => self.ours.push((name, top.id.clone())),
-                (Err(e), _) if e.is_damage() && !e.is_newer() => _ = self.odd.insert(name),
-                _ => {} // it can't be read, or a newer program wrote it
+        for some in unknown.chunks(AT_ONCE) {
+            request.heed()?;
+            for (name, read) in read_side_by_side(some, opens) {
+                match (read, bucket.of(&name).last()) {
+                    (Ok(()), Some(top)) => self.ours.push((name, top.id.clone())),
+                    (Err(e), _) if e.is_damage() && !e.is_newer() => _ = self.odd.insert(name),
+                    _ => {} // it can't be read, or a newer program wrote it
+                }
             }
         }
         Ok(())
@@ -215,8 +236,10 @@ impl Absent {
         let mut all: Vec<Snapshot> = needing.iter().map(|one| one.snapshot.clone()).collect();
         all.extend(self.lost.iter().cloned());
         all.sort_by_key(Snapshot::order);
-        let expired = (request.expired)(&all);
-        self.forget(&old.intersection(&expired).copied().collect());
+        let expired: BTreeSet<SnapshotId> = (request.expired)(&all).intersection(&old).copied().collect();
+        self.there = all.len();
+        self.expired = self.lost.iter().filter(|one| expired.contains(&one.id)).cloned().collect();
+        self.forget(&expired);
     }
 
     fn forget(&mut self, these: &BTreeSet<SnapshotId>) {
@@ -225,41 +248,22 @@ impl Absent {
     }
 
     /// Judges key files: one is lost if nobody has removed it, and nothing here does what it does.
-    fn take_keys(&mut self, repository: &Repository, keys: Vec<(Name, Vec<u8>)>) -> Result<(), RepoError> {
+    fn take_keys(&mut self, repository: &Repository, keys: Vec<(Name, KeyOf)>) -> Result<(), RepoError> {
         let own: Vec<KeyInfo> =
             repository.key_files()?.into_iter().flatten().filter(|info| info.is_proven).collect();
-        let is_writer =
-            |body: &KeyBody| matches!(body, KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. });
-        let remembered = repository.remembered_recipients();
-        for (name, bytes) in keys {
-            let (file, body) = match KeyFile::parse(&bytes) {
-                Ok(parsed) => parsed,
-                Err(e) if RepoError::record(&name, e.clone()).is_newer() => {
-                    self.unknown.push((name, e.to_string()));
-                    continue;
-                }
-                Err(_) => {
-                    self.strange.insert(name);
-                    continue;
-                }
-            };
-            if repository.writer_keys().proof(&file.body) != file.proof {
-                self.strange.insert(name);
-                continue;
-            }
-            let what = match &body {
-                body if is_writer(body) => {
+        // A newer sealing of the writer secret shows whom another machine has removed, which this one still remembers.
+        let sealed_to = repository.sealed_to().ok().map(|sealed_to| sealed_to.recipients);
+        let meant = sealed_to.filter(|all| !all.is_empty()).or_else(|| repository.remembered_recipients());
+        for (name, of) in keys {
+            let what = match of {
+                KeyOf::Writer => {
                     (!own.iter().any(|info| is_writer(&info.body))).then(|| "the writer secret".to_owned())
                 }
-                KeyBody::Identity { recipient, .. } | KeyBody::Recipient { recipient, .. } => {
+                KeyOf::Recipient(recipient) => {
                     let has_own = own.iter().any(|info| info.recipient() == Some(recipient.as_str()));
-                    let is_meant = match &remembered {
-                        Some(remembered) => remembered.contains(recipient),
-                        None => own.is_empty(),
-                    };
+                    let is_meant = meant.as_ref().map_or(own.is_empty(), |meant| meant.contains(&recipient));
                     (!has_own && is_meant).then(|| format!("the key of {recipient}"))
                 }
-                KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. } => None,
             };
             self.lost_keys.extend(what.map(|what| (name, what)));
         }
@@ -386,6 +390,28 @@ impl Absent {
                 self.told_before
             ));
         }
+    }
+}
+
+fn is_writer(body: &KeyBody) -> bool {
+    matches!(body, KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. })
+}
+
+/// Judges a key file by its bytes.
+fn judge_key(repository: &Repository, name: &Name, bytes: &[u8]) -> Verdict {
+    let (file, body) = match KeyFile::parse(bytes) {
+        Ok(parsed) => parsed,
+        Err(e) if RepoError::record(name, e.clone()).is_newer() => return Verdict::Unknown(e.to_string()),
+        Err(_) => return Verdict::Strange,
+    };
+    if repository.writer_keys().proof(&file.body) != file.proof {
+        return Verdict::Strange;
+    }
+    match body {
+        KeyBody::Identity { recipient, .. } | KeyBody::Recipient { recipient, .. } => {
+            Verdict::Key(KeyOf::Recipient(recipient))
+        }
+        KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. } => Verdict::Key(KeyOf::Writer),
     }
 }
 

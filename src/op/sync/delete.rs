@@ -9,6 +9,7 @@ use crate::base::id::{KeyFileId, PackId, SnapshotId};
 use crate::op::sync::absent::Absent;
 use crate::op::sync::bucket::Bucket;
 use crate::op::sync::needs::{Needing, Wanted, kept, shared};
+use crate::op::sync::refused::attempt;
 use crate::op::sync::{DAY_S, Kept, Problem, Report, Request};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::index::{Index, read_fragment};
@@ -65,19 +66,19 @@ struct Manifests {
 }
 
 impl Delete<'_> {
-    /// Removes what may go; nothing, and tells why, where that could lose something. Returns how many
-    /// bytes went.
+    /// Removes what may go; nothing, and tells why, where that could lose something. Where the bucket
+    /// refuses one of them, nothing goes that others name: its packs stay as long as a manifest.
     ///
     /// # Errors
     /// [`RepoError::Store`], [`RepoError::Interrupted`]; what went until then is told in the report.
-    pub fn run(&self, known: &mut BucketState, report: &mut Report) -> Result<u64, RepoError> {
+    pub fn run(&self, known: &mut BucketState, report: &mut Report) -> Result<(), RepoError> {
         if let Some(what) = self.blind.clone() {
             report.problems.push(Problem { path: self.remote.location(), what });
-            return Ok(0);
+            return Ok(());
         }
         if let Some(doubt) = self.doubt(known) {
             report.problems.push(doubt);
-            return Ok(0);
+            return Ok(());
         }
         let both: Arc<dyn Store> = Arc::new(BothStores::new(self.local.clone(), self.remote.clone()));
         let both = self.repository.over(both)?;
@@ -85,7 +86,7 @@ impl Delete<'_> {
         if let Some(mistake) = self.mistake(&manifests) {
             report.problems.push(mistake);
             if !self.request.options.dry_run {
-                return Ok(0);
+                return Ok(());
             }
         }
         let needed = match manifests.has_unknown {
@@ -101,16 +102,21 @@ impl Delete<'_> {
             _ => 3,
         };
         names.sort_by_key(|name| (order(name), *name));
-        let mut bytes = 0;
+        let mut refused = None;
         for name in names {
+            if refused.is_some_and(|refused| refused < order(&name)) {
+                break; // what is left there may name it
+            }
             if self.request.progress.is_cancelled() {
                 return Err(RepoError::Interrupted);
             }
             for version in self.bucket.of(&name) {
-                bytes += self.remove(version, known, report)?;
+                if !self.remove(version, known, report)? {
+                    refused = Some(order(&name));
+                }
             }
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Says why nothing may go: what looks as if nobody needed it may be the last good copy of something
@@ -256,8 +262,8 @@ impl Delete<'_> {
                     continue;
                 }
             };
-            let is_over = self.are_over(versions, known, 0)?;
-            let is_soon_over = is_over || self.are_over(versions, known, spread_s)?;
+            let is_over = self.are_over(versions, known, 0, report)?;
+            let is_soon_over = is_over || self.are_over(versions, known, spread_s, report)?;
             parted.count += usize::from(!is_replaced);
             parted.forgotten += usize::from(is_soon_over && !is_replaced);
             parted.has_begun |= is_over && !is_replaced;
@@ -270,9 +276,15 @@ impl Delete<'_> {
     }
 
     /// Returns whether the locks of all versions are over in so many seconds.
-    fn are_over(&self, versions: &[Version], known: &BucketState, in_s: i64) -> Result<bool, RepoError> {
+    fn are_over(
+        &self,
+        versions: &[Version],
+        known: &BucketState,
+        in_s: i64,
+        report: &mut Report,
+    ) -> Result<bool, RepoError> {
         for version in versions.iter().filter(|version| !version.is_marker) {
-            if self.is_locked(version, known, in_s)? {
+            if self.is_locked(version, known, in_s, report)?.unwrap_or(true) {
                 return Ok(false);
             }
         }
@@ -321,37 +333,63 @@ impl Delete<'_> {
         Ok(Some(needed))
     }
 
-    /// Returns whether a version will be locked in so many seconds.
-    fn is_locked(&self, version: &Version, known: &BucketState, in_s: i64) -> Result<bool, RepoError> {
+    /// Returns whether a version will be locked in so many seconds; none, and tells why, if that can't be read.
+    fn is_locked(
+        &self,
+        version: &Version,
+        known: &BucketState,
+        in_s: i64,
+        report: &mut Report,
+    ) -> Result<Option<bool>, RepoError> {
         let then = self.request.now.seconds.saturating_add(in_s);
         if known.until(&version.path, &version.id).is_some_and(|until| until > then) {
-            return Ok(true);
+            return Ok(Some(true));
         }
-        let found = self.remote.retention(&version.path, &version.id)?;
-        Ok(found.is_some_and(|found| found.until.seconds > then))
+        let read = || Ok(self.remote.retention(&version.path, &version.id)?);
+        match attempt(self.remote.as_ref(), self.request, read)? {
+            Ok(found) => Ok(Some(found.is_some_and(|found| found.until.seconds > then))),
+            Err(why) => {
+                let what = format!(
+                    "its lock can't be read, so it counts as locked: {why}; the next run tries it again"
+                );
+                let problem = Problem { path: version.path.clone(), what };
+                if !report.problems.contains(&problem) {
+                    report.problems.push(problem);
+                }
+                Ok(None)
+            }
+        }
     }
 
+    /// Removes a version if its lock is over. Returns whether the bucket did what it was asked; else it is told.
     fn remove(
         &self,
         version: &Version,
         known: &mut BucketState,
         report: &mut Report,
-    ) -> Result<u64, RepoError> {
+    ) -> Result<bool, RepoError> {
         if version.is_marker {
             report.notes.push(format!("{}: a deletion lies on it; left alone", version.path));
-            return Ok(0);
+            return Ok(true);
         }
-        if self.is_locked(version, known, 0)? {
-            return Ok(0);
+        match self.is_locked(version, known, 0, report)? {
+            Some(false) => {}
+            is_locked => return Ok(is_locked.is_some()),
         }
         if !self.request.options.dry_run {
-            match self.remote.delete_version(&version.path, &version.id) {
-                Ok(()) | Err(StoreError::Missing { .. }) => known.forget(&version.path, &version.id),
-                Err(e) => return Err(e.into()),
+            let delete = || match self.remote.delete_version(&version.path, &version.id) {
+                Ok(()) | Err(StoreError::Missing { .. }) => Ok(()),
+                Err(e) => Err(e.into()),
+            };
+            if let Err(why) = attempt(self.remote.as_ref(), self.request, delete)? {
+                let what = format!("not removed from the bucket: {why}; the next run tries it again");
+                report.problems.push(Problem { path: version.path.clone(), what });
+                return Ok(false);
             }
+            known.forget(&version.path, &version.id);
         }
         report.deleted += 1;
         report.bytes_deleted += version.bytes;
-        Ok(version.bytes)
+        Ok(true)
     }
 }

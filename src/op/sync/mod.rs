@@ -105,6 +105,14 @@ pub struct Request<'a> {
     pub progress: &'a Progress,
 }
 
+impl Request<'_> {
+    /// # Errors
+    /// [`RepoError::Interrupted`] if it is to stop.
+    fn heed(&self) -> Result<(), RepoError> {
+        if self.progress.is_cancelled() { Err(RepoError::Interrupted) } else { Ok(()) }
+    }
+}
+
 /// Something that is wrong, and was put right or needs somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -128,7 +136,7 @@ pub struct Kept {
 }
 
 /// What a sync did.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 #[must_use = "a problem that nobody hears of is not mended"]
 pub struct Report {
     /// Files put; with a dry run, that would be.
@@ -162,20 +170,24 @@ pub struct Report {
     pub cost: Cost,
     /// The highest level of the budget that this exceeds.
     pub exceeded: Option<f64>,
+    /// What ended the run before it was done. What it found until then is in this report, and some of it is told only once.
+    pub stopped: Option<RepoError>,
 }
 
 impl Report {
     /// Returns whether everything is in the bucket and locked, and nobody has touched it.
     pub fn is_well(&self) -> bool {
-        self.problems.is_empty() && self.snapshots.iter().all(|kept| kept.is_whole)
+        self.stopped.is_none() && self.problems.is_empty() && self.snapshots.iter().all(|kept| kept.is_whole)
     }
 }
 
 /// Brings a bucket up to date.
 ///
+/// What ends it later is [`Report::stopped`]: what was put is there, whole and locked; the next run goes on from there.
+///
 /// # Errors
-/// [`RepoError::Refused`] before anything was changed. [`RepoError::Store`], [`RepoError::Interrupted`]:
-/// what was put is there, whole and locked; the next run goes on from there.
+/// [`RepoError::Refused`], [`RepoError::Store`], [`RepoError::Interrupted`] before anything was changed in the bucket or
+/// found there that is told once.
 pub fn sync(
     repository: &Repository,
     remote: &Arc<dyn LockingStore>,
@@ -203,22 +215,30 @@ pub fn sync(
     let may_put = dear.is_none();
     report.problems.extend(dear.map(|what| Problem { path: remote.location(), what }));
     audit::missing(&bucket, &mut known, request.now, &mut report);
-    audit::read_back(remote, &mut known, request, &mut report)?;
+    let audited = audit::read_back(remote, &mut known, request, &mut report);
 
     let pass = Pass::new(repository, remote, &bucket, request, May { lock: has_locks, put: may_put }, known);
-    let mut settled = pass.run(&wanted, &needing);
-    if is_in_doubt || pass.leaves_a_snapshot_broken() {
-        settled = settled.and_then(|()| pass.keep_in_doubt(&wanted, &absent.needless()));
+    let in_doubt = || pass.keep_in_doubt(&wanted, &absent.needless());
+    // Before anything is put: what is in the bucket alone must not wait for gigabytes, on a line that may be cut.
+    let renewed = audited.and_then(|()| pass.renew(&wanted));
+    let renewed = renewed.and_then(|()| if is_in_doubt { in_doubt() } else { Ok(()) });
+    let mut settled = renewed.and_then(|()| pass.settle_all(&wanted, &needing));
+    if !is_in_doubt && pass.leaves_a_snapshot_broken() {
+        settled = settled.and(in_doubt());
     }
     let Settled { mut known, would_put } = pass.finish(&mut report);
-    if !request.options.dry_run {
-        known.keep(repository)?; // also what an interrupted run has learned
+    if matches!(settled, Err(RepoError::Interrupted)) {
+        known.keep_strange(|_| false); // nobody is mailed of a run that was interrupted: the next one tells it again
     }
-    settled?;
-    report.snapshots = kept(&needing, &shared(&wanted, may_put), &known);
-    tell_removed((&notes, &absent), (remote, &bucket), &known, request.now, &mut report)?;
-    let mut removed = 0;
-    if request.options.delete {
+    if !request.options.dry_run {
+        settled = settled.and(known.keep(repository)); // also what an interrupted run has learned
+    }
+    report.stopped = settled.err();
+    if report.stopped.is_none() {
+        report.snapshots = kept(&needing, &shared(&wanted, may_put), &known);
+    }
+    tell_removed((&notes, &absent), (remote, &bucket), &known, request, &mut report);
+    if request.options.delete && report.stopped.is_none() {
         let delete = Delete {
             repository,
             local: repository.shared_store(),
@@ -232,14 +252,15 @@ pub fn sync(
             may_put,
             request,
         };
-        removed = delete.run(&mut known, &mut report)?;
+        let mut deleted = delete.run(&mut known, &mut report);
         if !request.options.dry_run {
-            known.keep(repository)?;
+            deleted = deleted.and(known.keep(repository));
         }
+        report.stopped = deleted.err();
     }
     tell_strangers(&bucket, &mut report);
     report.usage = remote.usage().since(&before);
-    report.bytes_stored = (bucket.bytes + report.bytes_put).saturating_sub(removed);
+    report.bytes_stored = (bucket.bytes + report.bytes_put).saturating_sub(report.bytes_deleted);
     report.cost = Cost::estimate(&request.options.prices, report.bytes_stored, &usual(&report));
     report.exceeded = request.options.budget.exceeded(report.cost.total());
     Ok(report)

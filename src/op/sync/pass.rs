@@ -84,24 +84,32 @@ impl<'p> Pass<'p> {
         Self { repository, remote, bucket, request, may, known, standings, did }
     }
 
-    /// Renews all locks, then settles all files, folder by folder: nothing is there before what it names.
+    /// Judges how all files lie that are there, and renews the locks of what is genuine. Comes before [`Self::settle_all`].
     ///
     /// # Errors
     /// [`RepoError::Store`], [`RepoError::Interrupted`].
-    pub fn run(&self, wanted: &BTreeMap<Name, Wanted>, needing: &[Needing]) -> Result<(), RepoError> {
+    pub fn renew(&self, wanted: &BTreeMap<Name, Wanted>) -> Result<(), RepoError> {
         let mut bytes = 0;
         for (name, wanted) in wanted {
             bytes += if self.bucket.of(name).is_empty() { wanted.bytes } else { 0 };
         }
         self.request.progress.expect(Done { files: wanted.len() as u64, bytes });
         let there = wanted.iter().filter(|(name, _)| !self.bucket.of(name).is_empty());
-        self.all(&there.collect::<Vec<_>>(), |name, wanted| self.look_after(name, wanted))?;
+        self.all(&there.collect::<Vec<_>>(), |name, wanted| self.look_after(name, wanted))
+    }
+
+    /// Settles all files, folder by folder: nothing is there before what it names. Where that ends early, it is known all the
+    /// same which snapshots what could not be put until then leaves broken.
+    ///
+    /// # Errors
+    /// [`RepoError::Store`], [`RepoError::Interrupted`].
+    pub fn settle_all(&self, wanted: &BTreeMap<Name, Wanted>, needing: &[Needing]) -> Result<(), RepoError> {
         let folders =
             [Some(Folder::Keys), None, Some(Folder::Forgotten), Some(Folder::Packs), Some(Folder::Index)];
-        for folder in folders {
+        let settled = folders.into_iter().try_for_each(|folder| {
             let inside = wanted.iter().filter(|(name, _)| name.folder() == folder);
-            self.all(&inside.collect::<Vec<_>>(), |name, wanted| self.settle(name, wanted))?;
-        }
+            self.all(&inside.collect::<Vec<_>>(), |name, wanted| self.settle(name, wanted))
+        });
         // A manifest is put only when all that it needs is there. One that is there already stays locked.
         let failed = std::mem::take(&mut self.did().failed);
         // Without its keys, or config, nothing in the bucket can be opened.
@@ -113,6 +121,7 @@ impl<'p> Pass<'p> {
         };
         let lacking = needing.iter().filter(lacks).map(|one| Name::Snapshot(one.snapshot.id)).collect();
         self.did().lacking = lacking;
+        settled?;
         let manifests = wanted.iter().filter(|(name, _)| name.folder() == Some(Folder::Snapshots));
         self.all(&manifests.collect::<Vec<_>>(), |name, wanted| self.settle(name, wanted))
     }
@@ -144,7 +153,7 @@ impl<'p> Pass<'p> {
             // Of versions that nobody knows the oldest: who interferes comes later.
             if let Some(version) = known.or_else(|| contents().next()) {
                 let wanted = Wanted { bytes: version.bytes, is_needed: true };
-                let renew = || self.renew(name, version, &wanted);
+                let renew = || self.renew_one(name, version, &wanted);
                 if let Err(why) = attempt(self.remote, self.request, renew)? {
                     self.cannot_look_after(name, &why);
                 }
@@ -224,7 +233,7 @@ impl<'p> Pass<'p> {
                 return Ok(());
             };
             self.standings().insert(*name, standing.clone());
-            self.renew(name, genuine, wanted)
+            self.renew_one(name, genuine, wanted)
         };
         if let Err(why) = attempt(self.remote, self.request, look_after)? {
             self.cannot_look_after(name, &why);
@@ -383,7 +392,7 @@ impl<'p> Pass<'p> {
     }
 
     /// Renews a version's lock if it ends too soon and a kept snapshot needs it.
-    fn renew(&self, name: &Name, version: &Version, wanted: &Wanted) -> Result<(), RepoError> {
+    fn renew_one(&self, name: &Name, version: &Version, wanted: &Wanted) -> Result<(), RepoError> {
         let path = name.to_string();
         if !self.may.lock {
             self.known().learn(&path, &version.id, 0);
