@@ -101,6 +101,10 @@ pub fn watched(
         Exit::Done if is_alarm => ("succeeded, and found what somebody must look at", Level::Error),
         Exit::Done if findings.is_empty() => ("succeeded", Level::Info),
         Exit::Done => ("succeeded", Level::Warning),
+        // Beside the interruption itself: some of it is told once.
+        Exit::Interrupted if is_alarm || matches!(verb, Verb::Sync(_)) && findings.len() > 1 => {
+            ("interrupted, and found what somebody must look at", Level::Error)
+        }
         Exit::Interrupted => ("interrupted", Level::Warning),
         Exit::Partial => ("failed in part", Level::Error),
         Exit::Damage => ("found damage", Level::Error),
