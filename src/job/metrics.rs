@@ -68,7 +68,7 @@ pub fn write(path: &Path, state: &Path, numbers: &Numbers<'_>) -> io::Result<()>
 /// Replaces the numbers of verbs beside the backup, and leaves the others as they are.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_verbs(path: &Path, state: &Path, lasts: &[(&'static str, Last)], now: Time) -> io::Result<()> {
     let _lock = lock(state);
     let old = fs::read_to_string(path).unwrap_or_default();

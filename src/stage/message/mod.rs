@@ -1,7 +1,7 @@
 //! Names and headers of messages, as mail servers write them: bytes → what they say. No I/O.
 //!
 //! All of it comes from strangers, who send mail, and from users, who name folders and keywords. So each part takes a bounded
-//! time and memory, believes no length that it is told, and gives out no control character: [`clean`].
+//! time and memory, believes no length that it is told, and gives out no control character: see `clean`.
 
 /// What a message's file is wrapped in, so that its text can't be seen as it lies there.
 pub mod wrapping;
