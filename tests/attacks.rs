@@ -71,10 +71,10 @@ fn one_forged_key_file_stops_neither_clone_nor_restore() {
         }
     }
     machine.run(&["restore", "latest:mail", "--target", "plain", "--repo", &store, "--state-dir", "new"]);
-    machine.is_restored(&machine.path("plain"));
+    machine.is_restored("mail", &machine.path("plain"));
     let genuine = ["restore", "latest:mail", "--target", "genuine", "--s3-genuine", "--repo", &store];
     machine.run(&[&genuine[..], &["--state-dir", "new"]].concat());
-    machine.is_restored(&machine.path("genuine"));
+    machine.is_restored("mail", &machine.path("genuine"));
     let said = machine.run(&["clone", &store, "--repo", "copy", "--state-dir", "other"]);
     assert!(said.contains("was not written by this repository's owner"), "{said}");
     assert!(said.contains("holds 2 snapshots"), "{said}");
@@ -117,7 +117,7 @@ fn a_whole_forged_repository_in_the_bucket_is_not_taken_for_ours() {
     let other = ["--repo", "copy", "--state-dir", "other", "--identity", "identity"];
     machine.run(&[&["check", "--read-data"], &other[..]].concat());
     machine.run(&[&["restore", "latest:mail", "--target", "mail"], &other[..]].concat());
-    machine.is_restored(&machine.path("mail"));
+    machine.is_restored("mail", &machine.path("mail"));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_bucket_that_holds_only_what_somebody_has_forged_is_no_clone_with_status_0()
     }
     let restore = ["restore", "latest:mail", "--target", "mail", "--repo", &store];
     machine.run(&[&restore[..], &elsewhere[..]].concat());
-    machine.is_restored(&machine.path("mail"));
+    machine.is_restored("mail", &machine.path("mail"));
     for path in names(&machine, "repository/snapshots").iter().map(|name| format!("snapshots/{name}")) {
         machine.bucket.delete(&path);
     }
@@ -175,7 +175,7 @@ fn what_an_intruder_removed_on_the_server_comes_back_with_a_clone() {
     let checked = machine.run(&["check", "--read-data", "--repo", "copy", "--state-dir", "other"]);
     assert!(!checked.contains("note:"), "a clone leaves nothing to note: {checked}");
     machine.run(&["restore", "latest:mail", "--target", "mail", "--repo", "copy", "--state-dir", "other"]);
-    machine.is_restored(&machine.path("mail"));
+    machine.is_restored("mail", &machine.path("mail"));
     let without = ["clone", &store, "--without-forgotten", "--repo", "bare", "--state-dir", "third"];
     let said = machine.ends(&without, 1);
     assert!(said.contains("there is no snapshot in it"), "never 0 snapshots with status 0: {said}");
@@ -221,7 +221,7 @@ fn a_forged_exclusive_lock_stops_no_restore() {
     let restore = ["restore", "latest:mail", "--target", "mail", "--repo", &store, "--state-dir", "new"];
     let said = machine.run(&[&restore[..], &["--lock-wait", "1s"]].concat());
     assert!(said.contains("it is read all the same"), "{said}");
-    machine.is_restored(&machine.path("mail"));
+    machine.is_restored("mail", &machine.path("mail"));
 }
 
 #[test]

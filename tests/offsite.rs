@@ -9,86 +9,37 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
-use common::repo::{deliver, differences, maildir, picture};
-use common::s3::{ACCESS_KEY, Bucket, Kind, REGION, SECRET_KEY, own_server, server};
-use common::{Noise, summary};
+use common::Noise;
+use common::machine::{Machine, ended};
+use common::repo::deliver;
+use common::s3::{Kind, own_server};
 use serde_json::Value;
 
-/// A machine: its home, state, mail and repository.
-struct Machine {
-    home: tempfile::TempDir,
-    bucket: Bucket,
-}
-
-impl Machine {
-    fn new() -> Option<Self> {
-        let bucket = server()?.bucket(Kind::Locking);
-        let machine = Self { home: tempfile::tempdir().expect("temporary folder"), bucket };
-        maildir(&machine.path("source/mail"), 30, 60_000, &mut Noise::new(1));
-        fs::create_dir_all(machine.path("source/config")).expect("folder is made");
-        fs::write(machine.path("source/config/main.cf"), "mynetworks = 127.0.0.0/8\n").expect("writes");
-        fs::write(machine.path("password"), "a long passphrase\n").expect("writes");
-        Some(machine)
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.home.path().join(path)
-    }
-
-    fn snap(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
-        command.env_clear().env("HOME", self.home.path()).current_dir(self.home.path());
-        command.env("SNAP_STATE_DIR", "state").env("SNAP_REPOSITORY", "repository");
-        command.env("AWS_ENDPOINT_URL", &self.bucket.server.endpoint).env("AWS_REGION", REGION);
-        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
-        command.env("AWS_EC2_METADATA_DISABLED", "true").env("SNAP_PASSWORD_FILE", "password");
-        command.args(arguments).output().expect("snap runs")
-    }
-
-    #[track_caller]
-    fn run(&self, arguments: &[&str]) -> String {
-        ended(&self.snap(arguments), 0)
-    }
-
-    /// Runs a command with `--json` and returns its last line.
-    #[track_caller]
-    fn summary(&self, arguments: &[&str]) -> Value {
-        let output = self.snap(&[arguments, &["--json"]].concat());
-        ended(&output, 0);
-        summary(&String::from_utf8_lossy(&output.stdout))
-    }
-
-    #[track_caller]
-    fn is_restored(&self, what: &str, target: &Path) {
-        let wrong = differences(&picture(&self.path("source").join(what)), &picture(target));
-        assert_eq!(wrong, Vec::<String>::new());
-    }
-}
-
-#[track_caller]
-fn ended(output: &Output, status: i32) -> String {
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(status), "{said}{errors}");
-    format!("{said}{errors}")
+/// A machine with 30 messages and a configuration; none where there is no server.
+fn machine() -> Option<Machine> {
+    let machine = Machine::new()?;
+    let mut noise = Noise::new(2);
+    (10..30).for_each(|number| deliver(&machine.path("source/mail"), number, 60_000, &mut noise));
+    fs::create_dir_all(machine.path("source/config")).expect("folder is made");
+    fs::write(machine.path("source/config/main.cf"), "mynetworks = 127.0.0.0/8\n").expect("writes");
+    Some(machine)
 }
 
 #[test]
 fn after_the_loss_of_the_machine_bucket_and_passphrase_bring_everything_back() {
-    let Some(machine) = Machine::new() else { return };
+    let Some(machine) = machine() else { return };
     let store = machine.bucket.location();
     machine.run(&["init", "--pack-size", "1MiB"]);
     machine.run(&["backup", "source/mail", "--component", "mail"]);
     machine.run(&["backup", "source/config", "--component", "config"]);
-    let told = machine.summary(&["sync", &store, "--dry-run"]);
-    let report = machine.summary(&["sync", &store]);
+    let told = machine.summary(&["sync", &store, "--dry-run"], 0);
+    let report = machine.summary(&["sync", &store], 0);
     assert_eq!(told["files_put"], report["files_put"]);
     assert_eq!(report["well"], true, "{report}");
     assert!(report["cost_month"].as_f64().is_some_and(|cost| cost > 0.0), "{report}");
-    let again = machine.summary(&["sync", &store, "--audit"]);
+    let again = machine.summary(&["sync", &store, "--audit"], 0);
     assert_eq!(
         (&again["files_put"], &again["renewed"], &again["bytes_sent"]),
         (&0.into(), &0.into(), &0.into())
@@ -112,20 +63,20 @@ fn after_the_loss_of_the_machine_bucket_and_passphrase_bring_everything_back() {
     // One component straight from the bucket, on a machine that knows nothing.
     machine.run(&["restore", "latest:config", "--target", "config", "--repo", &store]);
     machine.is_restored("config", &machine.path("config"));
-    let clone = machine.summary(&["clone", &store]);
+    let clone = machine.summary(&["clone", &store], 0);
     assert_eq!((&clone["snapshots"], &clone["lost"]), (&2.into(), &Value::Array(Vec::new())), "{clone}");
     machine.run(&["check", "--read-data"]);
     machine.run(&["restore", "latest~1:mail", "--target", "mail"]);
     machine.is_restored("mail", &machine.path("mail"));
     // The new machine goes on where the old one stopped: nothing is stored or sent twice.
     deliver(&machine.path("source/mail"), 30, 60_000, &mut Noise::new(2));
-    let backup = machine.summary(&["backup", "source/mail", "--component", "mail"]);
+    let backup = machine.summary(&["backup", "source/mail", "--component", "mail"], 0);
     assert!(backup["bytes_added"].as_u64().is_some_and(|bytes| bytes < 120_000), "{backup}");
-    let report = machine.summary(&["sync", &store]);
+    let report = machine.summary(&["sync", &store], 0);
     assert_eq!(report["well"], true, "{report}");
     assert!(report["bytes_put"].as_u64().is_some_and(|bytes| bytes < 200_000), "{report}");
     assert_eq!(
-        machine.summary(&["clone", &store])["files"],
+        machine.summary(&["clone", &store], 0)["files"],
         0,
         "a clone that is run again has nothing to do"
     );
@@ -133,7 +84,7 @@ fn after_the_loss_of_the_machine_bucket_and_passphrase_bring_everything_back() {
 
 #[test]
 fn an_attack_on_the_bucket_is_told_and_undone() {
-    let Some(machine) = Machine::new() else { return };
+    let Some(machine) = machine() else { return };
     let store = machine.bucket.location();
     machine.run(&["init", "--pack-size", "1MiB"]);
     machine.run(&["backup", "source/mail", "--component", "mail"]);
@@ -169,7 +120,7 @@ fn an_attack_on_the_bucket_is_told_and_undone() {
 
 #[test]
 fn a_bucket_without_object_lock_is_refused_with_what_to_do() {
-    let Some(mut machine) = Machine::new() else { return };
+    let Some(mut machine) = machine() else { return };
     machine.bucket = machine.bucket.server.bucket(Kind::Plain);
     let store = machine.bucket.location();
     machine.run(&["init", "--encryption", "none"]);
@@ -179,7 +130,7 @@ fn a_bucket_without_object_lock_is_refused_with_what_to_do() {
     assert_eq!(machine.bucket.files(), [""; 0]);
     let said = ended(&machine.snap(&["sync", "elsewhere"]), 2);
     assert!(said.contains("snap clone"), "{said}");
-    let report = machine.summary(&["sync", &store, "--allow-unlocked"]);
+    let report = machine.summary(&["sync", &store, "--allow-unlocked"], 0);
     assert_eq!(report["well"], true, "{report}");
     machine.run(&["clone", &store, "--repo", "copy"]);
 }
@@ -187,7 +138,7 @@ fn a_bucket_without_object_lock_is_refused_with_what_to_do() {
 #[test]
 fn an_object_in_an_archive_does_not_keep_the_others_from_being_cloned() {
     let Some(server) = own_server("archives") else { return };
-    let Some(mut machine) = Machine::new() else { return };
+    let Some(mut machine) = machine() else { return };
     machine.bucket = server.bucket(Kind::Plain);
     let store = machine.bucket.location();
     machine.run(&["init", "--encryption", "none", "--pack-size", "1MiB"]);
@@ -213,7 +164,7 @@ fn an_object_in_an_archive_does_not_keep_the_others_from_being_cloned() {
 
 #[test]
 fn a_storage_class_that_is_an_archive_is_refused_with_what_to_do() {
-    let Some(machine) = Machine::new() else { return };
+    let Some(machine) = machine() else { return };
     let store = machine.bucket.location();
     machine.run(&["init", "--encryption", "none"]);
     machine.run(&["backup", "source/config", "--component", "config"]);
@@ -246,7 +197,7 @@ fn flip(path: &Path) {
 
 #[test]
 fn what_is_damaged_or_gone_on_one_side_is_healed_from_the_other() {
-    let Some(machine) = Machine::new() else { return };
+    let Some(machine) = machine() else { return };
     let store = machine.bucket.location();
     machine.run(&["init", "--pack-size", "1MiB"]);
     machine.run(&["backup", "source/mail", "--component", "mail"]);
@@ -288,7 +239,7 @@ fn what_is_damaged_or_gone_on_one_side_is_healed_from_the_other() {
     let said = machine.run(&heal);
     assert_eq!(said.matches("brought from").count(), 2, "{said}");
     machine.run(&["check", "--read-data", "--repo", &store]);
-    assert_eq!(machine.summary(&["sync", &store])["problems"], 0);
+    assert_eq!(machine.summary(&["sync", &store], 0)["problems"], 0);
 
     // What both have lost is told, and heals nothing.
     flip(&local(&packs[0]));
@@ -299,7 +250,7 @@ fn what_is_damaged_or_gone_on_one_side_is_healed_from_the_other() {
 
 #[test]
 fn a_copy_of_another_repository_heals_nothing() {
-    let Some(machine) = Machine::new() else { return };
+    let Some(machine) = machine() else { return };
     machine.run(&["init", "--encryption", "none"]);
     machine.run(&["init", "--encryption", "none", "--repo", "other"]);
     let said = ended(&machine.snap(&["check", "--repair-from", "other"]), 2);
@@ -335,7 +286,7 @@ fn mails(machine: &Machine) -> Vec<String> {
 
 #[test]
 fn a_bucket_that_costs_more_than_a_level_is_mailed_once_a_month_and_a_sync_shows_in_the_numbers() {
-    let Some(machine) = Machine::new() else { return };
+    let Some(machine) = machine() else { return };
     let repository = machine.path("repository").display().to_string();
     machine.run(&["--repo", &repository, "init", "--encryption", "none"]);
     machine.run(&["--repo", &repository, "backup", "source/mail"]);

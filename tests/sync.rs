@@ -82,6 +82,16 @@ impl World {
         self.pictures.insert(seconds, picture(self.source.path()));
     }
 
+    /// Makes all snapshots what a program made of them that did not say which `config` it had.
+    fn make_older(&self) {
+        for old in self.repository.snapshots().expect("lists").all {
+            let mut manifest = old.manifest.clone();
+            manifest.extra.retain(|(name, _)| name != "config");
+            self.lose(old.id);
+            let _ = self.repository.put_manifest(&manifest).expect("puts");
+        }
+    }
+
     /// Removes all mail: no later snapshot needs the packs that hold it.
     fn lose_all_mail(&self) {
         for folder in ["cur", "new"] {
@@ -1162,13 +1172,7 @@ fn what_was_removed_by_hand_or_in_great_number_is_told_until_its_locks_end() {
 fn what_a_program_that_noted_nothing_has_removed_is_judged_by_the_rules() {
     let mut world = World::new();
     (0..4).for_each(|day| world.backup(day, 2));
-    // As older programs made them.
-    for old in world.repository.snapshots().expect("lists").all {
-        let mut manifest = old.manifest.clone();
-        manifest.extra.retain(|(name, _)| name != "config");
-        world.lose(old.id);
-        let _ = world.repository.put_manifest(&manifest).expect("puts");
-    }
+    world.make_older();
     let _ = world.sync(4);
     let all = world.repository.snapshots().expect("lists").all;
     world.lose(all[0].id);
@@ -1701,12 +1705,7 @@ fn whoever_puts_many_key_files_keeps_no_sync_from_stopping() {
 fn many_snapshots_of_an_older_program_do_not_vanish_without_a_word() {
     let mut world = World::new();
     (0..8).for_each(|day| world.backup(day, 1));
-    for old in world.repository.snapshots().expect("lists").all {
-        let mut manifest = old.manifest.clone();
-        manifest.extra.retain(|(name, _)| name != "config");
-        world.lose(old.id);
-        let _ = world.repository.put_manifest(&manifest).expect("puts");
-    }
+    world.make_older();
     let _ = world.sync(8);
     let all = world.repository.snapshots().expect("lists").all;
     let bucket: Arc<dyn LockingStore> = Arc::new(world.bucket.clone());

@@ -111,6 +111,19 @@ impl Session {
         Ok(Naming { configured, asked: owner.asked(), zone: TimeZone::system(), clock: now })
     }
 
+    /// Returns the nights that are meant, oldest first.
+    ///
+    /// # Errors
+    /// [`RepoError::NoSnapshot`] if it is not known whose nights are meant; [`RepoError::Store`].
+    pub fn nights(&self, repository: &Repository, owner: &Owner) -> Result<Vec<Snapshot>, RepoError> {
+        let all = self.snapshots(repository)?;
+        let naming = self.naming(owner)?;
+        let nights = naming.names(&all).nights();
+        let nights = nights.map_err(|what| RepoError::NoSnapshot { spec: "nights".to_owned(), what })?;
+        let is_meant = |(place, snapshot)| nights.binary_search(&place).is_ok().then_some(snapshot);
+        Ok(all.into_iter().enumerate().filter_map(is_meant).collect())
+    }
+
     /// Returns the snapshot that `spec` names, as it is.
     ///
     /// # Errors

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::time::Time;
-use crate::job::clock;
-use crate::store::{StoreError, make_own_folder, put_own_file, read_regular};
+use crate::job::{clock, record};
+use crate::store::StoreError;
 
 /// Longest record that is read, in bytes.
 const RECORD_BYTES_MAX: u64 = 1 << 16;
@@ -92,8 +92,7 @@ impl Costs {
     pub fn read(state: &Path, store: &str) -> Self {
         let name = blake3::hash(store.trim_end_matches('/').as_bytes()).to_hex();
         let path = state.join(format!("cost-{}.json", name.get(..16).unwrap_or_default()));
-        let bytes = read_regular(&path, RECORD_BYTES_MAX).unwrap_or_default();
-        Self { record: serde_json::from_slice(&bytes).unwrap_or_default(), path }
+        Self { record: record::read(&path, RECORD_BYTES_MAX), path }
     }
 
     /// Notes what the bucket costs now.
@@ -131,10 +130,7 @@ impl Costs {
     /// # Errors
     /// [`StoreError::Io`]; what was known before stays.
     pub fn write(&self) -> Result<(), StoreError> {
-        let failed = |source| StoreError::Io { path: self.path.display().to_string(), verb: "write", source };
-        let bytes = serde_json::to_vec(&self.record).map_err(|e| failed(e.into()))?;
-        make_own_folder(self.path.parent().unwrap_or(Path::new(".")))?;
-        put_own_file(&self.path, &bytes, 0o600).map_err(failed)
+        record::write(&self.path, &self.record)
     }
 }
 

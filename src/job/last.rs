@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::time::Time;
 use crate::job::config::Config;
+use crate::job::record;
 use crate::repo::whose::is_ahead;
-use crate::store::{StoreError, make_own_folder, put_own_file, read_regular};
+use crate::store::StoreError;
 
 /// Longest record that is read, in bytes.
 const RECORD_BYTES_MAX: u64 = 1 << 18;
@@ -124,8 +125,7 @@ impl Last {
         let name = blake3::hash(&[location.as_os_str().as_encoded_bytes(), verb, one, two].join(&0)).to_hex();
         let name = format!("last-{}-{}.json", subject.verb(), name.get(..16).unwrap_or_default());
         let path = state.join(name);
-        let bytes = read_regular(&path, RECORD_BYTES_MAX).unwrap_or_default();
-        Self { record: serde_json::from_slice(&bytes).unwrap_or_default(), path }
+        Self { record: record::read(&path, RECORD_BYTES_MAX), path }
     }
 
     /// Notes how a run ended, and what it did.
@@ -189,10 +189,7 @@ impl Last {
     /// # Errors
     /// [`StoreError::Io`]; what was known before stays.
     pub fn write(&self) -> Result<(), StoreError> {
-        let failed = |source| StoreError::Io { path: self.path.display().to_string(), verb: "write", source };
-        let bytes = serde_json::to_vec(&self.record).map_err(|e| failed(e.into()))?;
-        make_own_folder(self.path.parent().unwrap_or(Path::new(".")))?;
-        put_own_file(&self.path, &bytes, 0o600).map_err(failed)
+        record::write(&self.path, &self.record)
     }
 }
 

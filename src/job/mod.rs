@@ -20,6 +20,7 @@ pub mod notice;
 pub mod patterns;
 pub mod ping;
 pub mod preflight;
+pub mod record;
 pub mod retention;
 pub mod run;
 pub mod stale;

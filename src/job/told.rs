@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::id::RepositoryId;
 use crate::base::time::Time;
+use crate::job::record;
 use crate::repo::whose::{RunKey, is_ahead};
-use crate::store::{StoreError, make_own_folder, put_own_file, read_regular};
+use crate::store::StoreError;
 
 /// Longest record that is read, in bytes: a line for each component and kind of trouble.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
@@ -52,8 +53,7 @@ impl Told {
         let name = blake3::hash(&[key.host.as_bytes(), run.as_bytes()].join(&0)).to_hex();
         let name = format!("told-{}.json", name.get(..16).unwrap_or_default());
         let path = state.join(repository.to_string()).join(name);
-        let bytes = read_regular(&path, RECORD_BYTES_MAX).unwrap_or_default();
-        Self { record: serde_json::from_slice(&bytes).unwrap_or_default(), path }
+        Self { record: record::read(&path, RECORD_BYTES_MAX), path }
     }
 
     /// Notes that something goes on. Returns since when.
@@ -107,10 +107,7 @@ impl Told {
     /// # Errors
     /// [`StoreError::Io`]; what was known before stays.
     pub fn write(&self) -> Result<(), StoreError> {
-        let failed = |source| StoreError::Io { path: self.path.display().to_string(), verb: "write", source };
-        let bytes = serde_json::to_vec(&self.record).map_err(|e| failed(e.into()))?;
-        make_own_folder(self.path.parent().unwrap_or(Path::new(".")))?;
-        put_own_file(&self.path, &bytes, 0o600).map_err(failed)
+        record::write(&self.path, &self.record)
     }
 }
 

@@ -3,7 +3,7 @@
 use age::x25519::Identity;
 
 use crate::base::id::KeyFileId;
-use crate::base::threads::begin_or_do;
+use crate::base::threads::map_side_by_side;
 use crate::repo::keys::{KeyBody, KeyFile, KeyInfo, Passphrase, forms, unwrap_identity};
 use crate::repo::open::read_named;
 use crate::repo::recipients::unproven;
@@ -49,15 +49,9 @@ pub fn read_side_by_side<N: Copy + Send + Sync, R: Send>(
     names: &[N],
     read: impl Fn(&N) -> R + Sync,
 ) -> Vec<(N, R)> {
-    let share = names.len().div_ceil(READERS).max(1);
-    std::thread::scope(|scope| {
-        let read = &read;
-        let some = move |names: &[N]| names.iter().map(|name| (*name, read(name))).collect::<Vec<_>>();
-        let parts: Vec<_> =
-            names.chunks(share).map(|part| (part, begin_or_do(scope, move || some(part)))).collect();
-        // What panicked does so here too: a share that is not there would be taken for files that are gone.
-        parts.into_iter().flat_map(|(part, reading)| reading.join().unwrap_or_else(|| some(part))).collect()
-    })
+    let read =
+        map_side_by_side(READERS, names.len(), |number| names.get(number).map(|name| (*name, read(name))));
+    read.into_iter().flatten().collect()
 }
 
 impl Repository {

@@ -12,7 +12,8 @@ use crate::common::{Noise, summary};
 
 /// A machine: its home, state, mail and repository.
 pub struct Machine {
-    home: tempfile::TempDir,
+    /// Its home.
+    pub home: tempfile::TempDir,
     /// Its bucket.
     pub bucket: Bucket,
 }
@@ -89,10 +90,10 @@ impl Machine {
         summary(&String::from_utf8_lossy(&output.stdout))
     }
 
-    /// Checks that a directory holds the mail as it is.
+    /// Checks that a directory holds what lies in the source as it is.
     #[track_caller]
-    pub fn is_restored(&self, target: &Path) {
-        let wrong = differences(&picture(&self.path("source/mail")), &picture(target));
+    pub fn is_restored(&self, what: &str, target: &Path) {
+        let wrong = differences(&picture(&self.path("source").join(what)), &picture(target));
         assert_eq!(wrong, Vec::<String>::new());
     }
 

@@ -35,15 +35,11 @@ struct Row<'s> {
 pub fn run(session: &Session, options: &History) -> Result<Exit, RepoError> {
     let path = options.path.as_bytes();
     let repository = session.open()?;
-    let all = session.snapshots(&repository)?;
-    let naming = session.naming(&options.owner)?;
-    let names = naming.names(&all);
-    let nights = names.nights().map_err(|what| RepoError::NoSnapshot { spec: "nights".to_owned(), what })?;
-    let nights: Vec<&Snapshot> = nights.into_iter().map(|at| &all[at]).collect();
+    let nights = session.nights(&repository, &options.owner)?;
     let reader = session.reader(&repository)?;
     let mut counter = Counter::default();
     let mut rows: Vec<Row<'_>> = Vec::new();
-    for snapshot in nights {
+    for snapshot in &nights {
         let held = counter.count(&reader, snapshot, path)?;
         let before = rows.last().filter(|row| row.held.is_some() || held.is_some());
         let changes = before.map(|row| changes(&reader, row.snapshot, snapshot, path)).transpose()?;

@@ -86,11 +86,7 @@ pub(super) fn nights(
         named.dedup_by_key(|snapshot| snapshot.id);
         return Ok(named);
     }
-    let all = session.snapshots(repository)?;
-    let naming = session.naming(owner)?;
-    let names = naming.names(&all);
-    let nights = names.nights().map_err(|what| RepoError::NoSnapshot { spec: "nights".to_owned(), what })?;
-    Ok(nights.into_iter().map(|at| all[at].clone()).collect())
+    session.nights(repository, owner)
 }
 
 fn query(asked: &Asked) -> Result<Query, RepoError> {

@@ -43,11 +43,7 @@ fn nights(session: &Session, options: &Log) -> Result<Exit, RepoError> {
     let since = options.since.as_deref().map(parse_time).transpose()?;
     let places = places(session)?;
     let repository = session.open()?;
-    let all = session.snapshots(&repository)?;
-    let naming = session.naming(&options.owner)?;
-    let names = naming.names(&all);
-    let nights = names.nights().map_err(|what| RepoError::NoSnapshot { spec: "nights".to_owned(), what })?;
-    let nights: Vec<&Snapshot> = nights.into_iter().map(|at| &all[at]).collect();
+    let nights = session.nights(&repository, &options.owner)?;
     // The night before the first one is what that one is compared with.
     let first = since.map_or(0, |since| nights.partition_point(|night| night.manifest.time < since));
     let reader = session.reader(&repository)?;
