@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::store::{StoreError, make_own_folder, put_own_file, read_regular};
+use crate::store::{StoreError, keep_own_file, read_regular};
 
 /// Reads a record: as of somebody who knows nothing yet if it can't be read, or is longer than `bytes_max`.
 pub fn read<R: DeserializeOwned + Default>(path: &Path, bytes_max: u64) -> R {
@@ -20,6 +20,5 @@ pub fn read<R: DeserializeOwned + Default>(path: &Path, bytes_max: u64) -> R {
 pub fn write<R: Serialize>(path: &Path, record: &R) -> Result<(), StoreError> {
     let failed = |source| StoreError::Io { path: path.display().to_string(), verb: "write", source };
     let bytes = serde_json::to_vec(record).map_err(|e| failed(e.into()))?;
-    make_own_folder(path.parent().unwrap_or(Path::new(".")))?;
-    put_own_file(path, &bytes, 0o600).map_err(failed)
+    keep_own_file(path, &bytes)
 }

@@ -10,14 +10,11 @@ use crate::base::time::Time;
 use crate::repo::config::Encryption;
 use crate::repo::index::read_fragment;
 use crate::repo::keys::{KeyBody, KeyFile, recipient_count};
-use crate::repo::{RepoError, Repository};
+use crate::repo::{KEY_FILE_BYTES_MAX, RepoError, Repository};
 use crate::store::{Folder, Name, Store, StoreError, Upload};
 
 /// Bytes read at one stroke.
 const PIECE_BYTES: u64 = 8 << 20;
-
-/// Longest key file that is read, in bytes.
-const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What is said of a file that helps nobody.
 const DAMAGED_THERE: &str = "in the other copy it is damaged as well";
@@ -99,24 +96,11 @@ fn not_given(error: StoreError) -> String {
     format!("the other copy does not give it: {}", RepoError::from(error).chain())
 }
 
-/// Returns whether a key file gives the writer secret to whoever has the key.
-fn is_writer(body: &KeyBody) -> bool {
-    matches!(body, KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. })
-}
-
-/// Returns the recipient that content is sealed to because of a key file.
-fn recipient(body: &KeyBody) -> Option<&str> {
-    match body {
-        KeyBody::Identity { recipient, .. } | KeyBody::Recipient { recipient, .. } => Some(recipient),
-        KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. } => None,
-    }
-}
-
 /// Returns for each of these recipients the key file that was made last: an earlier one may be of a passphrase that
 /// was changed.
 fn newest_of(keys: &[Key], recipients: &BTreeSet<String>) -> Vec<Name> {
     let newest = recipients.iter().filter_map(|wanted| {
-        let theirs = keys.iter().filter(|(_, body)| recipient(body) == Some(wanted));
+        let theirs = keys.iter().filter(|(_, body)| body.recipient() == Some(wanted));
         theirs.max_by_key(|(_, body)| created(body)).map(|(name, _)| *name)
     });
     newest.collect()
@@ -262,13 +246,13 @@ impl Healer<'_> {
                     self.bring_those(left, |(name, _)| wanted.contains(name))?
                 }
                 None if self.recipients()?.is_empty() => {
-                    self.bring_those(left, |(_, body)| recipient(body).is_some())?
+                    self.bring_those(left, |(_, body)| body.recipient().is_some())?
                 }
                 None => left,
             };
         }
         let mut infos = self.repository.key_files()?.into_iter().flatten();
-        if !infos.any(|info| info.is_proven && is_writer(&info.body)) {
+        if !infos.any(|info| info.is_proven && info.body.is_writer()) {
             let recipients = self.recipients()?.len();
             let is_fit = |(_, body): &Key| match body {
                 // One that is sealed to others is of another time.
@@ -278,13 +262,13 @@ impl Healer<'_> {
             };
             if left.iter().any(is_fit) {
                 left = self.bring_those(left, is_fit)?;
-            } else if left.iter().any(|(_, body)| is_writer(body)) {
+            } else if left.iter().any(|(_, body)| body.is_writer()) {
                 let what = "the other copy has the writer secret sealed to other recipients; 'snap check --repair' seals it anew";
                 self.lose(format!("{}/", Folder::Keys.name()), what);
             }
         }
         if !left.is_empty() {
-            let named = left.iter().map(|(name, body)| match recipient(body) {
+            let named = left.iter().map(|(name, body)| match body.recipient() {
                 Some(recipient) => format!("{name} ({recipient})"),
                 None => name.to_string(),
             });

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::limits::RECORD_BYTES_CAP;
 use crate::repo::{RepoError, Repository};
-use crate::store::{StoreError, VersionId, make_own_folder, put_own_file, read_regular};
+use crate::store::{StoreError, VersionId, keep_own_file, read_regular};
 
 /// What is known of the versions in a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +50,8 @@ impl BucketState {
             RepoError::Store(StoreError::Io { path: path.display().to_string(), verb: "write", source })
         };
         let body = serde_json::to_string(self).map_err(|e| failed(e.into()))?;
-        make_own_folder(path.parent().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?)?;
         let text = format!("{body}\n{}\n", blake3::hash(body.as_bytes()));
-        put_own_file(&path, text.as_bytes(), 0o600).map_err(failed)
+        Ok(keep_own_file(&path, text.as_bytes())?)
     }
 
     /// Returns until when a version is locked, in seconds since 1970, if it is known to be genuine.

@@ -76,7 +76,8 @@ pub fn refuse_others(source: &dyn Store, target: &dyn Store, id: RepositoryId) -
     })
 }
 
-fn named(paths: &[String]) -> String {
+/// Returns the first of some files, and how many more there are.
+pub fn named(paths: &[String]) -> String {
     let mut named: Vec<String> = paths.iter().take(NAMED_MAX).map(|path| quoted(path.as_bytes())).collect();
     if paths.len() > NAMED_MAX {
         named.push(format!("{} more", paths.len() - NAMED_MAX));

@@ -9,7 +9,7 @@ use age::x25519::Recipient;
 
 use crate::base::id::{KeyFileId, RepositoryId};
 use crate::base::time::Time;
-use crate::repo::claim::refuse_strangers;
+use crate::repo::claim::{named, refuse_strangers};
 use crate::repo::config::{CONFIG_BYTES_MAX, Choices, Config, Encryption};
 use crate::repo::identify::Identified;
 use crate::repo::keys::{
@@ -21,9 +21,6 @@ use crate::repo::state::{
 use crate::repo::{Opening, RepoError, Repository};
 use crate::stage::seal::{Secret, random};
 use crate::store::{Folder, LockMode, Name, Store, StoreError};
-
-/// Most key files that one message names.
-const NAMED_MAX: usize = 4;
 
 /// What can be done about key files without a `config`.
 const LEFT: &str = "if they are left from a 'snap init' that was cut, and nothing was backed up here, remove them and run it again; else restore the config from a copy";
@@ -59,8 +56,7 @@ impl Repository {
         let store = &opening.store;
         let location = store.location();
         match store.read(&Name::Config, CONFIG_BYTES_MAX) {
-            Err(StoreError::Missing { .. }) => {}
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {}
+            Err(e) if e.is_nowhere() => {}
             Err(e) => return Err(e.into()),
             Ok(_) => return Err(RepoError::Exists { location }),
         }
@@ -194,11 +190,7 @@ fn left(
     if found.is_empty() {
         return Ok(None);
     }
-    let mut named: Vec<String> = found.iter().take(NAMED_MAX).map(|found| found.path.clone()).collect();
-    if found.len() > NAMED_MAX {
-        named.push(format!("{} more", found.len() - NAMED_MAX));
-    }
-    let named = named.join(", ");
+    let named = named(&found.iter().map(|found| found.path.clone()).collect::<Vec<_>>());
     let location = opening.store.location();
     let noted = kept_inits(opening.state).into_iter().filter_map(|init| Beginning::noted(opening, init));
     let is_of = |beginning: &Beginning| {

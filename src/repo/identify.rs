@@ -15,7 +15,7 @@ use crate::repo::state::kept_secret;
 use crate::repo::unlock::{Recovered, pack_header, recover_secret};
 use crate::repo::{Opening, RepoError};
 use crate::stage::seal::Secret;
-use crate::store::{Folder, Name, Store, StoreError};
+use crate::store::{Folder, Name, Store};
 
 /// One of the `config`s that are there.
 struct Candidate {
@@ -92,10 +92,7 @@ fn writer_encryption(writer: &WriterKeys) -> Encryption {
 fn candidates(store: &dyn Store) -> Result<Vec<Candidate>, RepoError> {
     let location = || store.location();
     let texts = match store.configs(CONFIG_BYTES_MAX) {
-        Err(StoreError::Missing { .. }) => return Err(RepoError::NotThere { location: location() }),
-        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
-            return Err(RepoError::NotThere { location: location() });
-        }
+        Err(e) if e.is_nowhere() => return Err(RepoError::NotThere { location: location() }),
         other => other?,
     };
     let (mut all, mut bad) = (Vec::new(), None);

@@ -12,7 +12,7 @@ use crate::repo::{RepoError, Repository};
 use crate::store::{Folder, Found, Name, Store};
 
 /// Longest key file that is read, in bytes.
-const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+pub const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Files that are read at a time.
 const READERS: usize = 8;

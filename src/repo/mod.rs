@@ -43,7 +43,7 @@ mod state;
 mod unlock;
 
 pub use error::RepoError;
-pub use key_ring::read_side_by_side;
+pub use key_ring::{KEY_FILE_BYTES_MAX, read_side_by_side};
 pub use manifests::{MANIFEST_FILE_BYTES_MAX, MANIFESTS_MEMORY_MAX, Snapshot, Snapshots, open_manifest};
 pub use open::{Opening, Repository, read_named};
 

@@ -5,11 +5,11 @@
 //! trusted: a manifest is the one of which its bytes have the hash, and only those count that the repository lists.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::base::id::SnapshotId;
-use crate::repo::Repository;
-use crate::store::{make_own_folder, put_own_file, read_regular};
+use crate::repo::{RepoError, Repository};
+use crate::store::{keep_own_file, read_regular};
 
 /// Longest file, in bytes: tens of thousands of nights. What goes beyond it is asked for each time.
 const BYTES_MAX: usize = 16 << 20;
@@ -72,11 +72,8 @@ impl Remembered {
                 file.extend_from_slice(manifest);
             }
         }
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let kept = make_own_folder(folder).map_err(|e| e.to_string());
-        let kept = kept.and_then(|()| put_own_file(&self.path, &file, 0o600).map_err(|e| e.to_string()));
-        if let Err(e) = kept {
-            tracing::debug!("{}: {e}; manifests are not remembered", self.path.display());
+        if let Err(e) = keep_own_file(&self.path, &file) {
+            tracing::debug!("{}; manifests are not remembered", RepoError::from(e).chain());
         }
     }
 }

@@ -2,7 +2,7 @@
 //! takes is that of a request to the server and back.
 
 use crate::base::threads::map_side_by_side;
-use crate::repo::RepoError;
+use crate::repo::{RepoError, read_named};
 use crate::store::{Name, Store};
 
 /// Longest file that is read beside others, in bytes. A longer one is read by itself: whoever may put can have put many
@@ -35,12 +35,9 @@ pub fn read_small(
 }
 
 fn read_one(store: &dyn Store, name: &Name) -> Option<Result<Vec<u8>, RepoError>> {
-    match store.read(name, SMALL_BYTES_MAX) {
-        Ok(bytes) => match name.hash().is_none_or(|hash| hash == *blake3::hash(&bytes).as_bytes()) {
-            true => Some(Ok(bytes)),
-            false => Some(Err(RepoError::NameMismatch { path: name.to_string() })),
-        },
-        Err(e) if e.is_passing() || e.is_missing() || e.is_refusal() => Some(Err(e.into())),
-        Err(_) => None, // it may be too long
+    match read_named(store, name, SMALL_BYTES_MAX) {
+        // It may be too long.
+        Err(RepoError::Store(e)) if !(e.is_passing() || e.is_missing() || e.is_refusal()) => None,
+        read => Some(read),
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::base::time::Time;
 use crate::repo::RepoError;
 use crate::stage::scan::Stat;
-use crate::store::{StoreError, make_own_folder, put_own_file, read_regular};
+use crate::store::{StoreError, keep_own_file, read_regular};
 
 /// First bytes of the names that staging directories have.
 const NAMES: [&[u8]; 2] = [b".snap-restore-", b".snap-recover-"];
@@ -52,8 +52,7 @@ impl Staging {
     pub fn note(&self, directory: &Stat, path: &Path) -> Result<(), RepoError> {
         let file = self.file(directory);
         let text = [made(directory).as_bytes(), b"\n", path.as_os_str().as_bytes(), b"\n"].concat();
-        make_own_folder(&self.folder)?;
-        put_own_file(&file, &text, 0o600).map_err(|e| failed(&file, "write", e))
+        Ok(keep_own_file(&file, &text)?)
     }
 
     /// Forgets a directory that is gone, or is no staging directory any more, durably. One that was never
@@ -79,9 +78,8 @@ impl Staging {
     /// [`RepoError::Store`]; nothing is noted then.
     pub fn note_end(&self, target: &Stat, marker: &[u8]) -> Result<(), RepoError> {
         let file = self.end_file(target);
-        make_own_folder(&self.folder)?;
         let text = [made(target).as_bytes(), b"\n", marker].concat();
-        put_own_file(&file, &text, 0o600).map_err(|e| failed(&file, "write", e))
+        Ok(keep_own_file(&file, &text)?)
     }
 
     /// Returns the marker of the restore of which all is in place in a directory; none if none is noted.
@@ -105,8 +103,7 @@ impl Staging {
     /// [`RepoError::Store`]; nothing is noted then.
     pub fn note_making(&self, target: &Path) -> Result<(), RepoError> {
         let file = self.making_file(target);
-        make_own_folder(&self.folder)?;
-        put_own_file(&file, target.as_os_str().as_bytes(), 0o600).map_err(|e| failed(&file, "write", e))
+        Ok(keep_own_file(&file, target.as_os_str().as_bytes())?)
     }
 
     /// Returns whether a restore was about to make a directory there, or has made it and done nothing more.

@@ -14,7 +14,7 @@ use crate::base::wire::{self, RecordKind};
 use crate::repo::RepoError;
 use crate::repo::config::Encryption;
 use crate::stage::seal::Secret;
-use crate::store::{StoreError, make_own_folder, open_regular, put_own_file};
+use crate::store::{StoreError, keep_own_file, open_regular};
 
 /// What this machine keeps of a repository.
 #[derive(Encode, Decode)]
@@ -192,8 +192,7 @@ pub fn keep_init(state: &Path, kept: &InitState) -> Result<(), RepoError> {
 fn keep(path: &Path, kind: RecordKind, kept: &impl Encode) -> Result<(), RepoError> {
     let record = Zeroizing::new(wire::encode(kept).map_err(|e| RepoError::record(&path.display(), e))?);
     let bytes = Zeroizing::new(wire::wrap(kind, &record));
-    make_own_folder(path.parent().unwrap_or(path))?;
-    put_own_file(path, &bytes, 0o600).map_err(|e| state_error(path, "write", e))
+    Ok(keep_own_file(path, &bytes)?)
 }
 
 fn state_error(path: &Path, verb: &'static str, source: std::io::Error) -> RepoError {

@@ -33,7 +33,9 @@ pub use local::{LocalStore, is_full};
 pub use locking::{Lockable, LockingStore, Mode, Overlay, Protection, Retention, Usage, Version, VersionId};
 pub use locking_memory::LockingMemory;
 pub use memory::MemoryStore;
-pub use own::{give_to_owner_of, give_to_owner_of_folder, make_own_folder, open_own_file, put_own_file};
+pub use own::{
+    give_to_owner_of, give_to_owner_of_folder, keep_own_file, make_own_folder, open_own_file, put_own_file,
+};
 pub use regular::{append_regular, open_regular, read_regular};
 pub use s3::{Lease, S3Keys, S3Location, S3Options, S3Store, SCHEME as S3_SCHEME};
 
@@ -215,6 +217,14 @@ impl StoreError {
     /// Returns whether the file was not there.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. })
+    }
+
+    /// Returns whether the file was not there, or what leads to it is no directory.
+    pub fn is_nowhere(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotADirectory,
+            other => other.is_missing(),
+        }
     }
 
     /// Returns whether the storage could not be reached, or said that it can't do anything just now: it may

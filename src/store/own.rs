@@ -81,6 +81,19 @@ pub fn put_own_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(folder)?.sync_all() // 3. the folder, or a power cut may forget the name
 }
 
+/// As [`put_own_file`], for its owner alone; makes its folder where that is missing.
+///
+/// # Errors
+/// [`StoreError::Io`]; what was there before stays then.
+pub fn keep_own_file(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    make_own_folder(path.parent().unwrap_or(Path::new(".")))?;
+    put_own_file(path, bytes, 0o600).map_err(|source| StoreError::Io {
+        path: path.display().to_string(),
+        verb: "write",
+        source,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -64,8 +64,9 @@ fn remember(session: &Session, repository: &Repository, exit: Exit, seconds: f64
     let run = LastRun { ended: now.seconds, exit: exit as u8, seconds };
     let subject = Subject::retention(config, &host);
     verb::remember(config, redactor(config), &state, &subject, (run, success));
-    let Ok(snapshots) = repository.snapshots() else { return };
-    if exit == Exit::Done {
+    if exit == Exit::Done
+        && let Ok(snapshots) = repository.snapshots()
+    {
         let (_, key) = own_key(config, &host, &snapshots.all);
         let mut told = Told::read(&state, repository.id(), &key);
         told.end(|what| what == RETENTION);

@@ -11,11 +11,8 @@ use crate::op::check::{Damage, Report};
 use crate::repo::config::{CONFIG_BYTES_MAX, Config, Encryption};
 use crate::repo::keys::{KeyBody, KeyFile, Sealing, open_with_identities, recipient_count};
 use crate::repo::recipients::{About, SealedTo};
-use crate::repo::{RepoError, Repository, Snapshot};
+use crate::repo::{KEY_FILE_BYTES_MAX, RepoError, Repository, Snapshot, read_named};
 use crate::store::{Folder, Name};
-
-/// Longest key file that is read, in bytes.
-const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What the key files hold together.
 #[derive(Default)]
@@ -129,10 +126,7 @@ fn read_key(repository: &Repository, id: KeyFileId) -> Result<KeyBody, String> {
     let name = Name::Key(id);
     let path = name.to_string();
     let said = |e: RepoError| told(&e, &path);
-    let bytes = repository.store().read(&name, KEY_FILE_BYTES_MAX).map_err(|e| said(e.into()))?;
-    if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
-        return Err(said(RepoError::NameMismatch { path: path.clone() }));
-    }
+    let bytes = read_named(repository.store(), &name, KEY_FILE_BYTES_MAX).map_err(said)?;
     let (file, body) = KeyFile::parse(&bytes).map_err(|e| said(RepoError::record(&name, e)))?;
     match file.is_by(repository.writer_keys()) {
         true => Ok(body),

@@ -25,7 +25,7 @@ use crate::repo::reach::{Needs, Reach};
 use crate::repo::reader::{Reader, TREE_CACHE_BYTES};
 use crate::repo::{RepoError, Repository, Snapshot};
 use crate::stage::index::PackEntry;
-use crate::store::{BothStores, Folder, LockMode, Name, Store, StoreError};
+use crate::store::{BothStores, Folder, LockMode, Name, Store};
 
 pub use forgotten::Brought;
 
@@ -172,10 +172,9 @@ pub fn clone(
 /// Returns whether the target holds a copy already; refuses one that holds anything else.
 fn is_begun(source: &Repository, target: &dyn Store) -> Result<bool, RepoError> {
     match target.read(&Name::Config, CONFIG_BYTES_MAX) {
-        Err(StoreError::Missing { .. }) => {}
+        Err(e) if e.is_nowhere() => {}
         Ok(there) if there == source.config_bytes() => return Ok(true),
         Ok(_) => return Err(RepoError::Exists { location: target.location() }),
-        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {}
         Err(e) => return Err(e.into()),
     }
     refuse_others(source.store(), target, source.id()).map(|()| false)

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::base::content::ContentBuf;
 use crate::op::mail::boxes::{Mailbox, joined};
-use crate::op::mail::folders::{Folder, Message, difference, folders, messages};
+use crate::op::mail::folders::{Folder, Message, difference, folders, messages, readable_folders};
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
 use crate::stage::message::name::Letters;
@@ -120,13 +120,7 @@ impl Changes {
         let Some(mailbox) = mailbox else { return Ok(BTreeMap::new()) };
         let mut damaged =
             |path: &[u8], error: &RepoError| self.unreadable.push((path.to_vec(), error.chain()));
-        let all = match folders(reader, &mailbox, &mut damaged) {
-            Err(e) if e.is_unreadable() => {
-                damaged(b"", &e);
-                Vec::new()
-            }
-            other => other?,
-        };
+        let all = readable_folders(reader, &mailbox, &mut damaged)?;
         Ok(all.into_iter().map(|folder| (folder.path.clone(), folder)).collect())
     }
 

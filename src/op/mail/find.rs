@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::base::content::{ChunkRef, ContentBuf};
 use crate::op::mail::boxes::{Finder, Mailbox, Unseen, Where, absence, joined};
-use crate::op::mail::folders::{Folder, Message, chunks, folders, messages, records};
+use crate::op::mail::folders::{Folder, Message, chunks, messages, readable_folders, records};
 use crate::op::mail::headers::headers;
 use crate::op::mail::query::{Query, Summary};
 use crate::repo::reader::Reader;
@@ -168,13 +168,7 @@ impl Search<'_> {
             let what = format!("{}: folder {}", mailbox.user, shown(path));
             unseen.push(Unseen { what, reason: format!("cannot be read: {}", error.chain()) });
         };
-        let all = match folders(self.reader, &mailbox.content, &mut damaged) {
-            Err(e) if e.is_unreadable() => {
-                damaged(b"", &e);
-                return Ok(Vec::new());
-            }
-            other => other?,
-        };
+        let all = readable_folders(self.reader, &mailbox.content, &mut damaged)?;
         let mut slots = Vec::new();
         for folder in &all {
             let placed = Arc::new(Placed { mailbox: mailbox.path.clone(), folder: folder.path.clone() });

@@ -50,6 +50,24 @@ pub struct Message {
     pub is_sparse: bool,
 }
 
+/// As [`folders`]; a mailbox whose own directory is damaged has none, and `damaged` is given that too.
+///
+/// # Errors
+/// What reading meets that is no damage.
+pub fn readable_folders(
+    reader: &Reader<'_>,
+    mailbox: &ContentBuf,
+    damaged: &mut dyn FnMut(&[u8], &RepoError),
+) -> Result<Vec<Folder>, RepoError> {
+    match folders(reader, mailbox, damaged) {
+        Err(e) if e.is_unreadable() => {
+            damaged(b"", &e);
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
 /// Returns the folders of a mailbox, by their paths.
 ///
 /// # Errors

@@ -2,10 +2,10 @@
 
 use crate::base::time::Time;
 use crate::op::mail::folders::Message;
+use crate::stage::message::folded;
 use crate::stage::message::folder::shown;
-use crate::stage::message::header::{fields, text};
+use crate::stage::message::header::{fields, first, text};
 use crate::stage::message::name::{Letters, handle};
-use crate::stage::message::{clean, folded};
 
 /// What is asked for: all of it must hold.
 #[derive(Clone, Debug, Default)]
@@ -91,18 +91,7 @@ pub struct Summary {
 impl Summary {
     /// Reads a header.
     pub fn of(header: &[u8]) -> Self {
-        let mut summary = Self::default();
-        let slots = [("from", 0), ("subject", 1), ("message-id", 2)];
-        let mut texts = [const { None }; 3];
-        for field in fields(header) {
-            for (name, slot) in slots {
-                if field.is(name) && texts[slot].is_none() {
-                    texts[slot] = Some(clean(&text(field.raw)));
-                }
-            }
-        }
-        let [from, subject, id] = texts.map(Option::unwrap_or_default);
-        (summary.from, summary.subject, summary.message_id) = (from, subject, id);
-        summary
+        let field = |name| first(header, name).unwrap_or_default();
+        Self { from: field("from"), subject: field("subject"), message_id: field("message-id") }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::base::time::Time;
 use crate::op::mail::boxes::{Finder, Found, Mailbox, Where};
-use crate::op::mail::folders::{folders, messages};
+use crate::op::mail::folders::{messages, readable_folders};
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, Snapshot};
 
@@ -45,13 +45,7 @@ pub fn users(
 pub fn count(reader: &Reader<'_>, mailbox: &Mailbox) -> Result<Counts, RepoError> {
     let mut counts = Counts::default();
     let mut unreadable = 0;
-    let all = match folders(reader, &mailbox.content, &mut |_, _| unreadable += 1) {
-        Err(e) if e.is_unreadable() => {
-            unreadable += 1;
-            Vec::new()
-        }
-        other => other?,
-    };
+    let all = readable_folders(reader, &mailbox.content, &mut |_, _| unreadable += 1)?;
     for folder in &all {
         counts.folders += 1;
         for (side, is_new) in folder.sides.iter().zip([false, true]) {

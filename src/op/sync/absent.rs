@@ -13,17 +13,15 @@ use crate::op::sync::{Problem, Report, Request};
 use crate::repo::bucket_state::BucketState;
 use crate::repo::forgotten::Notes;
 use crate::repo::index::{read_directory, read_fragment};
-use crate::repo::keys::{KeyBody, KeyFile, KeyInfo};
+use crate::repo::keys::{KeyFile, KeyInfo};
 use crate::repo::{
-    MANIFEST_FILE_BYTES_MAX, RepoError, Repository, Snapshot, open_manifest, read_side_by_side,
+    KEY_FILE_BYTES_MAX, MANIFEST_FILE_BYTES_MAX, RepoError, Repository, Snapshot, open_manifest,
+    read_side_by_side,
 };
 use crate::store::{Folder, LockingStore, Name, Version, VersionId};
 
 /// Lost snapshots that are told one by one; the others are counted.
 const TOLD: usize = 10;
-
-/// Longest key file that is read, in bytes.
-const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Files that are looked at before it is asked whether to stop.
 const AT_ONCE: usize = 256;
@@ -257,7 +255,7 @@ impl Absent {
         for (name, of) in keys {
             let what = match of {
                 KeyOf::Writer => {
-                    (!own.iter().any(|info| is_writer(&info.body))).then(|| "the writer secret".to_owned())
+                    (!own.iter().any(|info| info.body.is_writer())).then(|| "the writer secret".to_owned())
                 }
                 KeyOf::Recipient(recipient) => {
                     let has_own = own.iter().any(|info| info.recipient() == Some(recipient.as_str()));
@@ -393,10 +391,6 @@ impl Absent {
     }
 }
 
-fn is_writer(body: &KeyBody) -> bool {
-    matches!(body, KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. })
-}
-
 /// Judges a key file by its bytes.
 fn judge_key(repository: &Repository, name: &Name, bytes: &[u8]) -> Verdict {
     let (file, body) = match KeyFile::parse(bytes) {
@@ -404,15 +398,11 @@ fn judge_key(repository: &Repository, name: &Name, bytes: &[u8]) -> Verdict {
         Err(e) if RepoError::record(name, e.clone()).is_newer() => return Verdict::Unknown(e.to_string()),
         Err(_) => return Verdict::Strange,
     };
-    if repository.writer_keys().proof(&file.body) != file.proof {
+    if !file.is_by(repository.writer_keys()) {
         return Verdict::Strange;
     }
-    match body {
-        KeyBody::Identity { recipient, .. } | KeyBody::Recipient { recipient, .. } => {
-            Verdict::Key(KeyOf::Recipient(recipient))
-        }
-        KeyBody::SealedWriter { .. } | KeyBody::PlainWriter { .. } => Verdict::Key(KeyOf::Writer),
-    }
+    let recipient = body.recipient().map(str::to_owned);
+    Verdict::Key(recipient.map_or(KeyOf::Writer, KeyOf::Recipient))
 }
 
 /// Returns the bytes of the version that a name stands for, the newest of them.

@@ -91,12 +91,24 @@ pub struct KeyInfo {
     pub is_proven: bool,
 }
 
+impl KeyBody {
+    /// Returns the recipient that new content is sealed to because of this file.
+    pub fn recipient(&self) -> Option<&str> {
+        match self {
+            Self::Identity { recipient, .. } | Self::Recipient { recipient, .. } => Some(recipient),
+            Self::SealedWriter { .. } | Self::PlainWriter { .. } => None,
+        }
+    }
+
+    /// Returns whether the file gives the writer secret to whoever has the key.
+    pub fn is_writer(&self) -> bool {
+        matches!(self, Self::SealedWriter { .. } | Self::PlainWriter { .. })
+    }
+}
+
 impl KeyInfo {
     /// Returns the recipient that new content is sealed to because of this file.
     pub fn recipient(&self) -> Option<&str> {
-        match &self.body {
-            KeyBody::Identity { recipient, .. } | KeyBody::Recipient { recipient, .. } => Some(recipient),
-            _ => None,
-        }
+        self.body.recipient()
     }
 }
