@@ -12,8 +12,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use common::front::{Act, Asked, Front};
@@ -410,21 +410,26 @@ fn the_buckets_name_goes_where_the_profile_says() {
 /// Counts requests that are under way at the same time.
 #[derive(Default)]
 struct AtOnce {
-    now: std::sync::atomic::AtomicUsize,
-    most: std::sync::atomic::AtomicUsize,
+    /// How many are held now, and how many were at most.
+    held: Mutex<(usize, usize)>,
+    came: Condvar,
 }
 
 impl AtOnce {
-    /// Holds a request until so many others are there, or until it is certain that they do not come: one after the other
-    /// would show.
-    fn hold(&self, others: usize) {
-        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
-        let waited = Instant::now();
-        while self.most.load(Ordering::SeqCst) < others && waited.elapsed() < Duration::from_millis(500) {
-            std::thread::yield_now();
-        }
-        self.now.fetch_sub(1, Ordering::SeqCst);
+    /// Holds a request until so many are there, or for so long that they surely do not come: one after the other would
+    /// show.
+    fn hold(&self, all: usize) {
+        let mut held = self.held.lock().expect("lock");
+        held.0 += 1;
+        held.1 = held.1.max(held.0);
+        self.came.notify_all();
+        let waited = self.came.wait_timeout_while(held, Duration::from_secs(4), |(_, most)| *most < all);
+        waited.expect("lock").0.0 -= 1;
+    }
+
+    /// Returns how many were held at the same time, at most.
+    fn most(&self) -> usize {
+        self.held.lock().expect("lock").1
     }
 }
 
@@ -456,7 +461,7 @@ fn the_frames_of_a_folder_that_changed_on_many_nights_are_fetched_side_by_side()
     let gets = front.heard();
     let gets = gets.iter().filter(|asked| asked.method == "GET" && asked.target.contains("/packs/")).count();
     assert!(gets >= 4, "{gets}: the folder lies in few frames");
-    assert!(at_once.most.load(Ordering::SeqCst) >= 3, "{gets} one after the other");
+    assert!(at_once.most() >= 3, "{gets} one after the other");
 }
 
 #[test]
@@ -487,7 +492,7 @@ fn manifests_and_fragments_are_fetched_side_by_side_and_each_once() {
     let counted = format!("{}: {} requests over ", machine.bucket.location(), heard.len());
     assert!(said.contains(&counted), "{counted}: {said}");
     assert_eq!(said.lines().filter(|line| line.contains("\"id\"")).count(), nights, "{said}");
-    let most = at_once.most.load(Ordering::SeqCst);
+    let most = at_once.most();
     assert!(most >= 4, "{most} at once");
     let gets = |heard: &[Asked], part: &str| {
         let mut targets: Vec<String> = heard
